@@ -1,0 +1,1 @@
+"""SSH-2 as a pure state machine: bytes in, events out."""

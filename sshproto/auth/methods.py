@@ -1,0 +1,254 @@
+"""What the login methods put into SSH_MSG_USERAUTH_REQUEST, and what a public-key login signs.
+
+One class a form: ``none`` (RFC 4252 section 5.2), ``publickey`` as a query and signed (section 7), ``password`` plain and
+with a replacement (section 8), ``keyboard-interactive`` (RFC 4256 section 3.1).  Two forms of one method differ by the
+boolean that comes first; it is part of the class, not a field, so that a query can never be taken for a proof.
+
+Secrets are fields without ``repr``.  The checks on text that both roles need stand here, too.
+"""
+
+# No "from __future__ import annotations" here: the annotations are the wire types themselves.
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import attrs
+
+from sshproto.errors import InvalidArgument
+from sshproto.text import printable
+from sshproto.wire import codec
+from sshproto.wire.codec import Buffer, Name, Reader, String, Struct, Text
+from sshproto.wire.messages import Message, UserauthRequest
+
+if TYPE_CHECKING:
+    from sshproto.keys.public import PublicKey
+
+SERVICE = "ssh-connection"
+"""The only service that a login can be for (RFC 4254)."""
+
+NONE = "none"
+PUBLIC_KEY = "publickey"
+PASSWORD = "password"
+KEYBOARD_INTERACTIVE = "keyboard-interactive"
+
+IMPLEMENTED = (PUBLIC_KEY, PASSWORD, KEYBOARD_INTERACTIVE)
+"""What a server may list; ``none`` never is (RFC 4252 section 5)."""
+
+MAX_MESSAGE = 32 * 1024
+"""Longest login message that is sent: every peer takes packets of 35000 bytes (RFC 4253 section 6.1)."""
+
+
+# --------------------------------------------------------------------------------------------------------------- forms
+
+
+@attrs.frozen
+class Form(Struct):
+    """The method-specific fields of a USERAUTH_REQUEST.
+
+    Attributes:
+        method: The method's name.
+        flag: The boolean that comes first, where the method has one.
+    """
+
+    method: ClassVar[str]
+    flag: ClassVar[bool | None] = None
+
+    @classmethod
+    def read(cls, reader: Reader) -> Self:
+        if cls.flag is not None:
+            start = reader.offset
+            found = reader.boolean("flag")
+            if found is not cls.flag:
+                raise reader.error("flag", f"is {found}, expected {cls.flag}", start)
+        return super().read(reader)
+
+    def encode(self) -> bytes:
+        return (b"" if self.flag is None else codec.boolean(self.flag)) + Struct.encode(self)
+
+
+@attrs.frozen
+class NoneForm(Form):
+    """``none``: nothing."""
+
+    method = NONE
+
+
+@attrs.frozen
+class PublicKeyQuery(Form):
+    """``publickey`` with FALSE: would this key do?"""
+
+    method = PUBLIC_KEY
+    flag = False
+    algorithm: Name
+    key: String
+
+
+@attrs.frozen
+class PublicKeySigned(Form):
+    """``publickey`` with TRUE: the proof, a signature over :func:`signed_data`."""
+
+    method = PUBLIC_KEY
+    flag = True
+    algorithm: Name
+    key: String
+    signature: String = attrs.field(repr=False)
+
+
+@attrs.frozen
+class Password(Form):
+    """``password`` with FALSE."""
+
+    method = PASSWORD
+    flag = False
+    password: Text = attrs.field(repr=False)
+
+
+@attrs.frozen
+class PasswordChange(Form):
+    """``password`` with TRUE: the old password and its replacement."""
+
+    method = PASSWORD
+    flag = True
+    old: Text = attrs.field(repr=False)
+    new: Text = attrs.field(repr=False)
+
+
+@attrs.frozen
+class KeyboardInteractive(Form):
+    """``keyboard-interactive``: a deprecated language tag, and hints at what the user would like to be asked."""
+
+    method = KEYBOARD_INTERACTIVE
+    language: Text = ""
+    submethods: Text = ""
+
+
+FORMS: dict[str, tuple[type[Form], ...]] = {
+    NONE: (NoneForm,),
+    PUBLIC_KEY: (PublicKeyQuery, PublicKeySigned),
+    PASSWORD: (Password, PasswordChange),
+    KEYBOARD_INTERACTIVE: (KeyboardInteractive,),
+}
+"""The forms of each method; where there are two, the first is the one that starts with FALSE."""
+
+
+def parse(method: str, payload: Buffer) -> Form | None:
+    """Decode the method-specific part of a request, all of it.
+
+    Returns:
+        The form, or None for a method that is not implemented; its payload is then unknown territory.
+
+    Raises:
+        WireError: A field is malformed or missing, or bytes are left over.
+    """
+    forms = FORMS.get(method)
+    if forms is None:
+        return None
+    # All non-zero values are TRUE; a missing boolean is the first form's WireError.
+    return forms[-1 if bytes(payload[:1]) not in (b"", b"\0") else 0].parse(payload)
+
+
+def request(user: str, form: Form) -> UserauthRequest:
+    """The USERAUTH_REQUEST that carries ``form``.
+
+    Raises:
+        InvalidArgument: A value cannot be sent.
+    """
+    return UserauthRequest(user, SERVICE, form.method, form.encode())
+
+
+def signed_data(session_id: bytes, user: str, service: str, algorithm: str, blob: bytes) -> bytes:
+    """What the signature of a public-key login is over (RFC 4252 section 7).
+
+    Args:
+        session_id: The exchange hash of the first key exchange.
+        user, service: As in the request.
+        algorithm: The signature algorithm's name, as in the request.
+        blob: The public key, as in the request.
+    """
+    return b"".join(
+        (
+            codec.string(session_id),
+            codec.byte(UserauthRequest.number),
+            codec.text(user),
+            codec.name(service),
+            codec.name(PUBLIC_KEY),
+            codec.boolean(True),
+            codec.name(algorithm),
+            codec.string(blob),
+        )
+    )
+
+
+def choose_algorithm(key: "PublicKey", willing: Iterable[str], accepted: Iterable[str] | None) -> str:
+    """The algorithm to sign a login with.
+
+    Args:
+        key: Whose signature.
+        willing: What this side wants to use, best first (``Preferences.signature``).
+        accepted: What the server said that it takes (``server-sig-algs``, RFC 8308 section 3.1); None if it said
+            nothing.  It is asked only where a key has a choice, as OpenSSH does: its releases 7.2 to 7.4 name nothing
+            but rsa-sha2-256 and rsa-sha2-512 there, and take all other keys without naming them.
+
+    Raises:
+        InvalidArgument: Nothing fits.
+    """
+    willing, can = tuple(willing), key.signature_algorithms
+    fits = [name for name in willing if name in can]
+    if not fits:
+        raise InvalidArgument(f"a key of type {key.type} can sign with {', '.join(can)}, none of which is allowed: "
+                              f"Preferences.signature has {', '.join(willing)}")  # fmt: skip
+    if accepted is None or len(can) == 1:
+        return fits[0]
+    accepted = tuple(accepted)
+    for name in fits:
+        if name in accepted:
+            return name
+    theirs = printable(", ".join(accepted), 1024) or "nothing"
+    raise InvalidArgument(f"a key of type {key.type} would sign with {', '.join(fits)}; the server takes {theirs}")
+
+
+# ---------------------------------------------------------------------------------------------------------------- text
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def is_utf8(text: str) -> bool:
+    """Whether ``text`` is all characters: decoding leaves bytes that are not UTF-8 as surrogates."""
+    return _SURROGATE.search(text) is None
+
+
+def is_plain(text: str, limit: int) -> bool:
+    """Whether ``text`` is UTF-8 without control characters and at most ``limit`` bytes long."""
+    return _CONTROL.search(text) is None and len(text) <= limit and len(text.encode()) <= limit
+
+
+def is_secret(text: str, limit: int) -> bool:
+    """Whether ``text`` can be a password: UTF-8 without NUL, at most ``limit`` bytes long."""
+    return is_utf8(text) and "\0" not in text and len(text) <= limit and len(text.encode()) <= limit
+
+
+def check_text(value: object, what: str) -> str:
+    """``value``, which an application wants to send as text; ``what`` says which. The value itself is never shown.
+
+    Raises:
+        InvalidArgument: It is not a ``str`` that UTF-8 can encode.
+    """
+    if not isinstance(value, str):
+        raise InvalidArgument(f"{what} must be a str, not {type(value).__name__}")
+    if not is_utf8(value):
+        raise InvalidArgument(f"{what} cannot be encoded as UTF-8: it contains a surrogate")
+    return value
+
+
+def check_size(message: Message) -> None:
+    """Check that ``message`` can be sent before anything is changed on its account.
+
+    Raises:
+        InvalidArgument: A field cannot be encoded, or the whole is longer than :data:`MAX_MESSAGE`.
+    """
+    size = len(message.encode())
+    if size > MAX_MESSAGE:
+        kind = type(message).__name__
+        raise InvalidArgument(f"{kind} would be {size} bytes long; at most {MAX_MESSAGE} are sent before login")

@@ -1,0 +1,316 @@
+"""One channel: where its two halves stand, its windows, and the replies that each side owes the other.
+
+A channel decides nothing about the connection and sends nothing; :mod:`sshproto.channels.mux` does.  What may come and
+what may be asked for in which state stands in two tables here, :data:`MESSAGES` and :data:`COMMANDS`; the rest of the
+package looks it up.
+
+Invariants:
+
+* ``receive_window + unread + consumed`` is the size of the window, from the first byte to the peer's EOF: every byte
+  that the peer may send, has sent, or has been given back for is counted once.
+* Neither window is ever negative or above 2^32 - 1.
+* Replies leave in the order in which their requests came (RFC 4254 sections 4 and 5.4); answers may come in any order.
+
+RFC 4254 sections 5.1 to 5.4.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from enum import Enum, IntEnum
+
+import attrs
+
+from sshproto.channels.requests import ChannelOpenData, ChannelRequestData, Session, UnknownOpen
+from sshproto.errors import ProtocolViolation
+
+MAX_WINDOW = 2**32 - 1
+"""The largest window there is (RFC 4254 section 5.2)."""
+
+STDERR = 1
+"""SSH_EXTENDED_DATA_STDERR (RFC 4254 section 5.2)."""
+
+SAFE_PACKET = 32 * 1024
+"""Data in one packet that every peer must be able to take (RFC 4253 section 6.1)."""
+
+ENVELOPE = 64
+"""Bytes of a packet that are not a channel's data, at most."""
+
+HEAD = struct.Struct(">BII")
+"""Of SSH_MSG_CHANNEL_DATA: message number, channel, length."""
+EXTENDED_HEAD = struct.Struct(">BIII")
+"""Of SSH_MSG_CHANNEL_EXTENDED_DATA: message number, channel, type, length."""
+
+
+class ChannelState(IntEnum):
+    """How far a channel is. A close by the peer is answered at once, so there is no state for one that is not."""
+
+    FREE = 0
+    """No such channel: there never was, or both sides have closed it."""
+    OPENING = 1
+    """We have asked for it; the peer has not answered."""
+    ASKED = 2
+    """The peer has asked for it; the application has not answered."""
+    OPEN = 3
+    EOF_IN = 4
+    """The peer has sent EOF; we may still send."""
+    CLOSE_OUT = 5
+    """We have sent CLOSE; the peer's is still to come."""
+
+
+class Verdict(Enum):
+    """What is done with a message for a channel."""
+
+    HANDLE = "h"
+    IGNORE = "i"
+    COUNT = "c"
+    """Throw the data away, but hold the peer to its window."""
+    DISCONNECT = "D"
+
+
+@attrs.frozen
+class Row:
+    """What is done with message ``number`` in each :class:`ChannelState`, one letter a state."""
+
+    number: int
+    letters: str
+
+
+MESSAGES: tuple[Row, ...] = (
+    #         FREE, OPENING, ASKED, OPEN, EOF_IN, CLOSE_OUT
+    Row(91, "DhDDDD"),  # OPEN_CONFIRMATION
+    Row(92, "DhDDDD"),  # OPEN_FAILURE
+    Row(93, "DDDhhi"),  # WINDOW_ADJUST
+    Row(94, "DDDhDc"),  # DATA
+    Row(95, "DDDhDc"),  # EXTENDED_DATA
+    Row(96, "DDDhDi"),  # EOF
+    Row(97, "DDDhhh"),  # CLOSE
+    Row(98, "DDDhhi"),  # REQUEST
+    Row(99, "DDDhhi"),  # SUCCESS
+    Row(100, "DDDhhi"),  # FAILURE
+)
+"""What the peer may send when.
+
+Nothing is tolerated for a channel that is not there: a number is free only after both sides have closed it, so no
+message for it can still be on its way."""
+
+VERDICTS: dict[int, tuple[Verdict, ...]] = {row.number: tuple(map(Verdict, row.letters)) for row in MESSAGES}
+"""``VERDICTS[message number][state]``: the table as it is looked up."""
+
+
+class Command(Enum):
+    """What the application may do to a channel that exists."""
+
+    SEND = "send"
+    SEND_EOF = "send EOF"
+    CLOSE = "close"
+    REQUEST = "request"
+    CREDIT = "credit"
+
+
+COMMANDS: dict[Command, str] = {
+    #                  FREE, OPENING, ASKED, OPEN, EOF_IN, CLOSE_OUT: y may, n may not, s unless we have sent EOF
+    Command.SEND: "nnnssn",
+    Command.SEND_EOF: "nnnssn",
+    Command.CLOSE: "nynyyn",  # OPENING: it is closed as soon as the peer has confirmed it
+    Command.REQUEST: "nnnyyn",
+    Command.CREDIT: "nyyyyy",  # bounded by what was received, so it is harmless
+}
+"""What the application may do when."""
+
+
+class Reply:
+    """One reply that we owe, or have decided on but cannot send yet because an earlier one is undecided."""
+
+    __slots__ = ("data", "granted", "question")
+
+    def __init__(self, question: int | None, granted: bool | None) -> None:
+        self.question = question
+        self.granted = granted
+        self.data = b""
+
+
+class Replies:
+    """The replies that we owe the peer, in the order of its requests."""
+
+    __slots__ = ("_queue",)
+
+    def __init__(self) -> None:
+        self._queue: deque[Reply] = deque()
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def owe(self, question: int | None, granted: bool | None = None) -> None:
+        """A request came; ``granted`` if the answer is already known."""
+        self._queue.append(Reply(question, granted))
+
+    def answer(self, question: int, granted: bool, data: bytes = b"") -> bool:
+        """Decide on a reply. False if no undecided one belongs to ``question``."""
+        for reply in self._queue:
+            if reply.question == question and reply.granted is None:
+                reply.granted = granted
+                reply.data = data
+                return True
+        return False
+
+    def first(self) -> Reply | None:
+        """The reply that has to leave next, if it is decided."""
+        return self._queue[0] if self._queue and self._queue[0].granted is not None else None
+
+    def sent(self) -> None:
+        """The first has left."""
+        self._queue.popleft()
+
+    def drop(self) -> list[int]:
+        """Forget all. Returns the questions that were undecided."""
+        questions = [reply.question for reply in self._queue if reply.question is not None and reply.granted is None]
+        self._queue.clear()
+        return questions
+
+
+class Channel:
+    """One channel.
+
+    Attributes:
+        number: Our number of it, which is also the application's.
+        peer_number: The peer's number of it.
+        kind: What it is for.
+        ours: True if we opened it.
+        state: Where it stands; changed by :meth:`move` only.
+        eof_sent: We have sent EOF.
+        sending: The application may send data (from the tables, for the hot path).
+        receiving: The peer may send data (the same).
+        receive_window: What the peer may still send, in bytes.
+        receive_packet: What it may send in one packet.
+        unread: Bytes handed to the application and not yet credited.
+        consumed: Bytes credited, but not yet given back to the peer.
+        give_back_at: ``consumed`` at which they are.
+        send_window: What we may still send.
+        send_packet: What we may send in one packet.
+        full_head: The head of a DATA packet of that size.
+        waiting: A ``send`` did not take everything and no ChannelWritable has said that there is room again.
+        question: The open question, in state ASKED.
+        abandoned: The application has closed it while it was OPENING.
+        started: A shell, command or subsystem was asked for, and not refused.
+        started_by: The question that did.
+        owed: Replies that we owe.
+        requested: Requests of ours that want replies, oldest first.
+        environment: ``env`` requests that came.
+        empties: Adjusts by nothing and data of no bytes that came.
+    """
+
+    __slots__ = (
+        "abandoned",
+        "consumed",
+        "empties",
+        "environment",
+        "eof_sent",
+        "full_head",
+        "give_back_at",
+        "kind",
+        "number",
+        "ours",
+        "owed",
+        "peer_number",
+        "question",
+        "receive_packet",
+        "receive_window",
+        "receiving",
+        "requested",
+        "send_packet",
+        "send_window",
+        "sending",
+        "started",
+        "started_by",
+        "state",
+        "unread",
+        "waiting",
+    )
+
+    def __init__(self, number: int, kind: ChannelOpenData, *, ours: bool) -> None:
+        self.number = number
+        self.peer_number = 0
+        self.kind = kind
+        self.ours = ours
+        self.eof_sent = False
+        self.receive_window = 0
+        self.receive_packet = 0
+        self.unread = 0
+        self.consumed = 0
+        self.give_back_at = 1
+        self.send_window = 0
+        self.send_packet = 0
+        self.full_head = b""
+        self.waiting = False
+        self.question: int | None = None
+        self.abandoned = False
+        self.started = False
+        self.started_by: int | None = None
+        self.owed = Replies()
+        self.requested: deque[tuple[int, ChannelRequestData]] = deque()
+        self.environment = 0
+        self.empties = 0
+        self.move(ChannelState.OPENING if ours else ChannelState.ASKED)
+
+    def move(self, state: ChannelState) -> None:
+        """Go to ``state``."""
+        self.state = state
+        self.receiving = VERDICTS[94][state] is Verdict.HANDLE
+        self.sending = self.may(Command.SEND)
+
+    def may(self, command: Command) -> bool:
+        """Whether the application may do ``command`` now."""
+        letter = COMMANDS[command][self.state]
+        return letter == "y" or (letter == "s" and not self.eof_sent)
+
+    @property
+    def session_like(self) -> bool:
+        """Whether the requests of sessions make sense on it."""
+        return isinstance(self.kind, (Session, UnknownOpen))
+
+    def offer(self, window: int, packet: int) -> None:
+        """Set what we let the peer send."""
+        self.receive_window = window
+        self.receive_packet = packet
+        # At half the window: often enough that a peer that sends without pause never runs dry while the application
+        # keeps up, and seldom enough to cost nothing.
+        self.give_back_at = max(1, (window + 1) // 2)
+
+    def allow(self, peer_number: int, window: int, packet: int) -> None:
+        """Set what the peer lets us send, and its number of the channel."""
+        self.peer_number = peer_number
+        self.send_window = window
+        self.send_packet = packet
+        self.full_head = HEAD.pack(94, peer_number, packet)
+
+    def take(self, length: int) -> None:
+        """Count ``length`` bytes of data that came.
+
+        Raises:
+            ProtocolViolation: More than the window, or than one packet may hold (RFC 4254 section 5.2).
+        """
+        if length > self.receive_window:
+            raise ProtocolViolation(
+                f"{length} bytes of data for channel {self.number}, whose window has {self.receive_window} left",
+            )
+        if length > self.receive_packet:
+            raise ProtocolViolation(
+                f"{length} bytes of data in one packet for channel {self.number}, which takes {self.receive_packet}",
+            )
+        self.receive_window -= length
+
+    def widen(self, count: int) -> None:
+        """The peer lets us send ``count`` bytes more.
+
+        Raises:
+            ProtocolViolation: That would be more than a window can be (RFC 4254 section 5.2).
+        """
+        window = self.send_window + count
+        if window > MAX_WINDOW:
+            raise ProtocolViolation(
+                f"CHANNEL_WINDOW_ADJUST by {count} for channel {self.number} would make its window {window} bytes, "
+                f"at most {MAX_WINDOW} are possible",
+            )
+        self.send_window = window

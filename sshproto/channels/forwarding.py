@@ -1,0 +1,119 @@
+"""Which channels the peer may open back to us: those that a request of ours invited.
+
+A server could otherwise reach a client's network, display or agent that was never offered to it.  RFC 4254 sections
+6.3.2 and 7.2 say that such opens MUST be refused.  A request that is not answered yet counts as granted: the reply
+and the open may be made by different parts of a server.
+"""
+
+from __future__ import annotations
+
+from sshproto.channels.requests import (
+    X11,
+    AuthAgent,
+    AuthAgentRequest,
+    CancelStreamlocalForward,
+    CancelTcpipForward,
+    ChannelOpenData,
+    ChannelRequestData,
+    ForwardedStreamlocal,
+    ForwardedTcpip,
+    GlobalRequestData,
+    StreamlocalForward,
+    TcpipForward,
+    X11Request,
+)
+
+ANY_ADDRESS = frozenset({"", "*", "0.0.0.0", "::", "localhost", "127.0.0.1", "::1"})
+"""Addresses to listen on that a server may report differently from how they were asked for (RFC 4254 section 7.1)."""
+
+
+class Invitations:
+    """What the peer may open, by what we have asked for and it has not refused."""
+
+    __slots__ = ("_agents", "_ports", "_sockets", "_x11")
+
+    def __init__(self) -> None:
+        self._ports: dict[int, list[str]] = {}  # port (0: not known yet) -> addresses, one entry for each request
+        self._sockets: list[str] = []
+        # Channel -> was any request granted; is it for one connection only. They go when their channel goes.
+        self._x11: dict[int, tuple[int, bool]] = {}
+        self._agents: dict[int, int] = {}
+
+    def asked(self, request: GlobalRequestData) -> None:
+        """We sent ``request``."""
+        if isinstance(request, TcpipForward):
+            self._ports.setdefault(request.port, []).append(request.address)
+        elif isinstance(request, StreamlocalForward):
+            self._sockets.append(request.path)
+
+    def answered(self, request: GlobalRequestData, granted: bool, port: int = 0) -> None:
+        """The peer has answered ``request``, or will not.
+
+        Args:
+            request: Ours.
+            granted: The answer.
+            port: For a TcpipForward of port 0, the one that was chosen.
+        """
+        if isinstance(request, TcpipForward):
+            if granted and request.port == 0:
+                self._ports.setdefault(port, []).append(request.address)
+            if not granted or request.port == 0:
+                self._remove(request.port, request.address)
+        elif isinstance(request, StreamlocalForward):
+            if not granted and request.path in self._sockets:
+                self._sockets.remove(request.path)
+        elif granted and isinstance(request, CancelTcpipForward):
+            self._remove(request.port, request.address)
+        elif granted and isinstance(request, CancelStreamlocalForward) and request.path in self._sockets:
+            self._sockets.remove(request.path)
+
+    def _remove(self, port: int, address: str) -> None:
+        addresses = self._ports.get(port, [])
+        if address in addresses:
+            addresses.remove(address)
+            if not addresses:
+                del self._ports[port]
+
+    def asked_on(self, channel: int, request: ChannelRequestData) -> None:
+        """We sent ``request`` on ``channel``."""
+        if isinstance(request, X11Request):
+            count, single = self._x11.get(channel, (0, True))
+            self._x11[channel] = (count + 1, single and request.single_connection)
+        elif isinstance(request, AuthAgentRequest):
+            self._agents[channel] = self._agents.get(channel, 0) + 1
+
+    def refused_on(self, channel: int, request: ChannelRequestData) -> None:
+        """The peer has refused ``request`` on ``channel``."""
+        if isinstance(request, X11Request) and channel in self._x11:
+            count, single = self._x11.pop(channel)
+            if count > 1:
+                self._x11[channel] = (count - 1, single)
+        elif isinstance(request, AuthAgentRequest) and channel in self._agents:
+            count = self._agents.pop(channel)
+            if count > 1:
+                self._agents[channel] = count - 1
+
+    def closed(self, channel: int) -> None:
+        """``channel`` is gone, and what was asked on it."""
+        self._x11.pop(channel, None)
+        self._agents.pop(channel, None)
+
+    def covers(self, kind: ChannelOpenData) -> bool:
+        """Whether the peer may open ``kind``. Kinds that need no invitation are covered."""
+        if isinstance(kind, ForwardedTcpip):
+            return any(
+                address == kind.address or address in ANY_ADDRESS
+                for port in (kind.port, 0)
+                for address in self._ports.get(port, ())
+            )
+        if isinstance(kind, ForwardedStreamlocal):
+            return kind.path in self._sockets
+        if isinstance(kind, X11):
+            return bool(self._x11)
+        return not isinstance(kind, AuthAgent) or bool(self._agents)
+
+    def used(self, kind: ChannelOpenData) -> None:
+        """The peer has opened ``kind``: an invitation for a single connection is used up."""
+        if isinstance(kind, X11) and all(single for _, single in self._x11.values()):
+            # Which session it belongs to is not said; the oldest invitation is as good a guess as any.
+            del self._x11[next(iter(self._x11))]

@@ -1,0 +1,215 @@
+"""Requests about the connection as a whole, both ways (RFC 4254 section 4; OpenSSH PROTOCOL section 2).
+
+Replies carry no number: the oldest request that wanted one is the one that is answered.  So requests of ours are kept
+in order, and replies of ours leave in order, whatever the order in which the application decides.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from sshproto.channels.channel import Replies
+from sshproto.channels.forwarding import Invitations
+from sshproto.channels.requests import (
+    CancelTcpipForward,
+    GlobalRequestData,
+    HostKeysAnnounced,
+    HostKeysProve,
+    Keepalive,
+    NoMoreSessions,
+    TcpipForward,
+    UnknownGlobal,
+    decode_global,
+)
+from sshproto.config import Config
+from sshproto.errors import InvalidArgument, LimitExceeded, LimitReached, ProtocolViolation, WireError
+from sshproto.events import GlobalFailed, GlobalRequested, GlobalSucceeded
+from sshproto.outlet import Outlet
+from sshproto.wire.messages import GlobalRequest, RequestFailure, RequestSuccess
+from sshproto.wire.table import Role
+
+
+class GlobalRequests:
+    """Global requests of both sides.
+
+    Attributes:
+        ask_unknown: Hand requests that we know nothing about to the application instead of refusing them.
+        no_more_sessions: The client has said so (OpenSSH PROTOCOL section 2.2).
+        unsolicited: Replies that came though none was due, global and on channels.
+    """
+
+    __slots__ = (
+        "_config",
+        "_invitations",
+        "_next",
+        "_outlet",
+        "_owed",
+        "_requested",
+        "_role",
+        "ask_unknown",
+        "no_more_sessions",
+        "unsolicited",
+    )
+
+    def __init__(self, role: Role, config: Config, outlet: Outlet, invitations: Invitations) -> None:
+        self._role = role
+        self._config = config
+        self._outlet = outlet
+        self._invitations = invitations
+        self._owed = Replies()
+        self._requested: deque[tuple[int, GlobalRequestData]] = deque()
+        self._next = 1
+        self.ask_unknown = False
+        self.no_more_sessions = False
+        self.unsolicited = 0
+
+    # ------------------------------------------------------------------------------------------------------ commands
+
+    def request(self, data: GlobalRequestData, want_reply: bool) -> int:
+        """See :meth:`Mux.global_request <sshproto.channels.mux.Mux.global_request>`."""
+        if not isinstance(data, GlobalRequestData):
+            raise InvalidArgument(f"{data!r} is not a global request")
+        if self._role.peer not in data.receivers:
+            raise InvalidArgument(f"a {self._role.value} does not send {data.type!r}")
+        if want_reply and len(self._requested) >= self._config.limits.requests_pending:
+            raise LimitReached(f"{len(self._requested)} global requests wait for a reply (Limits.requests_pending)")
+        number = self._next
+        self._outlet.send(GlobalRequest(data.type, want_reply, data.encode()), number if want_reply else None)
+        self._next = number + 1
+        self._invitations.asked(data)
+        if want_reply:
+            self._requested.append((number, data))
+        else:
+            self._invitations.answered(data, granted=True)
+        return number
+
+    def check_reply(self, request: GlobalRequestData, data: bytes) -> None:
+        """Raise InvalidArgument if ``data`` cannot be the reply to ``request`` (RFC 4254 section 7.1)."""
+        if not isinstance(data, bytes):
+            raise InvalidArgument(f"the data of a reply must be bytes, not {type(data).__name__}")
+        if isinstance(request, (HostKeysProve, UnknownGlobal)):
+            return
+        length = 4 if isinstance(request, TcpipForward) and request.port == 0 else 0
+        if len(data) != length or (length and not 0 < int.from_bytes(data, "big") <= 65535):
+            what = "the port that was chosen, as a uint32" if length else "no data"
+            raise InvalidArgument(f"the reply to {request.type!r} carries {what}, not {data!r}")
+
+    def answer(self, question: GlobalRequested, granted: bool, data: bytes = b"") -> bool:
+        """Decide on a reply. True if replies wait because the outlet takes no more."""
+        self._owed.answer(question.id, granted, data)
+        return self.flush()
+
+    def flush(self) -> bool:
+        """Send the replies whose turn it is. True if some must wait because the outlet takes no more."""
+        while (reply := self._owed.first()) is not None:
+            try:
+                self._outlet.send(RequestSuccess(reply.data) if reply.granted else RequestFailure())
+            except LimitReached:
+                return True
+            self._owed.sent()
+        return False
+
+    def unimplemented(self, number: int) -> None:
+        """The peer does not know GLOBAL_REQUEST: request ``number`` has failed."""
+        for entry in self._requested:
+            if entry[0] == number:
+                self._requested.remove(entry)
+                self._invitations.answered(entry[1], granted=False)
+                self._outlet.emit(GlobalFailed(number))
+                return
+
+    def lost(self) -> None:
+        """The connection has ended."""
+        self._owed.drop()
+        self._requested.clear()
+
+    # --------------------------------------------------------------------------------------------------------- input
+
+    def requested(self, message: GlobalRequest) -> None:
+        """GLOBAL_REQUEST came.
+
+        Raises:
+            LimitExceeded: Too many are undecided.
+        """
+        want_reply = message.want_reply
+        if want_reply and len(self._owed) >= self._config.limits.requests_pending:
+            raise LimitExceeded(
+                f"{len(self._owed)} global requests are unanswered (Limits.requests_pending)",
+                "requests_pending",
+            )
+        granted, request = self._judge(message)
+        if granted is None and request is not None:
+            number = self._outlet.question_id()
+            question = GlobalRequested(id=number, request=request, want_reply=want_reply)
+            if want_reply:
+                self._owed.owe(number)
+                self._outlet.ask(question)
+            else:
+                self._outlet.emit(question)
+        elif want_reply:
+            self._owed.owe(None, bool(granted))
+            if self.flush():
+                raise LimitExceeded("too many replies wait for the end of a key exchange", "deferred_packets")
+
+    def _judge(self, message: GlobalRequest) -> tuple[bool | None, GlobalRequestData | None]:
+        """The answer, None if it is the application's; and the request."""
+        try:
+            request = decode_global(message)
+        except WireError:
+            return False, None
+        limits = self._config.limits
+        if self._role not in request.receivers:
+            return False, request
+        match request:
+            case UnknownGlobal():
+                return (None if self.ask_unknown else False), request
+            case Keepalive():
+                return False, request  # what OpenSSH answers; any reply will do
+            case NoMoreSessions():
+                self.no_more_sessions = True
+                return True, request
+            case TcpipForward() | CancelTcpipForward():
+                if len(request.address.encode("utf-8", "surrogateescape")) > limits.host_name:
+                    return False, request
+            case HostKeysAnnounced() | HostKeysProve():
+                if len(request.keys) > limits.host_keys_announced:
+                    return False, request
+            case _:
+                pass
+        return None, request
+
+    def replied(self, granted: bool, data: bytes) -> None:
+        """REQUEST_SUCCESS or REQUEST_FAILURE came.
+
+        Raises:
+            ProtocolViolation: The reply to a ``tcpip-forward`` is not a port (RFC 4254 section 7.1).
+            LimitExceeded: Too many replies that nothing was asked for.
+        """
+        if not self._requested:
+            self.count_unsolicited()
+            return
+        number, request = self._requested[0]
+        port = 0
+        if granted and isinstance(request, TcpipForward):
+            # Some servers tell the port even where it was given. Bytes that are no port are a fault in any case.
+            port = int.from_bytes(data, "big")
+            if len(data) != 4 and (data or request.port == 0):
+                raise ProtocolViolation(f"the reply to 'tcpip-forward' has {len(data)} bytes, expected a uint32 port")
+            if request.port == 0 and not 0 < port <= 65535:
+                raise ProtocolViolation(f"the reply to 'tcpip-forward' says port {port}, which is no port")
+        self._requested.popleft()
+        self._invitations.answered(request, granted, port)
+        self._outlet.emit(GlobalSucceeded(number, data) if granted else GlobalFailed(number))
+
+    def count_unsolicited(self) -> None:
+        """A reply came that nothing was asked for.
+
+        Raises:
+            LimitExceeded: One too many.
+        """
+        self.unsolicited += 1
+        if self.unsolicited > self._config.limits.unsolicited_replies:
+            raise LimitExceeded(
+                f"{self.unsolicited} replies to requests that were never made (Limits.unsolicited_replies)",
+                "unsolicited_replies",
+            )

@@ -1,0 +1,278 @@
+"""What the peer says about channels, other than data and window adjusts: the typed messages and our reaction to them.
+
+A message that :data:`~sshproto.channels.channel.MESSAGES` does not allow ends the connection.  Opens that we do not
+want are refused; requests that make no sense here fail, or are ignored if no reply is wanted (RFC 4254
+sections 5.1 and 5.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sshproto.channels.channel import ENVELOPE, SAFE_PACKET, STDERR, Channel, ChannelState
+from sshproto.channels.global_requests import GlobalRequests
+from sshproto.channels.registry import Registry
+from sshproto.channels.requests import (
+    ChannelOpenData,
+    ChannelRequestData,
+    DirectTcpip,
+    Env,
+    KeepaliveChannel,
+    OpenFailure,
+    Session,
+    UnknownOpen,
+    UnknownRequest,
+    decode_open,
+    decode_request,
+)
+from sshproto.errors import LimitExceeded, ProtocolViolation, WireError
+from sshproto.events import (
+    ChannelClosed,
+    ChannelNotified,
+    ChannelOpened,
+    ChannelOpenFailed,
+    ChannelOpenRequested,
+    ChannelRequested,
+    DataReceived,
+    EofReceived,
+    RequestFailed,
+    RequestSucceeded,
+)
+from sshproto.text import printable
+from sshproto.wire.messages import (
+    ChannelClose,
+    ChannelEof,
+    ChannelExtendedData,
+    ChannelFailure,
+    ChannelOpen,
+    ChannelOpenConfirmation,
+    ChannelOpenFailure,
+    ChannelRequest,
+    ChannelSuccess,
+    GlobalRequest,
+    Message,
+    RequestFailure,
+    RequestSuccess,
+)
+from sshproto.wire.table import Role, message_name
+
+
+class Inbound:
+    """The peer's side of the multiplexer."""
+
+    __slots__ = ("_config", "_global", "_handlers", "_outlet", "_registry", "_role")
+
+    def __init__(self, registry: Registry, global_requests: GlobalRequests) -> None:
+        self._registry = registry
+        self._global = global_requests
+        self._role = registry.role
+        self._config = registry.config
+        self._outlet = registry.outlet
+        self._handlers: dict[int, Callable[[Any], None]] = {
+            GlobalRequest.number: self._global.requested,
+            RequestSuccess.number: self._global_success,
+            RequestFailure.number: self._global_failure,
+            ChannelOpen.number: self._open,
+            ChannelOpenConfirmation.number: self._confirmation,
+            ChannelOpenFailure.number: self._open_failure,
+            ChannelExtendedData.number: self._extended_data,
+            ChannelEof.number: self._eof,
+            ChannelClose.number: self._close,
+            ChannelRequest.number: self._request,
+            ChannelSuccess.number: self._success,
+            ChannelFailure.number: self._failure,
+        }
+
+    def receive(self, message: Message) -> None:
+        """One of GLOBAL_REQUEST to REQUEST_FAILURE, CHANNEL_OPEN to CHANNEL_OPEN_FAILURE and
+        CHANNEL_EXTENDED_DATA to CHANNEL_FAILURE came.
+        """
+        handler = self._handlers.get(message.number)
+        if handler is None:
+            raise ProtocolViolation(f"{message_name(message.number)} is not of the connection protocol")
+        handler(message)
+
+    def _global_success(self, message: RequestSuccess) -> None:
+        self._global.replied(True, message.payload)
+
+    def _global_failure(self, message: RequestFailure) -> None:
+        self._global.replied(False, b"")
+
+    def _open(self, message: ChannelOpen) -> None:
+        peer_number = message.sender_channel
+        if peer_number in self._registry.peer_numbers:
+            raise ProtocolViolation(f"CHANNEL_OPEN with number {peer_number}, which another channel of the peer has")
+        kind = self._wanted(message)
+        if not isinstance(kind, ChannelOpenData):
+            reason, description = kind
+            self._registry.tell(ChannelOpenFailure(peer_number, reason, description))
+            return
+        channel = self._registry.add(kind, ours=False)
+        channel.allow(peer_number, message.initial_window_size, self._packet(message.maximum_packet_size))
+        self._registry.peer_numbers.add(peer_number)
+        self._registry.invitations.used(kind)
+        channel.question = self._outlet.question_id()
+        self._outlet.ask(ChannelOpenRequested(id=channel.question, channel=channel.number, kind=kind))
+
+    def _wanted(self, message: ChannelOpen) -> ChannelOpenData | tuple[OpenFailure, str]:
+        """The kind of a channel that may be asked for, or why it may not."""
+        limits = self._config.limits
+        try:
+            kind = decode_open(message)
+        except WireError as error:
+            return OpenFailure.ADMINISTRATIVELY_PROHIBITED, f"malformed: {error.problem}"
+        if isinstance(kind, UnknownOpen) and not self._global.ask_unknown:
+            return OpenFailure.UNKNOWN_CHANNEL_TYPE, "unknown channel type"
+        if self._role not in kind.receivers:
+            return OpenFailure.ADMINISTRATIVELY_PROHIBITED, f"not at a {self._role.value}"
+        if not self._registry.invitations.covers(kind):
+            return OpenFailure.ADMINISTRATIVELY_PROHIBITED, "not requested"
+        if isinstance(kind, DirectTcpip) and len(kind.host.encode("utf-8", "surrogateescape")) > limits.host_name:
+            return OpenFailure.ADMINISTRATIVELY_PROHIBITED, "host name too long"
+        if isinstance(kind, Session) and self._global.no_more_sessions:
+            return OpenFailure.ADMINISTRATIVELY_PROHIBITED, "no more sessions were wanted"
+        if message.maximum_packet_size < limits.smallest_channel_packet:
+            return OpenFailure.RESOURCE_SHORTAGE, f"packets of less than {limits.smallest_channel_packet} bytes"
+        if len(self._registry.channels) - self._registry.by_us >= limits.channels_from_peer:
+            return OpenFailure.RESOURCE_SHORTAGE, "too many channels"
+        if isinstance(kind, Session) and self._registry.sessions >= limits.sessions:
+            return OpenFailure.RESOURCE_SHORTAGE, "too many sessions"
+        if self._registry.asked >= limits.opens_pending:
+            return OpenFailure.RESOURCE_SHORTAGE, "too many channels are being opened"
+        return kind
+
+    def _confirmation(self, message: ChannelOpenConfirmation) -> None:
+        channel = self._registry.expect(91, message.recipient_channel)
+        peer_number = message.sender_channel
+        if peer_number in self._registry.peer_numbers:
+            raise ProtocolViolation(
+                f"CHANNEL_OPEN_CONFIRMATION with number {peer_number}, which another channel of the peer has",
+            )
+        smallest = self._config.limits.smallest_channel_packet
+        if message.maximum_packet_size < smallest:
+            raise LimitExceeded(
+                f"CHANNEL_OPEN_CONFIRMATION allows packets of {message.maximum_packet_size} bytes, "
+                f"at least {smallest} are needed (Limits.smallest_channel_packet)",
+                "smallest_channel_packet",
+            )
+        channel.allow(peer_number, message.initial_window_size, self._packet(message.maximum_packet_size))
+        self._registry.peer_numbers.add(peer_number)
+        if channel.abandoned:
+            self._registry.tell(ChannelClose(peer_number))
+            channel.move(ChannelState.CLOSE_OUT)
+        else:
+            channel.move(ChannelState.OPEN)
+            self._outlet.emit(ChannelOpened(channel.number, message.payload))
+
+    def _open_failure(self, message: ChannelOpenFailure) -> None:
+        channel = self._registry.expect(92, message.recipient_channel)
+        self._registry.forget(channel)
+        self._outlet.emit(ChannelOpenFailed(channel.number, message.reason, printable(message.description, 4096)))
+
+    def _extended_data(self, message: ChannelExtendedData) -> None:
+        number = message.recipient_channel
+        length = len(message.data)
+        channel = self._registry.channels.get(number)
+        if channel is None or not channel.receiving:
+            self._registry.unreceivable(95, number, length)
+            return
+        if not length:
+            self._registry.empty(channel)
+            return
+        channel.take(length)
+        if message.data_type != STDERR or (self._role is Role.SERVER and isinstance(channel.kind, Session)):
+            # Nobody will read it, so nobody else would give its room back.
+            channel.consumed += length
+            if channel.consumed >= channel.give_back_at:
+                self._registry.give_back(channel)
+            return
+        channel.unread += length
+        self._outlet.emit(DataReceived(number, message.data, STDERR))
+
+    def _eof(self, message: ChannelEof) -> None:
+        channel = self._registry.admit(96, message.recipient_channel)
+        if channel is not None:
+            channel.move(ChannelState.EOF_IN)
+            self._outlet.emit(EofReceived(channel.number))
+
+    def _close(self, message: ChannelClose) -> None:
+        channel = self._registry.expect(97, message.recipient_channel)
+        if channel.state is not ChannelState.CLOSE_OUT:
+            self._registry.tell(ChannelClose(channel.peer_number))
+            self._registry.closing(channel)
+        self._registry.forget(channel)
+        self._outlet.emit(ChannelClosed(channel.number))
+
+    def _request(self, message: ChannelRequest) -> None:
+        channel = self._registry.admit(98, message.recipient_channel)
+        if channel is None:
+            return
+        want_reply = message.want_reply
+        pending = self._config.limits.requests_pending
+        if want_reply and len(channel.owed) >= pending:
+            raise LimitExceeded(
+                f"{pending} requests on channel {channel.number} are unanswered (Limits.requests_pending)",
+                "requests_pending",
+            )
+        try:
+            request = decode_request(message)
+        except WireError:
+            request = None
+        if request is not None and self._sensible(channel, request):
+            if not request.notice:
+                number = self._outlet.question_id()
+                if request.starts:
+                    channel.started = True
+                    channel.started_by = number
+                question = ChannelRequested(id=number, channel=channel.number, request=request, want_reply=want_reply)
+                if want_reply:
+                    channel.owed.owe(number)
+                    self._outlet.ask(question)
+                else:
+                    self._outlet.emit(question)
+                return
+            self._outlet.emit(ChannelNotified(channel.number, request))
+        if want_reply:
+            channel.owed.owe(None, False)
+            if not self._registry.flush(channel):
+                raise LimitExceeded("too many replies wait for the end of a key exchange", "deferred_packets")
+
+    def _sensible(self, channel: Channel, request: ChannelRequestData) -> bool:
+        """Whether the application should hear of ``request``."""
+        if self._role not in request.receivers or (request.session_only and not channel.session_like):
+            return False
+        if isinstance(request, UnknownRequest):
+            return self._global.ask_unknown
+        if isinstance(request, Env):
+            channel.environment += 1
+            return channel.environment <= self._config.limits.environment
+        if isinstance(request, KeepaliveChannel):
+            return False  # failure is what OpenSSH answers, and any reply will do
+        return not (request.starts and channel.started)
+
+    def _success(self, message: ChannelSuccess) -> None:
+        self._replied(self._registry.admit(99, message.recipient_channel), True)
+
+    def _failure(self, message: ChannelFailure) -> None:
+        self._replied(self._registry.admit(100, message.recipient_channel), False)
+
+    def _replied(self, channel: Channel | None, granted: bool) -> None:
+        if channel is None:
+            return
+        if not channel.requested:
+            self._global.count_unsolicited()
+            return
+        number, request = channel.requested.popleft()
+        if granted:
+            self._outlet.emit(RequestSucceeded(channel.number, number))
+        else:
+            self._registry.invitations.refused_on(channel.number, request)
+            self._outlet.emit(RequestFailed(channel.number, number))
+
+    def _packet(self, offered: int) -> int:
+        """How much to send in one packet to a peer that takes ``offered``.
+
+        Some promise 2^31 and more, and cannot mean it: then what the standard requires is safe.
+        """
+        return offered if offered <= self._config.limits.packet - ENVELOPE else SAFE_PACKET

@@ -1,0 +1,201 @@
+"""The channels that there are, how many of each sort, and what is done to one from more than one side.
+
+The registry is what :mod:`sshproto.channels.mux` (the application's side) and :mod:`sshproto.channels.inbound` (the
+peer's side) have in common.
+"""
+
+from __future__ import annotations
+
+from sshproto.channels.channel import VERDICTS, Channel, ChannelState, Verdict
+from sshproto.channels.forwarding import Invitations
+from sshproto.channels.requests import ChannelOpenData, Session
+from sshproto.config import Config
+from sshproto.errors import LimitExceeded, LimitReached, ProtocolViolation, UnknownChannel
+from sshproto.outlet import Outlet
+from sshproto.wire.messages import ChannelFailure, ChannelSuccess, ChannelWindowAdjust, Message
+from sshproto.wire.table import Role, message_name
+
+
+def within(value: object, lowest: int, highest: int) -> bool:
+    """Whether ``value`` is an integer from ``lowest`` to ``highest``: annotations do not hold a caller to anything."""
+    return isinstance(value, int) and lowest <= value <= highest
+
+
+class Registry:
+    """The channels of one connection.
+
+    Attributes:
+        role, config, outlet: The connection's.
+        channels: By number, oldest first.
+        peer_numbers: The peer's numbers of those whose number is known.
+        next_channel: The next number.
+        by_us: Channels that we opened.
+        asked: Channels that the peer has asked for and the application has not decided on.
+        sessions: Sessions that the peer opened.
+        blocked: Channels whose ``send`` waits for the outlet to have room.
+        late: Channels with small messages that the outlet would not take.
+        invitations: What the peer may open because we asked for it.
+    """
+
+    __slots__ = (
+        "asked",
+        "blocked",
+        "by_us",
+        "channels",
+        "config",
+        "invitations",
+        "late",
+        "next_channel",
+        "outlet",
+        "peer_numbers",
+        "role",
+        "sessions",
+    )
+
+    def __init__(self, role: Role, config: Config, outlet: Outlet) -> None:
+        self.role = role
+        self.config = config
+        self.outlet = outlet
+        self.channels: dict[int, Channel] = {}
+        self.peer_numbers: set[int] = set()
+        self.next_channel = 0
+        self.by_us = 0
+        self.asked = 0
+        self.sessions = 0
+        self.blocked: dict[int, Channel] = {}
+        self.late: dict[int, Channel] = {}
+        self.invitations = Invitations()
+
+    def add(self, kind: ChannelOpenData, *, ours: bool) -> Channel:
+        """A new channel: OPENING if it is ours, else ASKED."""
+        number = self.next_channel
+        self.next_channel = number + 1
+        channel = self.channels[number] = Channel(number, kind, ours=ours)
+        if ours:
+            self.by_us += 1
+        else:
+            self.asked += 1
+            self.sessions += isinstance(kind, Session)
+        return channel
+
+    def admit(self, number: int, recipient: int) -> Channel | None:
+        """The channel that message ``number`` is for, or None if the message is to be ignored."""
+        channel = self.channels.get(recipient)
+        verdict = VERDICTS[number][ChannelState.FREE if channel is None else channel.state]
+        if verdict is Verdict.HANDLE:
+            return channel
+        if verdict is Verdict.DISCONNECT:
+            raise self.violation(number, recipient)
+        return None
+
+    def expect(self, number: int, recipient: int) -> Channel:
+        """The same for a message that is never ignored."""
+        channel = self.admit(number, recipient)
+        if channel is None:
+            raise self.violation(number, recipient)
+        return channel
+
+    def violation(self, number: int, recipient: int) -> ProtocolViolation:
+        """Message ``number`` is not allowed for that channel."""
+        channel = self.channels.get(recipient)
+        if channel is not None:
+            where = f"which is {channel.state.name}"
+        else:
+            where = "which is closed" if recipient < self.next_channel else "which never was"
+        return ProtocolViolation(f"{message_name(number)} for channel {recipient}, {where}")
+
+    def unreceivable(self, number: int, recipient: int, length: int) -> None:
+        """Data that nobody will read: a violation, or late for a channel that we have closed."""
+        channel = self.channels.get(recipient)
+        if channel is None or VERDICTS[number][channel.state] is not Verdict.COUNT:
+            raise self.violation(number, recipient)
+        channel.take(length)
+
+    def unusual(self, channel: Channel, length: int) -> None:
+        """CHANNEL_DATA of no bytes, or of too many."""
+        if not length:
+            self.empty(channel)
+        channel.take(length)
+
+    def empty(self, channel: Channel) -> None:
+        """A message that moves no data where it could have: legal, but not without end."""
+        channel.empties += 1
+        if channel.empties > self.config.limits.empty_adjusts:
+            raise LimitExceeded(
+                f"{channel.empties} messages about no bytes on channel {channel.number} (Limits.empty_adjusts)",
+                "empty_adjusts",
+            )
+
+    def unknown(self, number: int) -> UnknownChannel:
+        """The application speaks of a channel that is not there."""
+        known = within(number, 0, self.next_channel - 1)
+        return UnknownChannel(f"channel {number} is closed" if known else f"there never was a channel {number!r}")
+
+    def flush(self, channel: Channel) -> bool:
+        """Send the replies whose turn it is. False if some must wait because the outlet takes no more."""
+        while (reply := channel.owed.first()) is not None:
+            try:
+                if reply.granted:
+                    self.outlet.send(ChannelSuccess(channel.peer_number))
+                else:
+                    self.outlet.send(ChannelFailure(channel.peer_number))
+            except LimitReached:
+                self.late[channel.number] = channel
+                return False
+            channel.owed.sent()
+        return True
+
+    def give_back(self, channel: Channel) -> None:
+        """Give the peer room for what was consumed."""
+        try:
+            self.outlet.send(ChannelWindowAdjust(channel.peer_number, channel.consumed))
+        except LimitReached:
+            self.late[channel.number] = channel
+            return
+        channel.receive_window += channel.consumed
+        channel.consumed = 0
+
+    def tell(self, message: Message) -> None:
+        """Send what the peer's message makes necessary.
+
+        Raises:
+            LimitExceeded: The outlet takes no more: the peer makes us answer too much.
+        """
+        try:
+            self.outlet.send(message)
+        except LimitReached as error:
+            raise LimitExceeded(f"too many answers wait to be sent: {error}", "deferred_packets") from None
+
+    def closing(self, channel: Channel) -> None:
+        """We have sent CLOSE: no reply can follow, and none is waited for."""
+        for question in channel.owed.drop():
+            self.outlet.withdraw(question)
+        channel.requested.clear()
+        channel.waiting = False
+        self.blocked.pop(channel.number, None)
+        self.late.pop(channel.number, None)
+        channel.move(ChannelState.CLOSE_OUT)
+
+    def forget(self, channel: Channel) -> None:
+        """The channel is gone."""
+        del self.channels[channel.number]
+        if channel.state is not ChannelState.OPENING:
+            self.peer_numbers.discard(channel.peer_number)
+        if channel.state is ChannelState.ASKED:
+            self.asked -= 1
+        if channel.ours:
+            self.by_us -= 1
+        else:
+            self.sessions -= isinstance(channel.kind, Session)
+        self.invitations.closed(channel.number)
+        channel.move(ChannelState.FREE)
+
+    def clear(self) -> None:
+        """The connection has ended."""
+        for channel in self.channels.values():
+            channel.move(ChannelState.FREE)
+        self.channels.clear()
+        self.peer_numbers.clear()
+        self.blocked.clear()
+        self.late.clear()
+        self.by_us = self.asked = self.sessions = 0

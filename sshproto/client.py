@@ -1,0 +1,187 @@
+"""The client's side: its host-key answer, its login, and the connection object that applications hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sshproto.auth.client import ClientAuth
+from sshproto.connection import Connection
+from sshproto.errors import HostKeyRejected, ProtocolViolation
+from sshproto.events import (
+    CredentialNeeded,
+    HostKeyOffered,
+    PasswordExpired,
+    PromptsReceived,
+    Question,
+    SignatureNeeded,
+)
+from sshproto.session import Session
+from sshproto.transport.link import EXT_INFO_IN_AUTH, PING
+from sshproto.wire.messages import ServiceAccept, ServiceRequest
+from sshproto.wire.table import Role, State
+
+if TYPE_CHECKING:
+    from sshproto.config import ClientConfig
+    from sshproto.keys.private import PrivateKey
+    from sshproto.keys.public import PublicKey
+    from sshproto.wire.codec import Buffer
+
+USERAUTH = "ssh-userauth"
+
+
+class ClientSession(Session):
+    """The engine of a client."""
+
+    role = Role.CLIENT
+    config: ClientConfig
+    auth: ClientAuth | None = None
+
+    def __init__(self, config: ClientConfig, now: float) -> None:
+        super().__init__(config, now)
+        if config.eager:
+            self._kex.start()
+
+    def _our_extensions(self) -> tuple[tuple[str, bytes], ...]:
+        return ((EXT_INFO_IN_AUTH, b"0"), (PING, b"0"))
+
+    def _transport_ready(self) -> None:
+        super()._transport_ready()
+        self.send(ServiceRequest(USERAUTH))
+
+    def _dispatch_service(self, number: int, payload: Buffer) -> None:
+        service = ServiceAccept.parse(payload).service
+        if service != USERAUTH:
+            raise ProtocolViolation(f"SERVICE_ACCEPT for {service!r} came, expected {USERAUTH!r}")
+        session_id = self.session_id
+        if session_id is None:
+            raise ProtocolViolation("SERVICE_ACCEPT before the first key exchange")
+        self._state = State.AUTH
+        self.auth = ClientAuth(self.config, self, session_id)
+        self._extensions_changed()
+        self.auth.start()
+
+    def _extensions_changed(self) -> None:
+        names = self.peer_extensions.get("server-sig-algs")
+        if self.auth is not None and names is not None:
+            self.auth.server_signature_algorithms = tuple(names.decode("ascii", "replace").split(","))
+
+    def login_step(self) -> None:
+        """The login has moved, by a message or by an answer."""
+        auth = self.auth
+        if auth is not None and auth.succeeded and self._state is State.AUTH:
+            self._logged_in()
+        super().login_step()
+
+    def accept_host_key(self, question: HostKeyOffered) -> None:
+        self._kex.accept_host_key(question)
+        self._after_kex_step()
+
+    def reject_host_key(self, question: HostKeyOffered) -> None:
+        self.lose(HostKeyRejected(f"the host key {question.key.fingerprint()} was not accepted"))
+
+    def sign(self, question: SignatureNeeded, signature: bytes) -> None:
+        if self.auth is not None:
+            self.auth.sign(question, signature)
+
+    def decline_sign(self, question: SignatureNeeded) -> None:
+        if self.auth is not None:
+            self.auth.decline_sign(question)
+            self.login_step()
+
+
+class ClientConnection(Connection[ClientSession]):
+    """An SSH client: bytes in, events out.
+
+    Args:
+        config: What the application has decided.
+        now: The time, in seconds of any monotonic clock; the same clock for all later inputs.
+    """
+
+    def __init__(self, config: ClientConfig, now: float) -> None:
+        super().__init__(ClientSession(config, now))
+
+    def accept_host_key(self, question: HostKeyOffered) -> None:
+        """It is the server's key: go on."""
+        with self._session.answering(question, HostKeyOffered) as due:
+            if due:
+                self._session.accept_host_key(question)
+
+    def reject_host_key(self, question: HostKeyOffered) -> None:
+        """It is not: disconnect with code 9."""
+        with self._session.answering(question, HostKeyOffered) as due:
+            if due:
+                self._session.reject_host_key(question)
+
+    def auth_none(self, question: CredentialNeeded) -> None:
+        """Log in without proof, which mostly serves to learn the server's methods (RFC 4252 section 5.2)."""
+        self._login(question, (CredentialNeeded,), lambda auth: auth.none(question))
+
+    def auth_password(self, question: CredentialNeeded, password: str) -> None:
+        """Log in with a password (RFC 4252 section 8).
+
+        Raises:
+            InvalidArgument: It is longer than ``Limits.password``, or does not encode.
+        """
+        self._login(question, (CredentialNeeded,), lambda auth: auth.password(question, password))
+
+    def auth_public_key(
+        self,
+        question: CredentialNeeded,
+        key: PrivateKey | PublicKey,
+        *,
+        probe: bool | None = None,
+        algorithm: str | None = None,
+    ) -> None:
+        """Log in with a key (RFC 4252 section 7).
+
+        Args:
+            question: Which.
+            key: A private key signs at once. For a public key the server is asked first whether it would do, and then
+                the application is asked to sign (``SignatureNeeded``).
+            probe: Ask first or not, whatever the kind of key.
+            algorithm: The signature algorithm; None chooses by ``server-sig-algs`` and our preferences.
+
+        Raises:
+            InvalidArgument: The key makes no signature that both sides allow.
+        """
+        self._login(
+            question, (CredentialNeeded,), lambda auth: auth.public_key(question, key, probe=probe, algorithm=algorithm)
+        )
+
+    def auth_keyboard_interactive(self, question: CredentialNeeded, submethods: str = "") -> None:
+        """Log in by answering the server's questions (RFC 4256). ``PromptsReceived`` follows."""
+        self._login(question, (CredentialNeeded,), lambda auth: auth.keyboard_interactive(question, submethods))
+
+    def answer_prompts(self, question: PromptsReceived, answers: Sequence[str]) -> None:
+        """What the user typed, one answer for each prompt.
+
+        Raises:
+            InvalidArgument: There are more or fewer answers than prompts.
+        """
+        self._login(question, (PromptsReceived,), lambda auth: auth.answer_prompts(question, answers))
+
+    def new_password(self, question: PasswordExpired, old: str, new: str) -> None:
+        """Change the password (RFC 4252 section 8)."""
+        self._login(question, (PasswordExpired,), lambda auth: auth.new_password(question, old, new))
+
+    def give_up(self, question: CredentialNeeded | PromptsReceived | PasswordExpired) -> None:
+        """No credentials are left: disconnect."""
+        self._login(question, (CredentialNeeded, PromptsReceived, PasswordExpired), lambda auth: auth.give_up(question))
+
+    def _login(
+        self, question: Question, kinds: tuple[type[Question], ...], answer: Callable[[ClientAuth], None]
+    ) -> None:
+        session = self._session
+        with session.answering(question, *kinds) as due:
+            if due and session.auth is not None:
+                answer(session.auth)
+                session.login_step()
+
+    _REFUSALS: ClassVar[dict[type[Question], Callable[[Any, Any], None]]] = {
+        **Connection._REFUSALS,
+        HostKeyOffered: reject_host_key,
+        CredentialNeeded: give_up,
+        PromptsReceived: give_up,
+        PasswordExpired: give_up,
+    }

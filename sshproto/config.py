@@ -1,0 +1,303 @@
+"""What an application decides about a connection before it starts: frozen values, safe by default.
+
+Nothing here reads a file, an environment variable or a clock.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from sshproto import algorithms
+from sshproto.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from sshproto.keys.private import PrivateKey
+    from sshproto.keys.public import PublicKey
+    from sshproto.wire.messages import Message
+
+VERSION = "0.1.0"
+"""The version of sshproto, also sent in the identification string."""
+
+Entropy = Callable[[int, str], bytes]
+"""``entropy(n, label)`` returns ``n`` unpredictable bytes; ``label`` says what for (``"cookie"``, ``"padding"``, ...)."""
+
+Oracle = Callable[[str, Callable[[], bytes]], bytes]
+"""``oracle(label, compute)`` returns ``compute()``.
+
+The few values that a crypto backend randomises by itself (an ML-KEM encapsulation, a finite-field exponent) pass
+through it, so that a recording can replay them.  What passes is secret."""
+
+
+def system_entropy(count: int, label: str) -> bytes:
+    """The operating system's randomness."""
+    return os.urandom(count)
+
+
+def compute_now(label: str, compute: Callable[[], bytes]) -> bytes:
+    """The oracle of a connection that nobody records."""
+    return compute()
+
+
+def _known(category: str) -> Callable[[Any, attrs.Attribute[Any], tuple[str, ...] | None], None]:
+    def validate(instance: Any, attribute: attrs.Attribute[Any], value: tuple[str, ...] | None) -> None:
+        if value is None:
+            return
+        if not value:
+            raise InvalidArgument(f"Preferences.{attribute.name} is empty: at least one algorithm is needed")
+        for name in value:
+            if name not in algorithms.KNOWN[category]:
+                have = ", ".join(sorted(algorithms.KNOWN[category]))
+                raise InvalidArgument(f"Preferences.{attribute.name}: {name!r} is not implemented; there are {have}")
+        if len(set(value)) != len(value):
+            raise InvalidArgument(f"Preferences.{attribute.name} names an algorithm twice: {', '.join(value)}")
+
+    return validate
+
+
+def _names(value: Any) -> tuple[str, ...] | None:
+    if isinstance(value, str):
+        raise InvalidArgument(f"a sequence of algorithm names is needed, not one string: {value!r}")
+    return None if value is None else tuple(value)
+
+
+def _algorithms(category: str, default: tuple[str, ...] | None) -> Any:
+    return attrs.field(default=default, converter=_names, validator=_known(category))
+
+
+@attrs.frozen(kw_only=True)
+class Preferences:
+    """Algorithms to offer, best first. The names are :mod:`sshproto.algorithms`'.
+
+    Attributes:
+        kex: Key-exchange methods.
+        host_key: Signature algorithms for the server's host key. A server offers those of them that its keys can do.
+        signature: Signature algorithms for public-key login: what a server accepts (and says in ``server-sig-algs``,
+            RFC 8308 section 3.1), what a client is willing to sign with.
+        cipher, mac, compression: For both directions, or client to server only where the next three say otherwise.
+        cipher_server_to_client, mac_server_to_client, compression_server_to_client: None means as the other direction.
+        strict_kex: Offer the strict key exchange of OpenSSH (PROTOCOL section 1.9), which closes the Terrapin attack.
+            Without it on both sides the vulnerable modes are refused, see ``allow_terrapin``.
+        allow_terrapin: Accept ChaCha20-Poly1305, or CBC with encrypt-then-MAC, although the peer has no strict key
+            exchange (CVE-2023-48795).
+    """
+
+    kex: tuple[str, ...] = _algorithms("kex", algorithms.KEX_DEFAULT)
+    host_key: tuple[str, ...] = _algorithms("signature", algorithms.SIGNATURE_DEFAULT)
+    signature: tuple[str, ...] = _algorithms("signature", algorithms.SIGNATURE_DEFAULT)
+    cipher: tuple[str, ...] = _algorithms("cipher", algorithms.CIPHER_DEFAULT)
+    mac: tuple[str, ...] = _algorithms("mac", algorithms.MAC_DEFAULT)
+    compression: tuple[str, ...] = _algorithms("compression", algorithms.COMPRESSION_DEFAULT)
+    cipher_server_to_client: tuple[str, ...] | None = _algorithms("cipher", None)
+    mac_server_to_client: tuple[str, ...] | None = _algorithms("mac", None)
+    compression_server_to_client: tuple[str, ...] | None = _algorithms("compression", None)
+    strict_kex: bool = True
+    allow_terrapin: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """Bounds on everything that a peer can make grow. Sizes are bytes; each bound is the most that is still accepted.
+
+    The defaults allow every well-behaved peer known and keep an unauthenticated one small.
+    """
+
+    ident_line: int = 255
+    """The identification line with its CR LF (RFC 4253 section 4.2)."""
+    preamble_lines: int = 1024
+    """Lines that a server may send before its identification; a client may send none."""
+    preamble_bytes: int = 64 * 1024
+    packet_before_auth: int = 35_000
+    """packet_length before login; RFC 4253 section 6.1 requires 35000."""
+    packet: int = 256 * 1024
+    """packet_length after login, and the size of a decompressed payload."""
+    input_before_auth: int = 8 * 1024 * 1024
+    packets_before_auth: int = 20_000
+    name_list: int = 16 * 1024
+    """One name-list of a KEXINIT."""
+    names: int = 256
+    """Names in one name-list of a KEXINIT."""
+    host_key: int = 16 * 1024
+    """A public key or certificate, in key exchange and in login."""
+    signature: int = 4 * 1024
+    output_high: int = 1024 * 1024
+    """Unsent output at which ``send()`` takes no more and ``want_read`` turns False."""
+    input_hard: int = 16 * 1024 * 1024
+    """Input that may wait unprocessed when ``want_read`` is False and the application reads on all the same."""
+    output_hard: int = 16 * 1024 * 1024
+    """Unsent output at which the connection is given up: the peer makes us answer and does not read."""
+    deferred_packets: int = 4096
+    deferred_bytes: int = 2 * 1024 * 1024
+    """What may wait for the end of a key exchange that is under way."""
+    rekey_bytes: int = 1024**3
+    """Bytes under one key, either direction, after which we start a key exchange (RFC 4253 section 9)."""
+    rekey_packets: int = 2**31
+    """Packets under one key, either direction, after which we start a key exchange (RFC 4344 section 3.1)."""
+    peer_rekeys: int = 100
+    """Key exchanges that the peer may start in a minute, over and above one for each ``peer_rekey_bytes`` moved."""
+    peer_rekey_bytes: int = 256 * 1024
+    ignored_messages: int = 64
+    """Messages that are ignored for the protocol's sake (a late login request, an unsolicited reply)."""
+    service_requests: int = 4
+    auth_failures: int = 6
+    """Failed logins, the first ``none`` not counted."""
+    auth_requests: int = 128
+    """Login requests in all, key queries and ``none`` included."""
+    client_auth_attempts: int = 64
+    """Login attempts of a client, all methods together."""
+    user_name: int = 1024
+    password: int = 1024
+    info_rounds: int = 32
+    """INFO_REQUESTs in one keyboard-interactive login."""
+    prompts: int = 32
+    banners: int = 16
+    banner_bytes: int = 64 * 1024
+    channels_from_peer: int = 256
+    sessions: int = 10
+    """Session channels at once; OpenSSH's MaxSessions."""
+    opens_pending: int = 16
+    """Channels that the peer has asked for and the application has not decided on."""
+    channels_from_us: int = 1024
+    window: int = 2 * 1024 * 1024
+    """Receive window of a channel, the default of ``open_channel`` and ``accept_channel``."""
+    channel_packet: int = 32 * 1024
+    """Data in one packet that we offer to receive (RFC 4254 section 5.2)."""
+    smallest_channel_packet: int = 64
+    """A peer that wants its data in smaller pieces is refused the channel."""
+    requests_pending: int = 64
+    """Unanswered requests of one channel, or global ones, of either side."""
+    empty_adjusts: int = 1024
+    """Window adjusts by nothing, and data packets of no bytes, on one channel."""
+    unsolicited_replies: int = 64
+    environment: int = 128
+    """``env`` requests on one channel."""
+    host_name: int = 255
+    """Host names and addresses in forwarding requests."""
+    host_keys_announced: int = 64
+    """Keys in one hostkeys-00@openssh.com announcement."""
+
+
+@attrs.frozen(kw_only=True)
+class Timeouts:
+    """Deadlines in seconds; None means never."""
+
+    handshake: float | None = 60.0
+    """The whole first key exchange, from the first moment on."""
+    auth: float | None = 120.0
+    """From the first key exchange to a successful login."""
+    kex: float | None = 60.0
+    """A rekeying."""
+    rekey: float | None = 3600.0
+    """Age of a key at which we start a key exchange (RFC 4253 section 9)."""
+    keepalive: float | None = None
+    """Silence of the peer after which we ask whether it is there."""
+    keepalive_count: int = 3
+    """Questions without any sign of life after which the connection is given up."""
+    linger: float | None = 5.0
+    """How long ``should_close`` may wait for unsent output once the connection has ended."""
+
+
+_SOFTWARE = re.compile(r"[!-,.-~]+")
+_COMMENTS = re.compile(r"[ -~]*")
+
+
+def _identification(instance: Any, attribute: attrs.Attribute[Any], value: str) -> None:
+    pattern = _SOFTWARE if attribute.name == "software" else _COMMENTS
+    if not pattern.fullmatch(value):
+        kind = "printable US-ASCII without space or '-'" if attribute.name == "software" else "printable US-ASCII"
+        raise InvalidArgument(f"{attribute.name} must be {kind} (RFC 4253 section 4.2), not {value!r}")
+    if len(value) > 200:
+        raise InvalidArgument(f"{attribute.name} is {len(value)} characters long; the line holds 255")
+
+
+@attrs.frozen(kw_only=True)
+class Trace:
+    """One packet, for who watches a connection from inside.
+
+    Attributes:
+        sent: True if this side sent it.
+        sequence_number: The packet's (RFC 4253 section 6.4).
+        message: The message, or None if its number means nothing here.
+        number: The message number.
+        length: Bytes of the payload.
+    """
+
+    sent: bool
+    sequence_number: int
+    message: Message | None
+    number: int
+    length: int
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """What both roles decide.
+
+    Attributes:
+        preferences: Algorithms.
+        limits: Bounds.
+        timeouts: Deadlines.
+        software, comments: This side's identification: ``SSH-2.0-software[ comments]``.
+        entropy: Source of cookies, padding and ephemeral keys.
+        oracle: See :data:`Oracle`.
+        trace: Called with every packet, sent or received; it must not call into the connection. Passwords and
+            responses are in the messages, but not in their ``repr``.
+        debug_raise: Raise a bug of sshproto instead of ending the connection with
+            :class:`~sshproto.errors.InternalError`; for tests and fuzzing.
+    """
+
+    preferences: Preferences = attrs.field(factory=Preferences)
+    limits: Limits = attrs.field(factory=Limits)
+    timeouts: Timeouts = attrs.field(factory=Timeouts)
+    software: str = attrs.field(default=f"sshproto_{VERSION}", validator=_identification)
+    comments: str = attrs.field(default="", validator=_identification)
+    entropy: Entropy = attrs.field(default=system_entropy, repr=False)
+    oracle: Oracle = attrs.field(default=compute_now, repr=False)
+    trace: Callable[[Trace], None] | None = attrs.field(default=None, repr=False)
+    debug_raise: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class ClientConfig(Config):
+    """What a client decides.
+
+    Attributes:
+        user: The name to log in as, at most 1024 bytes of UTF-8 without control characters.
+        eager: Send KEXINIT together with the identification, without waiting for the server's. Saves a round trip;
+            a few old servers lose what arrives before they have sent their own identification.
+        gex_bits: Smallest, preferred and largest group for diffie-hellman-group-exchange, in bits (RFC 8270).
+        allow_trivial_auth: Accept a login that the server granted without any proof from us (CVE-2021-36368).
+    """
+
+    user: str
+    eager: bool = True
+    gex_bits: tuple[int, int, int] = (2048, 3072, 8192)
+    allow_trivial_auth: bool = True
+
+
+def _host_keys(instance: Any, attribute: attrs.Attribute[Any], value: tuple[Any, ...]) -> None:
+    if not value:
+        raise InvalidArgument("a server needs at least one host key")
+
+
+@attrs.frozen(kw_only=True)
+class ServerConfig(Config):
+    """What a server decides.
+
+    Attributes:
+        host_keys: One for each key type; a :class:`~sshproto.keys.public.PublicKey` means that its signatures are
+            asked for with a ``SignatureNeeded`` question.
+        auth_methods: What a client may log in with, of ``"publickey"``, ``"password"``, ``"keyboard-interactive"``.
+            A method that is not here is refused without a question.
+        ask_none: Ask the application whether a user may in without any proof (a ``NoneAuth`` question).
+        banner: Text to show before login (RFC 4252 section 5.4); lines end with LF.
+    """
+
+    host_keys: tuple[PrivateKey | PublicKey, ...] = attrs.field(converter=tuple, validator=_host_keys)
+    auth_methods: tuple[str, ...] = ("publickey",)
+    ask_none: bool = False
+    banner: str = ""

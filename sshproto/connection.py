@@ -1,0 +1,362 @@
+"""The connection object: bytes and answers in, events and bytes out.
+
+Methods come in four kinds.
+
+* *Inputs*: ``receive_data``, ``receive_eof``, ``handle_timeout``.  They never raise for what the peer did, and never
+  call back.
+* *Outputs*: ``next_event``, ``data_to_send``, ``next_deadline``.
+* *Getters*: ``phase``, ``negotiated``, ``questions``, ``want_read``, ``should_close`` and so on.
+* *Commands and answers*: everything else.  They queue bytes, or raise a :class:`~sshproto.errors.UsageError` and
+  change nothing.
+
+**The pump rule**, all that an integrator must know.  After any input, command or answer::
+
+    while True:
+        while (event := conn.next_event()) is not None:
+            ...                                   # use it; if it is a question, answer it now or later
+        if not (data := conn.data_to_send()):
+            break
+        ...                                       # send all of it
+    ...                                           # wait for input, or until conn.next_deadline()
+
+Packets are parsed lazily, one for each ``next_event``, so what the getters show is the state as of the last event
+returned.  The peer's faults are data: one :class:`~sshproto.events.ConnectionLost`, always the last event, with the
+DISCONNECT already queued.
+
+Behind this interface works a :class:`~sshproto.session.Session`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from sshproto.errors import DisconnectCode, UsageError
+from sshproto.events import ChannelOpenRequested, ChannelRequested, GlobalRequested, Question, SignatureNeeded
+from sshproto.session import Session
+from sshproto.transport.link import Phase
+
+if TYPE_CHECKING:
+    from sshproto.channels.requests import ChannelOpenData, ChannelRequestData, GlobalRequestData
+    from sshproto.errors import ConnectionLoss
+    from sshproto.events import Event, VersionReceived
+    from sshproto.keys.public import PublicKey
+    from sshproto.transport.negotiation import Negotiated
+    from sshproto.wire.codec import Buffer
+
+S = TypeVar("S", bound=Session)
+
+
+class Connection(Generic[S]):
+    """What clients and servers share: :class:`~sshproto.client.ClientConnection` and
+    :class:`~sshproto.server.ServerConnection`."""
+
+    def __init__(self, session: S) -> None:
+        self._session = session
+
+    def __repr__(self) -> str:
+        session = self._session
+        return f"<{type(self).__name__} in the phase of {session.phase.value}, {len(session.mux.channels)} channels>"
+
+    # ------------------------------------------------------------------------------------------------------ inputs
+
+    def receive_data(self, data: Buffer, now: float) -> None:
+        """Bytes from the peer.
+
+        Args:
+            data: Any number of them; copied. None at all is not the end, that is :meth:`receive_eof`.
+            now: The time in seconds, in the clock that the constructor was given.
+        """
+        self._session.receive_data(data, now)
+
+    def receive_eof(self, now: float) -> None:
+        """The peer will send no more bytes. Whatever came before is still processed; repeated calls do nothing."""
+        self._session.receive_eof(now)
+
+    def handle_timeout(self, now: float) -> None:
+        """The time of :meth:`next_deadline` has come. Calls that come early or late do no harm."""
+        self._session.handle_timeout(now)
+
+    # ----------------------------------------------------------------------------------------------------- outputs
+
+    def next_event(self) -> Event | None:
+        """The next thing that happened, or None until there is more input, an answer, or room in the output.
+
+        None as well while an unanswered question holds up the input, see :attr:`blocked_on`.
+        """
+        return self._session.next_event()
+
+    def data_to_send(self) -> bytes:
+        """Everything that waits to be sent, to be written to the transport in this order; ``b""`` if nothing does.
+
+        Taking it makes room, which may bring new events: ask :meth:`next_event` again afterwards.
+        """
+        return self._session.data_to_send()
+
+    def next_deadline(self) -> float | None:
+        """When :meth:`handle_timeout` should be called, in the clock of ``now``; None if never."""
+        return self._session.next_deadline()
+
+    # ----------------------------------------------------------------------------------------------------- getters
+
+    @property
+    def phase(self) -> Phase:
+        """How far the connection has come."""
+        return self._session.phase
+
+    @property
+    def peer_version(self) -> VersionReceived | None:
+        """The peer's identification, once read."""
+        return self._session.peer_version
+
+    @property
+    def peer_extensions(self) -> dict[str, bytes]:
+        """The extensions that the peer has announced (RFC 8308): name to value."""
+        return dict(self._session.peer_extensions)
+
+    @property
+    def negotiated(self) -> Negotiated | None:
+        """The algorithms in use; None before the first key exchange is complete."""
+        return self._session.negotiated
+
+    @property
+    def session_id(self) -> bytes | None:
+        """The exchange hash of the first key exchange (RFC 4253 section 7.2); None before."""
+        return self._session.session_id
+
+    @property
+    def host_key(self) -> PublicKey | None:
+        """The server's host key, once proved and, on a client, accepted."""
+        return self._session.host_key
+
+    @property
+    def rekeying(self) -> bool:
+        """Whether a key exchange is under way; ``send`` takes nothing until it is over."""
+        return self._session.rekeying
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """The questions that the application owes an answer to, oldest first."""
+        return self._session.questions
+
+    @property
+    def blocked_on(self) -> Question | None:
+        """The question that holds up all input, or None."""
+        return self._session.blocked_on
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """The numbers of all channels that are not closed."""
+        return self._session.mux.channels
+
+    @property
+    def output_size(self) -> int:
+        """Bytes that :meth:`data_to_send` would return."""
+        return self._session.output_size
+
+    @property
+    def want_read(self) -> bool:
+        """False when reading from the transport should pause: enough waits here already."""
+        return self._session.want_read
+
+    @property
+    def should_close(self) -> bool:
+        """True once the connection has ended: send what is left, then close the transport.
+
+        When sending takes longer than ``Timeouts.linger``, what is left is dropped, so that a peer that has stopped
+        reading can't hold the transport open.
+        """
+        return self._session.should_close
+
+    @property
+    def error(self) -> ConnectionLoss | None:
+        """Why the connection has ended, or None."""
+        return self._session.error
+
+    # ----------------------------------------------------------------------------------------------------- channels
+
+    def open_channel(self, kind: ChannelOpenData, *, window: int | None = None, packet: int | None = None) -> int:
+        """Ask the peer for a channel (RFC 4254 section 5.1). ``ChannelOpened`` or ``ChannelOpenFailed`` follows.
+
+        Args:
+            kind: What for, see :mod:`sshproto.channels.requests`.
+            window: Bytes that the peer may send before we give credit; ``Limits.window`` if None.
+            packet: Most bytes of data in one packet; ``Limits.channel_packet`` if None.
+
+        Returns:
+            The channel's number, never used again in this connection.
+
+        Raises:
+            WrongPhase: Nobody is logged in, or the connection has ended.
+            LimitReached: ``Limits.channels_from_us`` are open, or too much waits for a key exchange.
+        """
+        self._session.need(Phase.OPEN, "open a channel")
+        return self._session.mux.open_channel(kind, window=window, packet=packet)
+
+    def accept_channel(
+        self, question: ChannelOpenRequested, *, window: int | None = None, packet: int | None = None
+    ) -> None:
+        """Let the peer have its channel; it is open at once. The arguments are :meth:`open_channel`'s."""
+        with self._session.answering(question, ChannelOpenRequested) as due:
+            if due:
+                self._session.mux.accept_channel(question, window=window, packet=packet)
+
+    def reject_channel(
+        self, question: ChannelOpenRequested, reason: int = 1, description: str = "administratively prohibited"
+    ) -> None:
+        """Refuse the peer its channel.
+
+        Args:
+            question: Which.
+            reason: A code, see :class:`~sshproto.channels.requests.OpenFailure`.
+            description: Words for the peer's user.
+        """
+        with self._session.answering(question, ChannelOpenRequested) as due:
+            if due:
+                self._session.mux.reject_channel(question, reason, description)
+
+    def request(self, channel: int, request: ChannelRequestData, want_reply: bool = True) -> int:
+        """Ask something of the other end of a channel (RFC 4254 section 5.4).
+
+        Returns:
+            A number by which ``RequestSucceeded`` or ``RequestFailed`` names the request; no such event comes
+            without ``want_reply``.
+
+        Raises:
+            UnknownChannel, ChannelStateError: There is no such channel, or it is not open.
+            LimitReached: ``Limits.requests_pending`` wait for their replies.
+        """
+        self._session.need(Phase.OPEN, "send a channel request")
+        return self._session.mux.request(channel, request, want_reply)
+
+    def global_request(self, request: GlobalRequestData, want_reply: bool = True) -> int:
+        """Ask something of the peer itself (RFC 4254 section 4). ``GlobalSucceeded`` or ``GlobalFailed`` follows."""
+        self._session.need(Phase.OPEN, "send a global request")
+        return self._session.mux.global_request(request, want_reply)
+
+    def succeed(self, question: ChannelRequested | GlobalRequested, data: bytes = b"") -> None:
+        """Grant a request. Answers may be given in any order; the replies leave in the requests' order.
+
+        Args:
+            question: Which. If the peer wants no reply, nothing happens.
+            data: What the reply to a global request carries.
+        """
+        with self._session.answering(question, ChannelRequested, GlobalRequested) as due:
+            if due:
+                self._session.mux.succeed(question, data)
+
+    def fail(self, question: ChannelRequested | GlobalRequested) -> None:
+        """Refuse a request. If the peer wants no reply, nothing happens."""
+        with self._session.answering(question, ChannelRequested, GlobalRequested) as due:
+            if due:
+                self._session.mux.fail(question)
+
+    def send(self, channel: int, data: Buffer, stream: int = 0) -> int:
+        """Send data on a channel (RFC 4254 section 5.2).
+
+        Args:
+            channel: Its number.
+            data: Any number of bytes; copied.
+            stream: 0 for data, 1 for standard error, which only a server's session has.
+
+        Returns:
+            How many bytes were taken: as many as the peer's window and our output have room for, 0 while a key
+            exchange is under way. If not all, ``ChannelWritable`` tells when to go on.
+
+        Raises:
+            UnknownChannel, ChannelStateError: There is no such channel, or it takes no data.
+        """
+        return self._session.mux.send(channel, data, stream)
+
+    def send_eof(self, channel: int) -> None:
+        """Send no more data on a channel; the peer still may (RFC 4254 section 5.3)."""
+        self._session.need(Phase.OPEN, "send EOF")
+        self._session.mux.send_eof(channel)
+
+    def close_channel(self, channel: int) -> None:
+        """Close a channel, both directions. ``ChannelClosed`` follows when the peer has closed it as well."""
+        self._session.need(Phase.OPEN, "close a channel")
+        self._session.mux.close_channel(channel)
+
+    def credit(self, channel: int, count: int) -> None:
+        """Give the peer room for ``count`` more bytes: so many were used, or thrown away.
+
+        After the channel has closed it does nothing.
+
+        Raises:
+            InvalidArgument: More than was received.
+        """
+        self._session.mux.credit(channel, count)
+
+    def send_window(self, channel: int) -> int:
+        """How many bytes the peer's window of this channel still takes."""
+        return self._session.mux.window(channel)
+
+    # ---------------------------------------------------------------------------------------------------- transport
+
+    def rekey(self) -> None:
+        """Start a key exchange (RFC 4253 section 9); nothing happens if one is under way.
+
+        Raises:
+            WrongPhase: Nobody is logged in, or the connection has ended.
+        """
+        self._session.rekey()
+
+    def ping(self, data: bytes = b"") -> None:
+        """Ask for a ``PongReceived`` with the same data (OpenSSH PROTOCOL section 1.8).
+
+        Raises:
+            WrongPhase: Nobody is logged in, or the peer has not said that it answers.
+        """
+        self._session.ping(data)
+
+    def ignore(self, data: bytes = b"") -> None:
+        """Send SSH_MSG_IGNORE, which the peer throws away (RFC 4253 section 11.2)."""
+        self._session.ignore(data)
+
+    def debug(self, message: str, *, always_display: bool = False) -> None:
+        """Send SSH_MSG_DEBUG (RFC 4253 section 11.3)."""
+        self._session.debug(message, always_display=always_display)
+
+    def disconnect(self, description: str = "", code: int = DisconnectCode.BY_APPLICATION) -> None:
+        """End the connection. What was sent before still leaves; ``ConnectionLost`` is the last event.
+
+        Args:
+            description: Words for the peer.
+            code: A code, see :class:`~sshproto.errors.DisconnectCode`.
+        """
+        self._session.disconnect(description, code)
+
+    # ------------------------------------------------------------------------------------------------------ answers
+
+    def sign(self, question: SignatureNeeded, signature: bytes) -> None:
+        """The signature that was asked for, in SSH form (RFC 4253 section 6.6).
+
+        Raises:
+            SignatureInvalid: It does not verify; the question stays open.
+        """
+        with self._session.answering(question, SignatureNeeded) as due:
+            if due:
+                self._session.sign(question, signature)
+
+    def decline_sign(self, question: SignatureNeeded) -> None:
+        """There will be no signature: a login goes on to the next method, a key exchange fails."""
+        with self._session.answering(question, SignatureNeeded) as due:
+            if due:
+                self._session.decline_sign(question)
+
+    def refuse(self, question: Question) -> None:
+        """Give ``question``, of whatever kind, its safe answer: no."""
+        for kind, answer in self._REFUSALS.items():
+            if isinstance(question, kind):
+                answer(self, question)
+                return
+        raise UsageError(f"a {type(question).__name__} is not a question of this connection")
+
+    _REFUSALS: ClassVar[dict[type[Question], Callable[[Any, Any], None]]] = {
+        ChannelOpenRequested: reject_channel,
+        ChannelRequested: fail,
+        GlobalRequested: fail,
+        SignatureNeeded: decline_sign,
+    }
+    """The safe answer to each kind of question; each role adds its own."""

@@ -1,0 +1,276 @@
+"""What can go wrong, in three families that never mix.
+
+* :class:`UsageError`: the application's mistake.  *Raised* by the call that made it, which then changed nothing.
+* :class:`ConnectionLoss`: why a connection ended.  *Carried* by the last event, ``ConnectionLost.error``; the core
+  never raises one out of an input or an output.  Adapters may raise them to their callers.
+* :class:`WireError` and :class:`KeyFormatError`: bytes that do not decode.  Raised by the codecs and key parsers when
+  an application calls them itself; inside a connection they become a loss.
+
+Messages say what came, what was expected and where.  Words that a peer chose are made printable first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum
+
+from sshproto.text import printable
+
+
+class DisconnectCode(IntEnum):
+    """Reason codes of SSH_MSG_DISCONNECT (RFC 4253 section 11.1). On the wire any other number may come, too."""
+
+    HOST_NOT_ALLOWED_TO_CONNECT = 1
+    PROTOCOL_ERROR = 2
+    KEY_EXCHANGE_FAILED = 3
+    RESERVED = 4
+    MAC_ERROR = 5
+    COMPRESSION_ERROR = 6
+    SERVICE_NOT_AVAILABLE = 7
+    PROTOCOL_VERSION_NOT_SUPPORTED = 8
+    HOST_KEY_NOT_VERIFIABLE = 9
+    CONNECTION_LOST = 10
+    BY_APPLICATION = 11
+    TOO_MANY_CONNECTIONS = 12
+    AUTH_CANCELLED_BY_USER = 13
+    NO_MORE_AUTH_METHODS_AVAILABLE = 14
+    ILLEGAL_USER_NAME = 15
+
+
+class SSHError(Exception):
+    """Base of everything that sshproto raises or carries."""
+
+
+# ---------------------------------------------------------------------------------------------------- misuse: raised
+
+
+class UsageError(SSHError):
+    """The application asked for something that cannot be; the connection is as it was before the call."""
+
+
+class WrongPhase(UsageError):
+    """The command does not fit the phase that the connection is in."""
+
+
+class UnknownChannel(UsageError):
+    """There never was a channel of that number, or it has closed for good."""
+
+
+class ChannelStateError(UsageError):
+    """The channel exists, but its state forbids the command (data after EOF, a second close, ...)."""
+
+
+class AlreadyAnswered(UsageError):
+    """The question was answered before, or is not one of this connection's."""
+
+
+class InvalidArgument(UsageError, ValueError):
+    """A value that the protocol cannot carry or that the configuration does not know."""
+
+
+class LimitReached(UsageError):
+    """One of our own :class:`~sshproto.config.Limits` stands in the way (too many channels, requests, ...)."""
+
+
+# ------------------------------------------------------------------------------------------------ undecodable: raised
+
+
+class WireError(SSHError, ValueError):
+    """Bytes that are not what they should be.
+
+    Attributes:
+        where: The message or structure being decoded.
+        field: The field of it, or ``""``.
+        offset: Where in the payload the field starts, in bytes.
+        problem: What is wrong.
+    """
+
+    def __init__(self, where: str, field: str, offset: int, problem: str) -> None:
+        super().__init__(f"{where}{'.' if field else ''}{field} at offset {offset}: {problem}")
+        self.where = where
+        self.field = field
+        self.offset = offset
+        self.problem = problem
+
+
+class KeyFormatError(SSHError, ValueError):
+    """A key, certificate or signature that cannot be read, or that is too weak or malformed to be used."""
+
+
+class SignatureInvalid(SSHError):
+    """A signature does not verify, for whatever reason."""
+
+
+# ------------------------------------------------------------------------------------- why a connection ended: carried
+
+
+class ConnectionLoss(SSHError):
+    """Why a connection ended.
+
+    Attributes:
+        code: The disconnect code (RFC 4253 section 11.1) that was sent or received; None if no DISCONNECT was due.
+    """
+
+    code: int | None = DisconnectCode.PROTOCOL_ERROR
+
+
+class ProtocolViolation(ConnectionLoss):
+    """The peer broke a rule of the protocol."""
+
+    def __init__(self, problem: str, code: int = DisconnectCode.PROTOCOL_ERROR) -> None:
+        super().__init__(problem)
+        self.code = code
+
+
+class VersionUnsupported(ConnectionLoss):
+    """The peer does not speak SSH-2, or does not speak SSH.
+
+    Attributes:
+        received: The line that came, printable; ``""`` if none did.
+    """
+
+    code = DisconnectCode.PROTOCOL_VERSION_NOT_SUPPORTED
+
+    def __init__(self, problem: str, received: str = "") -> None:
+        super().__init__(problem)
+        self.received = received
+
+
+class Incompatible(ConnectionLoss):
+    """No algorithm of some kind is common to both sides (RFC 4253 section 7.1).
+
+    Attributes:
+        category: The kind: ``"kex"``, ``"host key"``, ``"cipher client to server"`` and so on.
+        ours: What this side offered, in order.
+        theirs: What the peer offered, in order.
+    """
+
+    code = DisconnectCode.KEY_EXCHANGE_FAILED
+
+    def __init__(self, category: str, ours: Iterable[str], theirs: Iterable[str]) -> None:
+        self.category = category
+        self.ours = tuple(ours)
+        self.theirs = tuple(theirs)
+        mine, other = ", ".join(self.ours) or "nothing", printable(", ".join(self.theirs), 1024) or "nothing"
+        super().__init__(f"no common {category} algorithm: we offer {mine}; the peer offers {other}")
+
+
+class KeyExchangeFailed(ConnectionLoss):
+    """The peer's part of a key exchange is wrong: a bad public value, group, host key or signature."""
+
+    code = DisconnectCode.KEY_EXCHANGE_FAILED
+
+
+class HostKeySignatureInvalid(KeyExchangeFailed):
+    """The server could not prove that it holds its host key."""
+
+
+class HostKeyRejected(ConnectionLoss):
+    """The application did not accept the server's host key."""
+
+    code = DisconnectCode.HOST_KEY_NOT_VERIFIABLE
+
+
+class MacError(ConnectionLoss):
+    """A packet failed its integrity check, or its encrypted length is impossible."""
+
+    code = DisconnectCode.MAC_ERROR
+
+
+class CompressionError(ConnectionLoss):
+    """A compressed payload does not inflate, or inflates past the limit."""
+
+    code = DisconnectCode.COMPRESSION_ERROR
+
+
+class ServiceRefused(ConnectionLoss):
+    """A service other than those that exist was asked for (RFC 4253 section 10)."""
+
+    code = DisconnectCode.SERVICE_NOT_AVAILABLE
+
+
+class AuthExhausted(ConnectionLoss):
+    """Login failed for good: no credentials or no attempts are left.
+
+    Attributes:
+        methods: The methods with which the server would still go on.
+        tried: The methods that were tried, in order.
+    """
+
+    code = DisconnectCode.NO_MORE_AUTH_METHODS_AVAILABLE
+
+    def __init__(self, problem: str, methods: Iterable[str] = (), tried: Iterable[str] = ()) -> None:
+        super().__init__(problem)
+        self.methods = tuple(methods)
+        self.tried = tuple(tried)
+
+
+class PeerDisconnected(ConnectionLoss):
+    """The peer sent SSH_MSG_DISCONNECT.
+
+    Attributes:
+        code: The peer's reason code; numbers outside :class:`DisconnectCode` are kept.
+        description: The peer's words, printable.
+    """
+
+    def __init__(self, code: int, description: str) -> None:
+        self.code = code
+        self.description = printable(description)
+        names = {int(member): member.name for member in DisconnectCode}
+        super().__init__(f"the peer disconnected: {names.get(code, 'code')} ({code}): {self.description}")
+
+
+class UnexpectedEof(ConnectionLoss):
+    """The transport ended without SSH_MSG_DISCONNECT.
+
+    Attributes:
+        where: In the midst of what: ``"identification"``, ``"packet"``, ``"key exchange"``, ``"authentication"``
+            or ``"connection"``.
+    """
+
+    code = None
+
+    def __init__(self, problem: str, where: str) -> None:
+        super().__init__(problem)
+        self.where = where
+
+
+class TimedOut(ConnectionLoss):
+    """A deadline of :class:`~sshproto.config.Timeouts` passed.
+
+    Attributes:
+        timer: Which: a lower-case name of :class:`~sshproto.timers.Timer`.
+    """
+
+    code = DisconnectCode.BY_APPLICATION
+
+    def __init__(self, problem: str, timer: str) -> None:
+        super().__init__(problem)
+        self.timer = timer
+
+
+class LimitExceeded(ConnectionLoss):
+    """The peer went past one of our :class:`~sshproto.config.Limits`.
+
+    Attributes:
+        limit: The name of the limit.
+    """
+
+    def __init__(self, problem: str, limit: str, code: int = DisconnectCode.PROTOCOL_ERROR) -> None:
+        super().__init__(problem)
+        self.limit = limit
+        self.code = code
+
+
+class LocalClose(ConnectionLoss):
+    """This side ended the connection on purpose."""
+
+    def __init__(self, description: str, code: int | None = DisconnectCode.BY_APPLICATION) -> None:
+        super().__init__(f"closed by this side: {description}")
+        self.code = code
+
+
+class InternalError(ConnectionLoss):
+    """A bug in sshproto; the exception that shows it is chained. The connection was closed."""
+
+    code = DisconnectCode.BY_APPLICATION

@@ -1,0 +1,231 @@
+"""The container of OpenSSH's private key files, ``-----BEGIN OPENSSH PRIVATE KEY-----`` (OpenSSH PROTOCOL.key).
+
+This module knows the container and its encryption; what is inside is :mod:`sshproto.keys.private`'s business.  It is
+read here and not by `cryptography` because the container tells more than a key: the public key of an encrypted file,
+the comment, whether the passphrase was wrong or the file is damaged; and because the number of bcrypt rounds, which
+the file sets and the reader pays for, has to be bounded before the work starts.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from collections.abc import Callable
+
+import attrs
+
+from sshproto.errors import KeyFormatError, WireError
+from sshproto.text import printable
+from sshproto.wire.codec import Reader, string, text, uint32
+
+MAGIC = b"openssh-key-v1\0"
+BEGIN = "-----BEGIN OPENSSH PRIVATE KEY-----"
+END = "-----END OPENSSH PRIVATE KEY-----"
+
+MAXIMUM_ROUNDS = 2048
+"""Most bcrypt rounds that are accepted, some 20 seconds of work; ``ssh-keygen`` uses 16 or 24."""
+
+WRITE_ROUNDS = 24
+WRITE_CIPHER = "aes256-ctr"
+SALT_SIZE = 16
+
+
+def _aes(mode: str, decrypt: bool) -> Callable[[bytes, bytes, bytes, bytes], bytes]:
+    def crypt(key: bytes, iv: bytes, data: bytes, tag: bytes) -> bytes:
+        from cryptography.hazmat.primitives.ciphers import Cipher, modes
+        from cryptography.hazmat.primitives.ciphers.algorithms import AES
+
+        cipher = Cipher(AES(key), modes.CTR(iv) if mode == "ctr" else modes.CBC(iv))
+        context = cipher.decryptor() if decrypt else cipher.encryptor()
+        return context.update(data) + context.finalize()
+
+    return crypt
+
+
+def _open_gcm(key: bytes, iv: bytes, data: bytes, tag: bytes) -> bytes:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    return AESGCM(key).decrypt(iv, data + tag, None)
+
+
+def _open_chacha(key: bytes, iv: bytes, data: bytes, tag: bytes) -> bytes:
+    """As in packets (OpenSSH PROTOCOL.chacha20poly1305), with sequence number 0 and without a length."""
+    from cryptography.hazmat.primitives.ciphers import Cipher
+    from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
+    from cryptography.hazmat.primitives.poly1305 import Poly1305
+
+    def stream(block: int) -> Cipher[None]:
+        return Cipher(ChaCha20(key[:32], block.to_bytes(8, "little") + bytes(8)), None)
+
+    Poly1305.verify_tag(stream(0).encryptor().update(bytes(32)), data, tag)
+    return stream(1).decryptor().update(data)
+
+
+@attrs.frozen
+class _FileCipher:
+    key_size: int
+    iv_size: int
+    block_size: int
+    tag_size: int
+    open: Callable[[bytes, bytes, bytes, bytes], bytes]
+
+
+_CIPHERS: dict[str, _FileCipher] = {
+    **{f"aes{bits}-{mode}": _FileCipher(bits // 8, 16, 16, 0, _aes(mode, True))
+       for mode in ("ctr", "cbc") for bits in (256, 192, 128)},
+    **{f"aes{bits}-gcm@openssh.com": _FileCipher(bits // 8, 12, 16, 16, _open_gcm) for bits in (256, 128)},
+    "chacha20-poly1305@openssh.com": _FileCipher(64, 0, 8, 16, _open_chacha),
+}  # fmt: skip
+
+
+@attrs.frozen
+class Container:
+    """What can be read of a file without its passphrase.
+
+    Attributes:
+        public_blob: The public key.
+        cipher: ``"none"`` or the name of the cipher.
+        salt: bcrypt's.
+        rounds: bcrypt's, within bounds.
+        sealed: The private part as it stands in the file.
+        tag: Of an AEAD cipher.
+    """
+
+    public_blob: bytes
+    cipher: str
+    salt: bytes
+    rounds: int
+    sealed: bytes = attrs.field(repr=False)
+    tag: bytes = attrs.field(repr=False)
+
+    @property
+    def encrypted(self) -> bool:
+        return self.cipher != "none"
+
+
+def read(content: str) -> Container:
+    """Take the text of a file apart.
+
+    Raises:
+        KeyFormatError: It is malformed, or uses a cipher or KDF that is not supported.
+    """
+    start = content.index(BEGIN) + len(BEGIN)
+    stop = content.find(END, start)
+    if stop < 0:
+        raise KeyFormatError(f"OpenSSH private key: the file is cut short, {END!r} is missing")
+    try:
+        data = base64.b64decode("".join(content[start:stop].split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise KeyFormatError(f"OpenSSH private key: not base64: {error}") from None
+    if not data.startswith(MAGIC):
+        raise KeyFormatError(f"OpenSSH private key: starts with {data[: len(MAGIC)]!r}, expected {MAGIC!r}")
+    reader = Reader(data, "OpenSSH private key", len(MAGIC))
+    try:
+        return _read_fields(reader)
+    except WireError as error:
+        raise KeyFormatError(f"malformed {error}") from None
+
+
+def _read_fields(reader: Reader) -> Container:
+    cipher, kdf = reader.name("ciphername"), reader.name("kdfname")
+    options = Reader(reader.string("kdfoptions"), "OpenSSH private key.kdfoptions")
+    known = _CIPHERS.get(cipher)
+    if cipher != "none" and known is None:
+        have = ", ".join(_CIPHERS)
+        raise KeyFormatError(f"OpenSSH private key: unsupported cipher {printable(cipher)}; supported are {have}")
+    if kdf not in ("none", "bcrypt") or (kdf == "none") != (cipher == "none"):
+        raise KeyFormatError(
+            f"OpenSSH private key: unsupported KDF {printable(kdf)} with cipher {cipher}; "
+            "expected bcrypt with a cipher, or none and none"
+        )
+    salt, rounds = b"", 0
+    if kdf == "bcrypt":
+        salt, rounds = options.string("salt", 1024), options.uint32("rounds")
+        if not salt or not 1 <= rounds <= MAXIMUM_ROUNDS:
+            raise KeyFormatError(
+                f"OpenSSH private key: bcrypt with {rounds} rounds and a salt of {len(salt)} bytes; "
+                f"1 to {MAXIMUM_ROUNDS} rounds are accepted, and a salt that is not empty"
+            )
+    options.end()
+    count = reader.uint32("number of keys")
+    if count != 1:
+        raise KeyFormatError(f"OpenSSH private key: the file has {count} keys, expected 1")
+    public_blob, sealed = reader.string("public key"), reader.string("private keys")
+    tag = reader.raw(known.tag_size, "tag") if known else b""
+    reader.end()
+    block = known.block_size if known else 8
+    if not sealed or len(sealed) % block:
+        raise KeyFormatError(
+            f"OpenSSH private key: the private part has {len(sealed)} bytes, expected a multiple of {block}"
+        )
+    return Container(public_blob, cipher, salt, rounds, sealed, tag)
+
+
+def _derive(passphrase: bytes, salt: bytes, rounds: int, size: int) -> bytes:
+    try:
+        from bcrypt import kdf
+    except ImportError:
+        raise KeyFormatError(
+            "an encrypted OpenSSH private key needs the package bcrypt, which is not installed (pip install bcrypt)"
+        ) from None
+    return kdf(passphrase, salt, size, rounds, ignore_few_rounds=True)
+
+
+def open_private(container: Container, passphrase: bytes) -> bytes | None:
+    """The private part, decrypted, from the key type on; None if the passphrase does not fit.
+
+    Raises:
+        KeyFormatError: A file that is not encrypted is damaged.
+    """
+    plain = container.sealed
+    if container.encrypted:
+        from cryptography.exceptions import InvalidSignature, InvalidTag
+
+        cipher = _CIPHERS[container.cipher]
+        material = _derive(passphrase, container.salt, container.rounds, cipher.key_size + cipher.iv_size)
+        try:
+            plain = cipher.open(material[: cipher.key_size], material[cipher.key_size :], plain, container.tag)
+        except (InvalidTag, InvalidSignature):
+            return None
+    if len(plain) < 8 or not hmac.compare_digest(plain[:4], plain[4:8]):
+        if container.encrypted:
+            return None
+        raise KeyFormatError("OpenSSH private key: the two check numbers differ, the file is damaged")
+    return plain[8:]
+
+
+def check_padding(reader: Reader) -> None:
+    """Check that only 01 02 03 ... is left."""
+    rest = reader.rest()
+    if len(rest) > 255 or rest != bytes(range(1, len(rest) + 1)):
+        raise KeyFormatError("OpenSSH private key: the padding is not 01 02 03 ..., the file is damaged")
+
+
+def write(
+    public_blob: bytes, private: bytes, comment: str, passphrase: bytes | None, check: bytes, salt: bytes, rounds: int
+) -> bytes:
+    """The text of a file.
+
+    Args:
+        public_blob: The public key.
+        private: The private key from its type on, without the comment.
+        comment: Goes into the encrypted part.
+        passphrase: None writes the key unencrypted.
+        check: Four random bytes.
+        salt: ``SALT_SIZE`` random bytes; not used without a passphrase.
+        rounds: bcrypt's.
+    """
+    plain = check + check + private + text(comment)
+    block = 8 if passphrase is None else _CIPHERS[WRITE_CIPHER].block_size
+    plain += bytes(range(1, -len(plain) % block + 1))
+    cipher, kdf, options = "none", "none", b""
+    if passphrase is not None:
+        cipher, kdf, options = WRITE_CIPHER, "bcrypt", string(salt) + uint32(rounds)
+        spec = _CIPHERS[cipher]
+        material = _derive(passphrase, salt, rounds, spec.key_size + spec.iv_size)
+        plain = _aes("ctr", False)(material[: spec.key_size], material[spec.key_size :], plain, b"")
+    data = MAGIC + text(cipher) + text(kdf) + string(options) + uint32(1) + string(public_blob) + string(plain)
+    encoded = base64.b64encode(data).decode("ascii")
+    lines = [BEGIN, *(encoded[at : at + 70] for at in range(0, len(encoded), 70)), END, ""]
+    return "\n".join(lines).encode("ascii")

@@ -1,0 +1,398 @@
+"""Private keys: made, read from files, written to files, and signing.
+
+Reads OpenSSH's own format (:mod:`sshproto.keys.openssh`) and PEM (:mod:`sshproto.keys.pem`); writes OpenSSH's.
+
+Invariants: the private part never shows in ``repr``, in an exception or in a pickle; public and private part belong
+together, whatever the file says; and no signature leaves before it has been verified, since a single RSA-CRT signature
+spoilt by a fault of the hardware gives the key away (Ryan et al., 2023).
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any, NoReturn, Self
+
+from sshproto.config import Entropy, system_entropy
+from sshproto.errors import InvalidArgument, KeyFormatError, SignatureInvalid, WireError
+from sshproto.keys import openssh, pem, signatures
+from sshproto.keys.public import (
+    KEY_TYPES,
+    MAXIMUM_RSA_BITS,
+    MINIMUM_RSA_BITS,
+    PublicKey,
+    curve,
+    decode_text,
+    describe,
+    unsupported_type,
+)
+from sshproto.text import printable
+from sshproto.wire.codec import Buffer, Reader, mpint, string, text
+
+MAXIMUM_FILE = 64 * 1024
+"""Longest private key file that is looked at, in bytes."""
+
+DEFAULT_RSA_BITS = 3072
+
+
+class PassphraseNeeded(KeyFormatError):
+    """The key is encrypted and no passphrase was given.
+
+    Attributes:
+        public_key: The public half, where the file shows it without the passphrase (OpenSSH's format), else None.
+    """
+
+    def __init__(self, problem: str, public_key: PublicKey | None = None) -> None:
+        super().__init__(problem)
+        self.public_key = public_key
+
+
+class PassphraseWrong(KeyFormatError):
+    """The passphrase does not open the key (or the encrypted part of the file is damaged)."""
+
+
+class PrivateKey:
+    """A private key. Made by :meth:`load` and :meth:`generate`; immutable.
+
+    Attributes:
+        public_key: The public half, with the comment.
+    """
+
+    __slots__ = ("_handle", "public_key")
+
+    public_key: PublicKey
+    _handle: Any
+
+    def __init__(self, handle: Any, public_key: PublicKey) -> None:
+        """For this module: ``handle`` is `cryptography`'s key, ``public_key`` its public half."""
+        object.__setattr__(self, "_handle", handle)
+        object.__setattr__(self, "public_key", public_key)
+
+    # ------------------------------------------------------------------------------------------------------- making
+
+    @classmethod
+    def generate(cls, type: str = "ssh-ed25519", bits: int | None = None, comment: str = "") -> Self:
+        """Make a new key.
+
+        Args:
+            type: A key type: ``"ssh-ed25519"``, ``"ecdsa-sha2-nistp256"`` (384, 521) or ``"ssh-rsa"``.
+            bits: Size of the modulus for ``"ssh-rsa"``, 2048 to 16384, 3072 by default; nothing else has a choice.
+            comment: To go with the key.
+
+        Raises:
+            InvalidArgument: There is no such type or size.
+        """
+        if type not in KEY_TYPES:
+            raise InvalidArgument(f"a key of type {type!r} cannot be made; there are {', '.join(KEY_TYPES)}")
+        if bits is not None and type != "ssh-rsa":
+            raise InvalidArgument(f"a {type} key has one size only, {bits} bits were asked for")
+        handle: Any
+        if type == "ssh-rsa":
+            from cryptography.hazmat.primitives.asymmetric import rsa
+
+            size = DEFAULT_RSA_BITS if bits is None else bits
+            if not MINIMUM_RSA_BITS <= size <= MAXIMUM_RSA_BITS:
+                raise InvalidArgument(f"an RSA key has {MINIMUM_RSA_BITS} to {MAXIMUM_RSA_BITS} bits, not {size}")
+            handle = rsa.generate_private_key(65537, size)
+        elif type == "ssh-ed25519":
+            from cryptography.hazmat.primitives.asymmetric import ed25519
+
+            handle = ed25519.Ed25519PrivateKey.generate()
+        else:
+            from cryptography.hazmat.primitives.asymmetric import ec
+
+            handle = ec.generate_private_key(curve(type.removeprefix("ecdsa-sha2-")))
+        return cls(handle, PublicKey.from_blob(_public_blob(handle), comment))
+
+    @classmethod
+    def load(
+        cls,
+        data: bytes | str,
+        passphrase: bytes | None = None,
+        comment: str | None = None,
+        *,
+        minimum_rsa_bits: int = MINIMUM_RSA_BITS,
+    ) -> Self:
+        """Read the content of a private key file.
+
+        Args:
+            data: The content: OpenSSH's format, or PEM with PKCS#1, SEC 1 or PKCS#8 inside.
+            passphrase: To decrypt it with; not used if the key is not encrypted.
+            comment: Takes the place of the comment in the file.
+            minimum_rsa_bits: Smallest RSA modulus to accept; 1024 at least.
+
+        Raises:
+            PassphraseNeeded: It is encrypted and there is no passphrase (None or empty).
+            PassphraseWrong: The passphrase does not fit.
+            KeyFormatError: It is something else (and what), malformed, of a type that is not supported, or too weak.
+        """
+        if isinstance(passphrase, str):
+            raise InvalidArgument("the passphrase has to be bytes, a str was given; encode it, as UTF-8 most likely")
+        if len(data) > MAXIMUM_FILE:
+            raise KeyFormatError(f"not a private key: {len(data)} bytes; at most {MAXIMUM_FILE} are accepted")
+        content = decode_text(data)
+        if openssh.BEGIN in content:
+            handle, key = _load_openssh(openssh.read(content), passphrase, minimum_rsa_bits)
+        elif "PuTTY-User-Key-File-" not in content and (block := pem.find(content)) is not None:
+            handle, key = _load_pem(block, passphrase, minimum_rsa_bits)
+        else:
+            raise _not_private(content, data)
+        if comment is not None:
+            key = PublicKey.from_blob(key.blob, comment, minimum_rsa_bits=minimum_rsa_bits)
+        return cls(handle, key)
+
+    # -------------------------------------------------------------------------------------------------------- using
+
+    @property
+    def comment(self) -> str:
+        """The comment, unverified words out of a file."""
+        return self.public_key.comment
+
+    def sign(self, data: Buffer, algorithm: str | None = None) -> bytes:
+        """Sign ``data``.
+
+        Args:
+            data: What to sign.
+            algorithm: One of ``public_key.signature_algorithms``; None takes the best, the first.
+
+        Returns:
+            The signature blob, ``string name, string body``.
+
+        Raises:
+            InvalidArgument: The key cannot sign with that algorithm.
+            SignatureInvalid: The signature just made does not verify: memory or processor are faulty.
+        """
+        possible = self.public_key.signature_algorithms
+        name = possible[0] if algorithm is None else algorithm
+        if name not in possible:
+            raise InvalidArgument(
+                f"a key of type {self.public_key.type} cannot sign as {printable(name)}; it can as {', '.join(possible)}"
+            )
+        signature = signatures.pack(name, signatures.sign_body(signatures.SIGNATURES[name], self._handle, data))
+        try:
+            self.public_key.verify(signature, data, name)
+        except SignatureInvalid:
+            raise SignatureInvalid(
+                f"the {name} signature just made with {self.public_key.fingerprint()} does not verify and is withheld: "
+                "memory or processor are faulty"
+            ) from None
+        return signature
+
+    def openssh(
+        self,
+        passphrase: bytes | None = None,
+        *,
+        rounds: int = openssh.WRITE_ROUNDS,
+        entropy: Entropy = system_entropy,
+    ) -> bytes:
+        """The content of a private key file in OpenSSH's format.
+
+        Args:
+            passphrase: To encrypt it with; None writes it in the clear.
+            rounds: Of bcrypt: how costly each guess of the passphrase is, 1 to 2048.
+            entropy: Source of the salt.
+
+        Raises:
+            InvalidArgument: The passphrase is empty, or the rounds are out of range.
+        """
+        if isinstance(passphrase, str):
+            raise InvalidArgument("the passphrase has to be bytes, a str was given; encode it, as UTF-8 most likely")
+        if passphrase is not None and not passphrase:
+            raise InvalidArgument("an empty passphrase protects nothing; None writes the key unencrypted")
+        if not 1 <= rounds <= openssh.MAXIMUM_ROUNDS:
+            raise InvalidArgument(f"1 to {openssh.MAXIMUM_ROUNDS} rounds of bcrypt can be done, not {rounds}")
+        return openssh.write(
+            self.public_key.blob,
+            _private_fields(self.public_key, self._handle),
+            self.public_key.comment,
+            passphrase,
+            entropy(4, "key file check"),
+            b"" if passphrase is None else entropy(openssh.SALT_SIZE, "key file salt"),
+            rounds,
+        )
+
+    # ------------------------------------------------------------------------------------------- keeping it private
+
+    def __repr__(self) -> str:
+        return f"<PrivateKey {self.public_key.type} {self.public_key.fingerprint()}>"
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a PrivateKey is immutable, {name} cannot be set")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a PrivateKey is immutable, {name} cannot be deleted")
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a PrivateKey is not pickled or copied; write it with openssh(passphrase)")
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+
+# ----------------------------------------------------------------------------------------------- cryptography's keys
+
+
+def _public_blob(handle: Any) -> bytes:
+    """The public blob of a private key of `cryptography`'s.
+
+    Raises:
+        KeyFormatError: SSH has no such keys.
+    """
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    public = handle.public_key()
+    if isinstance(handle, rsa.RSAPrivateKey):
+        numbers = public.public_numbers()
+        return text("ssh-rsa") + mpint(numbers.e) + mpint(numbers.n)
+    if isinstance(handle, ed25519.Ed25519PrivateKey):
+        return text("ssh-ed25519") + string(public.public_bytes(Encoding.Raw, PublicFormat.Raw))
+    if isinstance(handle, ec.EllipticCurvePrivateKey):
+        for name in ("nistp256", "nistp384", "nistp521"):
+            if handle.curve.name == curve(name).name:
+                point = public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+                return text(f"ecdsa-sha2-{name}") + text(name) + string(point)
+        what = f"EC on the curve {handle.curve.name}"
+    else:
+        what = type(handle).__name__.removesuffix("PrivateKey")
+    have = "RSA, Ed25519, and EC on secp256r1, secp384r1 and secp521r1"
+    raise KeyFormatError(f"unsupported key type {what}; supported are {have}")
+
+
+def _private_fields(public_key: PublicKey, handle: Any) -> bytes:
+    """The private key as OpenSSH's format and the agent protocol write it, from its type on, without the comment."""
+    kind = public_key.type
+    if kind == "ssh-ed25519":
+        point = public_key.blob[-32:]
+        return public_key.blob + string(handle.private_bytes_raw() + point)
+    numbers = handle.private_numbers()
+    if kind == "ssh-rsa":
+        public = numbers.public_numbers
+        values = (public.n, public.e, numbers.d, numbers.iqmp, numbers.p, numbers.q)
+        return text(kind) + b"".join(map(mpint, values))
+    return public_key.blob + mpint(numbers.private_value)
+
+
+# ------------------------------------------------------------------------------------------------------ reading files
+
+
+def _not_private(content: str, data: bytes | str) -> KeyFormatError:
+    what = describe(content)
+    words = content.split(None, 2)
+    if (
+        not what
+        and words
+        and (words[0] in KEY_TYPES or "-cert-v0" in words[0] or words[0].startswith(("ssh-dss", "sk-")))
+    ):
+        what = "a certificate" if "-cert-v0" in words[0] else "a public key"
+        what += "; the private key most likely is in the file of the same name without .pub"
+    elif not what and content.startswith("0"):
+        what = "perhaps DER; convert it to PEM"
+    what = f"this is {what}" if what else f"it starts with {printable(content[:24])!r}"
+    expected = "expected an OpenSSH private key or a PEM file (RSA, EC, ENCRYPTED or plain PRIVATE KEY)"
+    return KeyFormatError(f"not a private key: {what}; {expected}")
+
+
+def _load_openssh(container: openssh.Container, passphrase: bytes | None, minimum: int) -> tuple[Any, PublicKey]:
+    public = PublicKey.from_blob(container.public_blob, minimum_rsa_bits=minimum)
+    if container.encrypted and not passphrase:
+        raise PassphraseNeeded(
+            f"the {public.type} private key {public.fingerprint()} is encrypted ({container.cipher}) and no passphrase "
+            "was given",
+            public,
+        )
+    plain = openssh.open_private(container, passphrase or b"")
+    if plain is None:
+        raise PassphraseWrong(
+            f"the passphrase does not open the {public.type} private key {public.fingerprint()} ({container.cipher})"
+        )
+    reader = Reader(plain, "OpenSSH private key")
+    try:
+        kind = reader.name("type")
+        if kind not in KEY_TYPES:
+            raise unsupported_type(kind)
+        if kind != public.type:
+            raise KeyFormatError(f"OpenSSH private key: a private {kind} key with a public {public.type} key")
+        handle = _PRIVATE[kind](reader, public, minimum)
+        comment = reader.text("comment")
+        openssh.check_padding(reader)
+    except WireError as error:
+        raise KeyFormatError(f"malformed {error}") from None
+    if not hmac.compare_digest(_public_blob(handle), public.blob):
+        raise _mismatch(kind)
+    return handle, PublicKey.from_blob(public.blob, comment, minimum_rsa_bits=minimum)
+
+
+def _mismatch(kind: str) -> KeyFormatError:
+    return KeyFormatError(f"OpenSSH private key: the private and the public part are different {kind} keys")
+
+
+def _private_ed25519(reader: Reader, public: PublicKey, minimum: int) -> Any:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    point, both = reader.string("public"), reader.string("private")
+    if len(both) != 64:
+        raise KeyFormatError(f"Ed25519 private key of {len(both)} bytes: seed and public key have 64")
+    if not hmac.compare_digest(both[32:], point) or not hmac.compare_digest(point, public.blob[-32:]):
+        raise _mismatch(public.type)
+    return Ed25519PrivateKey.from_private_bytes(both[:32])
+
+
+def _private_ecdsa(reader: Reader, public: PublicKey, minimum: int) -> Any:
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    name, point, value = reader.name("curve"), reader.string("Q"), reader.mpint("d")
+    if text(public.type) + text(name) + string(point) != public.blob:
+        raise _mismatch(public.type)
+    if value <= 0:
+        raise KeyFormatError("ECDSA private key: the private value is not positive")
+    try:
+        return ec.derive_private_key(value, curve(name))
+    except ValueError:  # its words might show the value
+        raise KeyFormatError(f"ECDSA private key: the private value is out of range for {name}") from None
+
+
+def _private_rsa(reader: Reader, public: PublicKey, minimum: int) -> Any:
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    n, e, d, iqmp, p, q = (reader.mpint(name) for name in ("n", "e", "d", "iqmp", "p", "q"))
+    if text("ssh-rsa") + mpint(e) + mpint(n) != public.blob:
+        raise _mismatch("ssh-rsa")
+    if p <= 2 or q <= 2 or p * q != n or not 1 < d < n or not 0 < iqmp < p:
+        raise KeyFormatError("RSA private key: the private numbers do not fit the modulus")
+    try:
+        return rsa.RSAPrivateNumbers(
+            p, q, d, rsa.rsa_crt_dmp1(d, p), rsa.rsa_crt_dmq1(d, q), iqmp, rsa.RSAPublicNumbers(e, n)
+        ).private_key()
+    except ValueError:
+        raise KeyFormatError("RSA private key: the private numbers do not belong together") from None
+
+
+_PRIVATE = {
+    "ssh-ed25519": _private_ed25519,
+    "ecdsa-sha2-nistp256": _private_ecdsa,
+    "ecdsa-sha2-nistp384": _private_ecdsa,
+    "ecdsa-sha2-nistp521": _private_ecdsa,
+    "ssh-rsa": _private_rsa,
+}
+
+
+def _load_pem(block: pem.Block, passphrase: bytes | None, minimum: int) -> tuple[Any, PublicKey]:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    if block.encrypted and not passphrase:
+        raise PassphraseNeeded(f"the key ({block.label}) is encrypted and no passphrase was given")
+    try:
+        handle: Any = load_pem_private_key(block.text, passphrase if block.encrypted else None)
+    except UnsupportedAlgorithm as error:
+        raise KeyFormatError(f"{block.label}: unsupported: {printable(str(error))}") from None
+    except (ValueError, TypeError) as error:
+        if block.encrypted:
+            raise PassphraseWrong(
+                f"the passphrase does not open the key ({block.label}), or the file is damaged"
+            ) from None
+        raise KeyFormatError(f"{block.label}: malformed: {printable(str(error))}") from None
+    return handle, PublicKey.from_blob(_public_blob(handle), minimum_rsa_bits=minimum)

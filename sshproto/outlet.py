@@ -1,0 +1,54 @@
+"""What a machine may do to the connection that owns it.
+
+Authentication and the channel multiplexer are machines of their own, driven by typed messages and by the application's
+answers.  They reach the outside only through an :class:`Outlet`; the connection is one, and a unit test's list is
+another.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from sshproto.events import Event, Question
+    from sshproto.wire.codec import Buffer
+    from sshproto.wire.messages import Message
+
+
+class Outlet(Protocol):
+    """The owner of a machine.
+
+    Attributes:
+        now: The time of the input or command being processed, in seconds.
+    """
+
+    now: float
+
+    def send(self, message: Message, tag: int | None = None) -> None:
+        """Queue ``message``. While a key exchange is under way it waits, in order.
+
+        Args:
+            message: What to send.
+            tag: If given and the peer answers UNIMPLEMENTED, the machine is told with this tag.
+
+        Raises:
+            LimitReached: Too much waits already; nothing was queued.
+        """
+
+    def send_data(self, head: bytes, body: Buffer) -> None:
+        """Queue the payload ``head + body`` at once. Only when :meth:`room` is not 0."""
+
+    def room(self) -> int:
+        """How many bytes of data may be queued now; 0 while a key exchange is under way or the output is full."""
+
+    def emit(self, event: Event) -> None:
+        """Hand ``event`` to the application."""
+
+    def ask(self, question: Question) -> None:
+        """Hand ``question`` to the application and note that an answer is owed."""
+
+    def question_id(self) -> int:
+        """A number for a new question."""
+
+    def withdraw(self, question_id: int) -> None:
+        """The question has become void; an answer to it does nothing."""

@@ -1,0 +1,161 @@
+"""The server's side: its services, its login questions, and the connection object that applications hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sshproto.auth.server import ServerAuth
+from sshproto.connection import Connection
+from sshproto.errors import KeyExchangeFailed, LimitExceeded, ProtocolViolation, ServiceRefused
+from sshproto.events import (
+    AuthQuestion,
+    InteractiveAuth,
+    KeyProbe,
+    PasswordAuth,
+    PromptsAnswered,
+    Question,
+    SignatureNeeded,
+)
+from sshproto.session import Session
+from sshproto.text import printable
+from sshproto.transport.link import PING
+from sshproto.wire.messages import ServiceAccept, ServiceRequest, UserauthSuccess
+from sshproto.wire.table import Role, State
+
+if TYPE_CHECKING:
+    from sshproto.config import ServerConfig
+    from sshproto.events import Prompt
+    from sshproto.wire.codec import Buffer
+    from sshproto.wire.messages import Message
+
+USERAUTH = "ssh-userauth"
+
+
+class ServerSession(Session):
+    """The engine of a server."""
+
+    role = Role.SERVER
+    config: ServerConfig
+    auth: ServerAuth | None = None
+
+    def __init__(self, config: ServerConfig, now: float) -> None:
+        super().__init__(config, now)
+        self._services = 0
+
+    def _our_extensions(self) -> tuple[tuple[str, bytes], ...]:
+        names = ",".join(self.config.preferences.signature).encode("ascii")
+        return (("server-sig-algs", names), (PING, b"0"))
+
+    def _blocked(self) -> bool:
+        auth = self.auth
+        return self._kex.blocked is not None or (auth is not None and auth.blocked)
+
+    @property
+    def blocked_on(self) -> Question | None:
+        if self._kex.blocked is not None:
+            return self._kex.blocked
+        return next((question for question in self.questions if isinstance(question, AuthQuestion)), None)
+
+    def _dispatch_service(self, number: int, payload: Buffer) -> None:
+        service = ServiceRequest.parse(payload).service
+        if service != USERAUTH:
+            raise ServiceRefused(f"the service {printable(service)!r} is not available before login")
+        self._services += 1
+        if self._services > self.config.limits.service_requests:
+            raise LimitExceeded(f"{self._services} requests for the service {USERAUTH}", "service_requests")
+        session_id = self.session_id
+        if session_id is None:
+            raise ProtocolViolation("SERVICE_REQUEST before the first key exchange")
+        self.send(ServiceAccept(USERAUTH))
+        if self.auth is None:
+            self._state = State.AUTH
+            self.auth = ServerAuth(self.config, self, session_id)
+            self.auth.start()
+
+    def _message_sealed(self, message: Message) -> None:
+        if message.number == UserauthSuccess.number:
+            self._logged_in()
+
+    def sign(self, question: SignatureNeeded, signature: bytes) -> None:
+        self._kex.sign(question, signature)
+        self._after_kex_step()
+
+    def decline_sign(self, question: SignatureNeeded) -> None:
+        self.lose(KeyExchangeFailed("the host key's signature was declined"))
+
+
+class ServerConnection(Connection[ServerSession]):
+    """An SSH server's end of one connection: bytes in, events out.
+
+    Args:
+        config: What the application has decided.
+        now: The time, in seconds of any monotonic clock; the same clock for all later inputs.
+    """
+
+    def __init__(self, config: ServerConfig, now: float) -> None:
+        super().__init__(ServerSession(config, now))
+
+    def accept_auth(self, question: AuthQuestion) -> None:
+        """Let the user in.
+
+        Raises:
+            UsageError: The question is a ``KeyProbe``: nothing has been proved yet.
+        """
+        self._login(question, (AuthQuestion,), lambda auth: auth.accept(question))
+
+    def reject_auth(
+        self, question: AuthQuestion, *, partial: bool = False, methods: Sequence[str] | None = None
+    ) -> None:
+        """Do not let the user in, or not yet.
+
+        Args:
+            question: Which.
+            partial: The proof was good, but another method is wanted on top (RFC 4252 section 5.1).
+            methods: What the user may go on with; ``ServerConfig.auth_methods`` if None.
+        """
+        chosen = None if methods is None else tuple(methods)
+        self._login(question, (AuthQuestion,), lambda auth: auth.reject(question, partial=partial, methods=chosen))
+
+    def offer_key(self, question: KeyProbe) -> None:
+        """The key would do: the user may sign with it."""
+        self._login(question, (KeyProbe,), lambda auth: auth.offer_key(question))
+
+    def prompt(
+        self,
+        question: InteractiveAuth | PromptsAnswered,
+        prompts: Sequence[Prompt],
+        *,
+        name: str = "",
+        instruction: str = "",
+    ) -> None:
+        """Ask the user (RFC 4256 section 3.2). ``PromptsAnswered`` follows.
+
+        Args:
+            question: Which.
+            prompts: What to ask; may be empty.
+            name, instruction: What the client shows first.
+        """
+        self._login(
+            question,
+            (InteractiveAuth, PromptsAnswered),
+            lambda auth: auth.prompt(question, name, instruction, prompts),
+        )
+
+    def change_password(self, question: PasswordAuth, prompt: str) -> None:
+        """Ask for a new password (RFC 4252 section 8). A ``PasswordAuth`` with ``new_password`` may follow."""
+        self._login(question, (PasswordAuth,), lambda auth: auth.change_password(question, prompt))
+
+    def _login(
+        self, question: Question, kinds: tuple[type[Question], ...], answer: Callable[[ServerAuth], None]
+    ) -> None:
+        session = self._session
+        with session.answering(question, *kinds) as due:
+            if due and session.auth is not None:
+                answer(session.auth)
+                session.login_step()
+
+    _REFUSALS: ClassVar[dict[type[Question], Callable[[Any, Any], None]]] = {
+        **Connection._REFUSALS,
+        AuthQuestion: reject_auth,
+    }

@@ -1,0 +1,138 @@
+"""What runs on top of the transport: login, then channels (RFC 4252, RFC 4254).
+
+A :class:`Session` is a :class:`~sshproto.transport.link.Link` with its upper half filled in: it routes the messages 50
+to 79 to the authentication machine of its role and 80 to 100 to the channel multiplexer, opens the connection when the
+login has succeeded, and asks a silent peer whether it is still there.  It is the engine inside a
+:class:`~sshproto.connection.Connection`, which is what applications hold.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sshproto.channels.mux import Mux
+from sshproto.channels.requests import Keepalive
+from sshproto.errors import ProtocolViolation, TimedOut
+from sshproto.events import GlobalFailed, GlobalSucceeded
+from sshproto.timers import Timer
+from sshproto.transport.link import Link, Phase
+from sshproto.wire import messages
+from sshproto.wire.table import State, message_name
+
+if TYPE_CHECKING:
+    from sshproto.auth.client import ClientAuth
+    from sshproto.auth.server import ServerAuth
+    from sshproto.config import Config
+    from sshproto.events import Event, SignatureNeeded
+    from sshproto.wire.codec import Buffer
+
+_WINDOW_ADJUST = 93
+_CONNECTION_NUMBERS = range(80, 101)
+
+
+class Session(Link):
+    """The engine of one live connection; the roles are in :mod:`sshproto.client` and :mod:`sshproto.server`.
+
+    Attributes:
+        mux: The channels.
+        auth: The authentication machine, from the moment its service is accepted.
+    """
+
+    auth: ClientAuth | ServerAuth | None = None
+
+    def __init__(self, config: Config, now: float) -> None:
+        super().__init__(config, now)
+        self.mux = Mux(self.role, config, self)
+        self._last_heard = now
+        self._keepalives: set[int] = set()
+        self._unanswered = 0
+
+    # ------------------------------------------------------------------------------------------------------ routing
+
+    def _dispatch_upper(self, number: int, payload: Buffer) -> None:
+        if number == _WINDOW_ADJUST:
+            self.mux.adjust(payload)
+            return
+        message = messages.decode(payload, self._upper_context())
+        if message is None:
+            raise ProtocolViolation(f"{message_name(number)} means nothing to the authentication method of now")
+        if number in _CONNECTION_NUMBERS:
+            self.mux.receive(message)
+        elif self.auth is not None:
+            self.auth.receive(message)
+            self.login_step()
+
+    def _channel_data(self, payload: Buffer) -> Event | None:
+        return self.mux.data(payload)
+
+    def _upper_context(self) -> str:
+        return self.auth.context if self.auth is not None else ""
+
+    def _unimplemented(self, tag: int) -> None:
+        self.mux.unimplemented(tag)
+
+    def _writable(self) -> None:
+        self.mux.writable()
+
+    def _ended(self) -> None:
+        self.mux.lost()
+
+    def emit(self, event: Event) -> None:
+        if isinstance(event, (GlobalSucceeded, GlobalFailed)) and event.request in self._keepalives:
+            self._keepalives.discard(event.request)  # either answer shows that the peer is there
+            return
+        super().emit(event)
+
+    # -------------------------------------------------------------------------------------------------------- login
+
+    def _transport_ready(self) -> None:
+        self._arm(Timer.AUTH, self.config.timeouts.auth)
+
+    def login_step(self) -> None:
+        """The login has moved, by a message or by an answer."""
+        auth = self.auth
+        if auth is not None and auth.lost is not None:
+            self.lose(auth.lost)
+
+    def _logged_in(self) -> None:
+        """USERAUTH_SUCCESS has just passed: everything behind it is the connection protocol."""
+        self._state = State.OPEN
+        self.phase = Phase.OPEN
+        self._update_verdicts()
+        self.opener.packet_limit = self.config.limits.packet
+        self._kex.login_passed()
+        self._timers.stop(Timer.AUTH)
+        self._last_heard = self.now
+        self._arm(Timer.KEEPALIVE, self.config.timeouts.keepalive)
+
+    def sign(self, question: SignatureNeeded, signature: bytes) -> None:
+        """The application has signed what it was asked to sign."""
+        raise NotImplementedError
+
+    def decline_sign(self, question: SignatureNeeded) -> None:
+        """The application will not sign."""
+        raise NotImplementedError
+
+    # ---------------------------------------------------------------------------------------------------- keepalive
+
+    def _heard(self) -> None:
+        self._last_heard = self.now
+        self._unanswered = 0
+
+    def _expired(self, timer: Timer) -> None:
+        if timer is not Timer.KEEPALIVE:
+            super()._expired(timer)
+            return
+        interval = self.config.timeouts.keepalive
+        if interval is None or self.phase is not Phase.OPEN:
+            return
+        silence = self.now - self._last_heard
+        if silence < interval:
+            self._arm(timer, interval - silence)
+            return
+        if self._unanswered >= self.config.timeouts.keepalive_count:
+            raise TimedOut(f"the peer has been silent for {silence:.0f} seconds", timer.value)
+        self._unanswered += 1
+        if not self._kex.holds_output:  # a key exchange has a deadline of its own
+            self._keepalives.add(self.mux.global_request(Keepalive(), True))
+        self._arm(timer, interval)

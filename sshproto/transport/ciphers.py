@@ -1,0 +1,619 @@
+"""Packet ciphers: what turns a framed packet into bytes on the wire, and back (RFC 4253 sections 6 and 6.3).
+
+Four ways of protecting a packet, each with an opening and a sealing half:
+
+* AES-GCM (RFC 5647, as ``aes*-gcm@openssh.com``): the length is clear and authenticated, the nonce counts packets.
+* ChaCha20-Poly1305 (OpenSSH PROTOCOL.chacha20poly1305): the length is encrypted under a key of its own, the nonce is the
+  sequence number.
+* Encrypt-then-MAC (OpenSSH PROTOCOL 1.5): clear length, CTR (RFC 4344) or CBC, HMAC over the ciphertext.
+* Encrypt-and-MAC (RFC 4253 section 6.4): all is encrypted, HMAC over the plaintext.
+
+Invariants: the first three touch no ciphertext before its tag was verified; the fourth has to decrypt first, and hands
+nothing out but the length.  Plaintext whose tag was wrong is wiped.  Tags are compared in constant time.
+
+This is the hot path.  Contexts live as long as their keys, nothing is allocated that need not be.  Small packets go
+through ``bytes``, where creating views would cost more than copying; large ones are decrypted into a scratch buffer,
+and encrypted in place in the packet that leaves.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.poly1305 import Poly1305
+
+from sshproto.errors import InvalidArgument, MacError
+from sshproto.transport.macs import MACS, Mac, MacSpec
+from sshproto.wire.codec import Buffer
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers import CipherContext
+
+_LENGTH = Struct(">I")
+_pack_length = _LENGTH.pack
+unpack_length = _LENGTH.unpack_from
+_pack_nonce = Struct(">QQ").pack  # ChaCha20: block counter (little-endian, always 0 here), sequence number
+
+_MASK64 = 2**64 - 1
+
+_BYTE = [bytes((value,)) for value in range(256)]
+
+SMALL_OPEN = 1024
+"""Up to this packet_length a packet is decrypted to new ``bytes``."""
+
+SMALL_SEAL = 8192
+"""Up to this packet_length a packet is sealed by joining ``bytes``."""
+
+
+# ------------------------------------------------------------------------------------------------------------- tables
+
+
+@attrs.frozen
+class CipherSpec:
+    """A cipher.
+
+    Attributes:
+        name: Its name on the wire.
+        mode: ``"gcm"``, ``"chacha20"``, ``"ctr"`` or ``"cbc"``.
+        key_size: Bytes of key to derive.
+        iv_size: Bytes of initialization vector to derive.
+        block_size: What packet lengths are aligned to: the cipher's block, at least 8.
+        aead: It authenticates by itself; the negotiated MAC is void.
+    """
+
+    name: str
+    mode: str
+    key_size: int
+    iv_size: int
+    block_size: int
+    aead: bool
+
+
+CIPHERS: dict[str, CipherSpec] = {
+    spec.name: spec
+    for spec in (
+        CipherSpec("chacha20-poly1305@openssh.com", "chacha20", 64, 0, 8, aead=True),
+        CipherSpec("aes256-gcm@openssh.com", "gcm", 32, 12, 16, aead=True),
+        CipherSpec("aes128-gcm@openssh.com", "gcm", 16, 12, 16, aead=True),
+        CipherSpec("aes256-ctr", "ctr", 32, 16, 16, aead=False),
+        CipherSpec("aes192-ctr", "ctr", 24, 16, 16, aead=False),
+        CipherSpec("aes128-ctr", "ctr", 16, 16, 16, aead=False),
+        CipherSpec("aes256-cbc", "cbc", 32, 16, 16, aead=False),
+        CipherSpec("aes192-cbc", "cbc", 24, 16, 16, aead=False),
+        CipherSpec("aes128-cbc", "cbc", 16, 16, 16, aead=False),
+        CipherSpec("3des-cbc", "cbc", 24, 8, 8, aead=False),
+    )
+}
+"""Every cipher by its name."""
+
+
+@attrs.frozen
+class DirectionKeys:
+    """The key material of one direction (RFC 4253 section 7.2). It is secret, and not in the ``repr``."""
+
+    iv: bytes = attrs.field(repr=False)
+    key: bytes = attrs.field(repr=False)
+    mac_key: bytes = attrs.field(repr=False)
+
+
+def _specs(cipher: str, mac: str | None) -> tuple[CipherSpec, MacSpec | None]:
+    try:
+        cipher_spec = CIPHERS[cipher]
+    except KeyError:
+        raise InvalidArgument(f"no such cipher: {cipher!r}; there are {', '.join(CIPHERS)}") from None
+    if cipher_spec.aead:
+        return cipher_spec, None
+    if mac is None:
+        raise InvalidArgument(f"{cipher} needs a MAC")
+    try:
+        return cipher_spec, MACS[mac]
+    except KeyError:
+        raise InvalidArgument(f"no such MAC: {mac!r}; there are {', '.join(MACS)}") from None
+
+
+def key_sizes(cipher: str, mac: str | None) -> tuple[int, int, int]:
+    """The bytes to derive for one direction: initialization vector, key, MAC key.
+
+    Args:
+        cipher: A name of :data:`CIPHERS`.
+        mac: A name of :data:`~sshproto.transport.macs.MACS`; not looked at if the cipher brings its own.
+
+    Raises:
+        InvalidArgument: A name is unknown, or the cipher needs a MAC and there is none.
+    """
+    cipher_spec, mac_spec = _specs(cipher, mac)
+    return cipher_spec.iv_size, cipher_spec.key_size, mac_spec.key_size if mac_spec else 0
+
+
+# ---------------------------------------------------------------------------------------------------------- the halves
+
+
+class Opening(Protocol):
+    """One direction of received packets under one set of keys.
+
+    Attributes:
+        clear: packet_length is the first four bytes as they are; :meth:`length` is not called.
+        prefix: Bytes that have to be there before the length can be known.
+        overhead: Bytes of a packet beyond packet_length: the length itself and the tag.
+        alignment: What packet_length (plus ``counted``) is a multiple of.
+        counted: 4 if the length field takes part in the alignment, else 0.
+        conceals: A bad length must not be told from a bad tag (RFC 4253 section 6.4 encrypts before it
+            authenticates, CVE-2008-5161); :meth:`doom` is called instead.
+    """
+
+    clear: bool
+    prefix: int
+    overhead: int
+    alignment: int
+    counted: int
+    conceals: bool
+
+    def length(self, view: memoryview, offset: int, sequence: int) -> int:
+        """Decrypt the packet_length of the packet at ``offset``. Called once for each packet, before :meth:`open`."""
+
+    def open(self, view: memoryview, offset: int, length: int, sequence: int) -> memoryview | bytes:
+        """Verify and decrypt the packet at ``offset``.
+
+        Returns:
+            Padding length, payload and padding, maybe with anything after them; ``length`` bytes count. Valid until
+            the next call.
+
+        Raises:
+            MacError: The tag is wrong.
+        """
+
+    def doom(self) -> None:
+        """The packet whose length was just read fails when it is opened, whatever its tag."""
+
+
+class Sealing(Protocol):
+    """One direction of sent packets under one set of keys; ``alignment`` and ``counted`` as in :class:`Opening`."""
+
+    alignment: int
+    counted: int
+
+    def seal(self, length: int, head: bytes, body: Buffer, padding: bytes, sequence: int) -> bytes | bytearray:
+        """The finished packet of payload ``head + body``; ``length`` is its packet_length."""
+
+
+def _bad_tag(protection: str, sequence: int) -> MacError:
+    return MacError(f"the packet with sequence number {sequence} fails its integrity check ({protection})")
+
+
+class _Scratch:
+    """A buffer for decrypted packets that grows on demand and is overwritten by each."""
+
+    __slots__ = ("_scratch",)
+
+    def __init__(self) -> None:
+        self._scratch = memoryview(b"")
+
+    def _grow(self, size: int) -> memoryview:
+        self._scratch = memoryview(bytearray(-(-size // 4096) * 4096))
+        return self._scratch
+
+
+class _Open:
+    """For what may refuse a bad length openly."""
+
+    __slots__ = ()
+
+    def doom(self) -> None:
+        raise NotImplementedError
+
+
+class _Clear(_Open):
+    """For what sends the length in clear."""
+
+    __slots__ = ()
+
+    def length(self, view: memoryview, offset: int, sequence: int) -> int:
+        raise NotImplementedError
+
+
+# --------------------------------------------------------------------------------------------- before the first NEWKEYS
+
+
+class PlainOpening(_Clear):
+    """No protection: the first key exchange."""
+
+    __slots__ = ("alignment", "clear", "conceals", "counted", "overhead", "prefix")
+
+    def __init__(self) -> None:
+        self.clear = True
+        self.prefix = self.overhead = self.counted = 4
+        self.alignment = 8
+        self.conceals = False
+
+    def open(self, view: memoryview, offset: int, length: int, sequence: int) -> bytes:
+        return bytes(view[offset + 4 : offset + 4 + length])
+
+
+class PlainSealing:
+    """No protection: the first key exchange."""
+
+    __slots__ = ("alignment", "counted")
+
+    def __init__(self) -> None:
+        self.alignment = 8
+        self.counted = 4
+
+    def seal(self, length: int, head: bytes, body: Buffer, padding: bytes, sequence: int) -> bytes:
+        return b"".join((_pack_length(length), _BYTE[len(padding)], head, body, padding))
+
+
+# --------------------------------------------------------------------------------------------------------------- AES-GCM
+
+_GCM_TAG = 16
+_GCM_TAG_ROOM = bytes(_GCM_TAG)
+
+
+class GcmOpening(_Scratch, _Clear):
+    """AES-GCM. The nonce is 4 fixed bytes and a packet counter of 8 (RFC 5647 section 7.1)."""
+
+    __slots__ = (
+        "_counter",
+        "_decrypt",
+        "_decrypt_into",
+        "_fixed",
+        "_name",
+        "alignment",
+        "clear",
+        "conceals",
+        "counted",
+        "overhead",
+        "prefix",
+    )
+
+    def __init__(self, spec: CipherSpec, keys: DirectionKeys) -> None:
+        super().__init__()
+        aead = AESGCM(keys.key)
+        self._decrypt = aead.decrypt
+        self._decrypt_into = aead.decrypt_into
+        self._fixed = keys.iv[:4]
+        self._counter = int.from_bytes(keys.iv[4:], "big")
+        self._name = spec.name
+        self.clear = True
+        self.prefix = 4
+        self.overhead = 4 + _GCM_TAG
+        self.alignment = spec.block_size
+        self.counted = 0
+        self.conceals = False
+
+    def open(self, view: memoryview, offset: int, length: int, sequence: int) -> memoryview | bytes:
+        counter = self._counter
+        self._counter = (counter + 1) & _MASK64
+        nonce = self._fixed + counter.to_bytes(8, "big")
+        sealed = view[offset + 4 : offset + 4 + length + _GCM_TAG]
+        try:
+            if length <= SMALL_OPEN:
+                return self._decrypt(nonce, sealed, _pack_length(length))
+            scratch = self._scratch
+            if len(scratch) < length:
+                scratch = self._grow(length)
+            self._decrypt_into(nonce, sealed, _pack_length(length), scratch[:length])
+        except InvalidTag:
+            if length > SMALL_OPEN:  # decrypt_into leaves what it decrypted in the buffer
+                self._scratch[:] = bytes(len(self._scratch))
+            raise _bad_tag(self._name, sequence) from None
+        return scratch
+
+
+class GcmSealing:
+    """AES-GCM, see :class:`GcmOpening`."""
+
+    __slots__ = ("_counter", "_encrypt", "_encrypt_into", "_fixed", "alignment", "counted")
+
+    def __init__(self, spec: CipherSpec, keys: DirectionKeys) -> None:
+        aead = AESGCM(keys.key)
+        self._encrypt = aead.encrypt
+        self._encrypt_into = aead.encrypt_into
+        self._fixed = keys.iv[:4]
+        self._counter = int.from_bytes(keys.iv[4:], "big")
+        self.alignment = spec.block_size
+        self.counted = 0
+
+    def seal(self, length: int, head: bytes, body: Buffer, padding: bytes, sequence: int) -> bytes | bytearray:
+        counter = self._counter
+        self._counter = (counter + 1) & _MASK64
+        nonce = self._fixed + counter.to_bytes(8, "big")
+        clear = _pack_length(length)
+        if length <= SMALL_SEAL:
+            plain = b"".join((_BYTE[len(padding)], head, body, padding))
+            return clear + self._encrypt(nonce, plain, clear)
+        packet = bytearray().join((clear, _BYTE[len(padding)], head, body, padding, _GCM_TAG_ROOM))
+        view = memoryview(packet)[4:]
+        self._encrypt_into(nonce, view[:-_GCM_TAG], clear, view)
+        return packet
+
+
+# ----------------------------------------------------------------------------------------------------- ChaCha20-Poly1305
+
+_POLY_TAG = 16
+_POLY_TAG_ROOM = bytes(_POLY_TAG)
+_BLOCK_ZERO = bytes(64)
+
+
+def _chacha20(key: bytes) -> CipherContext:
+    """A kept context; each use starts with ``reset_nonce``. Encryption and decryption are the same."""
+    return Cipher(algorithms.ChaCha20(key, bytes(16)), None).encryptor()
+
+
+class ChaChaOpening(_Scratch, _Open):
+    """chacha20-poly1305@openssh.com.
+
+    The first half of the key is K_2, for the packet; the second is K_1, for its length. The first 32 bytes of K_2's
+    block 0 are the packet's Poly1305 key. Taking the whole block leaves the context at block 1, where the packet's
+    own key stream begins, so that one reset serves both.
+    """
+
+    __slots__ = ("_length", "_name", "_packet", "alignment", "clear", "conceals", "counted", "overhead", "prefix")
+
+    def __init__(self, spec: CipherSpec, keys: DirectionKeys) -> None:
+        super().__init__()
+        self._packet = _chacha20(keys.key[:32])
+        self._length = _chacha20(keys.key[32:])
+        self._name = spec.name
+        self.clear = False
+        self.prefix = 4
+        self.overhead = 4 + _POLY_TAG
+        self.alignment = spec.block_size
+        self.counted = 0
+        self.conceals = False
+
+    def length(self, view: memoryview, offset: int, sequence: int) -> int:
+        context = self._length
+        context.reset_nonce(_pack_nonce(0, sequence))
+        length: int = unpack_length(context.update(view[offset : offset + 4]))[0]
+        return length
+
+    def open(self, view: memoryview, offset: int, length: int, sequence: int) -> memoryview | bytes:
+        context = self._packet
+        context.reset_nonce(_pack_nonce(0, sequence))
+        key = context.update(_BLOCK_ZERO)[:32]
+        end = offset + 4 + length
+        try:
+            Poly1305.verify_tag(key, view[offset:end], bytes(view[end : end + _POLY_TAG]))
+        except InvalidSignature:
+            del key  # a traceback keeps the variables of its frames
+            raise _bad_tag(self._name, sequence) from None
+        if length <= SMALL_OPEN:
+            return context.update(view[offset + 4 : end])
+        scratch = self._scratch
+        if len(scratch) < length:
+            scratch = self._grow(length)
+        context.update_into(view[offset + 4 : end], scratch)
+        return scratch
+
+
+class ChaChaSealing:
+    """chacha20-poly1305@openssh.com, see :class:`ChaChaOpening`."""
+
+    __slots__ = ("_length", "_packet", "alignment", "counted")
+
+    def __init__(self, spec: CipherSpec, keys: DirectionKeys) -> None:
+        self._packet = _chacha20(keys.key[:32])
+        self._length = _chacha20(keys.key[32:])
+        self.alignment = spec.block_size
+        self.counted = 0
+
+    def seal(self, length: int, head: bytes, body: Buffer, padding: bytes, sequence: int) -> bytes | bytearray:
+        nonce = _pack_nonce(0, sequence)
+        context = self._length
+        context.reset_nonce(nonce)
+        concealed = context.update(_pack_length(length))
+        context = self._packet
+        context.reset_nonce(nonce)
+        key = context.update(_BLOCK_ZERO)[:32]
+        if length <= SMALL_SEAL:
+            sealed = concealed + context.update(b"".join((_BYTE[len(padding)], head, body, padding)))
+            return sealed + Poly1305.generate_tag(key, sealed)
+        packet = bytearray().join((concealed, _BYTE[len(padding)], head, body, padding, _POLY_TAG_ROOM))
+        view = memoryview(packet)
+        inner = view[4:-_POLY_TAG]
+        context.update_into(inner, inner)
+        view[-_POLY_TAG:] = Poly1305.generate_tag(key, view[:-_POLY_TAG])
+        return packet
+
+
+# ---------------------------------------------------------------------------------------------------------- CTR and CBC
+
+
+def _block_cipher(spec: CipherSpec, keys: DirectionKeys) -> Cipher[modes.CTR] | Cipher[modes.CBC]:
+    if spec.mode == "ctr":
+        return Cipher(algorithms.AES(keys.key), modes.CTR(keys.iv))
+    if spec.name == "3des-cbc":
+        from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
+
+        return Cipher(TripleDES(keys.key), modes.CBC(keys.iv))
+    return Cipher(algorithms.AES(keys.key), modes.CBC(keys.iv))
+
+
+class _BlockOpening(_Scratch):
+    """What CTR and CBC have in common, whichever way they are authenticated."""
+
+    __slots__ = (
+        "_context",
+        "_mac",
+        "_name",
+        "_slack",
+        "alignment",
+        "clear",
+        "conceals",
+        "counted",
+        "overhead",
+        "prefix",
+    )
+
+    def __init__(self, spec: CipherSpec, mac_spec: MacSpec, keys: DirectionKeys) -> None:
+        super().__init__()
+        self._context = _block_cipher(spec, keys).decryptor()
+        self._mac = Mac(mac_spec, keys.mac_key)
+        self._name = f"{spec.name} with {mac_spec.name}"
+        # update_into wants this much more room than it fills.
+        self._slack = spec.block_size - 1 if spec.mode == "cbc" else 0
+        self.clear = True
+        self.prefix = 4
+        self.overhead = 4 + mac_spec.tag_size
+        self.alignment = spec.block_size
+        self.counted = 0
+        self.conceals = False
+
+
+class EtmOpening(_BlockOpening, _Clear):
+    """Encrypt-then-MAC: clear length, tag over length and ciphertext, verified before anything is decrypted."""
+
+    __slots__ = ()
+
+    def open(self, view: memoryview, offset: int, length: int, sequence: int) -> memoryview | bytes:
+        end = offset + 4 + length
+        if not self._mac.verify(sequence, view[offset:end], view[end : offset + self.overhead + length]):
+            raise _bad_tag(self._name, sequence)
+        if length <= SMALL_OPEN:
+            return self._context.update(view[offset + 4 : end])
+        scratch = self._scratch
+        if len(scratch) < length + self._slack:
+            scratch = self._grow(length + self._slack)
+        self._context.update_into(view[offset + 4 : end], scratch)
+        return scratch
+
+
+class EncryptAndMacOpening(_BlockOpening):
+    """Encrypt-and-MAC: all is encrypted, tag over the plaintext.
+
+    The length is used before it is authenticated; there is no other way. What an attacker could learn from that is
+    kept small: a bad length is answered as a bad tag is, after as many bytes as a packet may have.
+    """
+
+    __slots__ = ("_doomed", "_first")
+
+    def __init__(self, spec: CipherSpec, mac_spec: MacSpec, keys: DirectionKeys) -> None:
+        super().__init__(spec, mac_spec, keys)
+        self.clear = False
+        self.prefix = 4 if spec.mode == "ctr" else spec.block_size
+        self.counted = 4
+        self.conceals = True
+        self._first = b""
+        self._doomed = False
+
+    def length(self, view: memoryview, offset: int, sequence: int) -> int:
+        first = self._first = self._context.update(view[offset : offset + self.prefix])
+        length: int = unpack_length(first)[0]
+        return length
+
+    def doom(self) -> None:
+        self._doomed = True
+
+    def open(self, view: memoryview, offset: int, length: int, sequence: int) -> memoryview | bytes:
+        first = self._first
+        prefix = len(first)
+        size = 4 + length
+        end = offset + size
+        if length <= SMALL_OPEN:
+            plain = first + self._context.update(view[offset + prefix : end])
+            sound = self._mac.verify(sequence, plain, view[end : offset + self.overhead + length])
+            if not sound or self._doomed:
+                self._first = first = plain = b""  # a traceback keeps the variables of its frames
+                raise _bad_tag(self._name, sequence)
+            return plain[4:]
+        scratch = self._scratch
+        if len(scratch) < size + self._slack:
+            scratch = self._grow(size + self._slack)
+        scratch[:prefix] = first
+        self._context.update_into(view[offset + prefix : end], scratch[prefix:])
+        sound = self._mac.verify(sequence, scratch[:size], view[end : offset + self.overhead + length])
+        if not sound or self._doomed:
+            scratch[:] = bytes(len(scratch))
+            self._first = first = b""
+            raise _bad_tag(self._name, sequence)
+        return scratch[4:]
+
+
+class _BlockSealing:
+    __slots__ = ("_context", "_mac", "_stream", "_tag_room", "alignment", "counted")
+
+    def __init__(self, spec: CipherSpec, mac_spec: MacSpec, keys: DirectionKeys) -> None:
+        self._context = _block_cipher(spec, keys).encryptor()
+        self._mac = Mac(mac_spec, keys.mac_key)
+        self._stream = spec.mode == "ctr"
+        self._tag_room = bytes(mac_spec.tag_size)
+        self.alignment = spec.block_size
+        self.counted = 0
+
+
+class EtmSealing(_BlockSealing):
+    """Encrypt-then-MAC, see :class:`EtmOpening`."""
+
+    __slots__ = ()
+
+    def seal(self, length: int, head: bytes, body: Buffer, padding: bytes, sequence: int) -> bytes | bytearray:
+        clear = _pack_length(length)
+        if length <= SMALL_SEAL or not self._stream:
+            sealed = clear + self._context.update(b"".join((_BYTE[len(padding)], head, body, padding)))
+            return sealed + self._mac.tag(sequence, sealed)
+        packet = bytearray().join((clear, _BYTE[len(padding)], head, body, padding, self._tag_room))
+        view = memoryview(packet)
+        end = 4 + length
+        inner = view[4:end]
+        self._context.update_into(inner, inner)
+        view[end:] = self._mac.tag(sequence, view[:end])
+        return packet
+
+
+class EncryptAndMacSealing(_BlockSealing):
+    """Encrypt-and-MAC, see :class:`EncryptAndMacOpening`."""
+
+    __slots__ = ()
+
+    def __init__(self, spec: CipherSpec, mac_spec: MacSpec, keys: DirectionKeys) -> None:
+        super().__init__(spec, mac_spec, keys)
+        self.counted = 4
+
+    def seal(self, length: int, head: bytes, body: Buffer, padding: bytes, sequence: int) -> bytes | bytearray:
+        if length <= SMALL_SEAL or not self._stream:
+            plain = b"".join((_pack_length(length), _BYTE[len(padding)], head, body, padding))
+            return self._context.update(plain) + self._mac.tag(sequence, plain)
+        packet = bytearray().join((_pack_length(length), _BYTE[len(padding)], head, body, padding, self._tag_room))
+        view = memoryview(packet)
+        inner = view[: 4 + length]
+        view[4 + length :] = self._mac.tag(sequence, inner)
+        self._context.update_into(inner, inner)
+        return packet
+
+
+# ------------------------------------------------------------------------------------------------------------ factories
+
+
+def _check_keys(spec: CipherSpec, keys: DirectionKeys) -> None:
+    if len(keys.iv) != spec.iv_size or len(keys.key) != spec.key_size:
+        raise InvalidArgument(
+            f"{spec.name} needs an initialization vector of {spec.iv_size} bytes and a key of {spec.key_size}, "
+            f"not {len(keys.iv)} and {len(keys.key)}"
+        )
+
+
+def opening(cipher: str, mac: str | None, keys: DirectionKeys) -> Opening:
+    """The receiving half of a cipher and a MAC.
+
+    Raises:
+        InvalidArgument: A name is unknown, a MAC is missing, or keys have the wrong size.
+    """
+    spec, mac_spec = _specs(cipher, mac)
+    _check_keys(spec, keys)
+    if mac_spec is None:
+        return GcmOpening(spec, keys) if spec.mode == "gcm" else ChaChaOpening(spec, keys)
+    return EtmOpening(spec, mac_spec, keys) if mac_spec.etm else EncryptAndMacOpening(spec, mac_spec, keys)
+
+
+def sealing(cipher: str, mac: str | None, keys: DirectionKeys) -> Sealing:
+    """The sending half, as :func:`opening`."""
+    spec, mac_spec = _specs(cipher, mac)
+    _check_keys(spec, keys)
+    if mac_spec is None:
+        return GcmSealing(spec, keys) if spec.mode == "gcm" else ChaChaSealing(spec, keys)
+    return EtmSealing(spec, mac_spec, keys) if mac_spec.etm else EncryptAndMacSealing(spec, mac_spec, keys)

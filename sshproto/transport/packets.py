@@ -1,0 +1,375 @@
+"""The binary packet protocol (RFC 4253 section 6): one object for each direction of traffic.
+
+An :class:`Opener` turns bytes into payloads (framing, decryption, MAC, sequence number, inflation), a :class:`Sealer`
+payloads into bytes.  A live connection has one of each; a passive observer has two openers.  Neither knows messages:
+who switches keys, and when, is the key exchange's business.
+
+Invariants:
+
+* A length is checked as soon as its bytes are there, before anything is waited for.
+* No byte of a payload is handed out before the tag of its packet was verified.
+* After an error an opener is dead: it keeps raising that error, and keeps no input.
+* Feeding costs by the bytes fed, however they are cut; nothing is ever sliced off the front of the input.
+
+How input is kept: packets are read from one view at an offset.  ``bytes`` that come when nothing is left over are not
+even copied.  Where a packet straddles two feeds, only that packet is put together, in a store, and reading goes on in
+the second feed; all else falls back to appending to the store.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from sshproto.config import Entropy
+from sshproto.errors import ConnectionLoss, ProtocolViolation
+from sshproto.transport.ciphers import (
+    DirectionKeys,
+    Opening,
+    PlainOpening,
+    PlainSealing,
+    Sealing,
+    opening,
+    sealing,
+    unpack_length,
+)
+from sshproto.transport.compression import Deflater, Inflater, deflater, inflater
+from sshproto.wire.codec import Buffer
+
+_MASK32 = 0xFFFFFFFF
+
+_PADDING_POOL = 2048
+"""Bytes of padding drawn at a time. Padding is no secret that would have to be fresh: it only has to be unguessable
+for who does not see it, so a pool is fine even if a process forks (whose two halves can't share a connection)."""
+
+
+_STORE_KEPT = 64 * 1024
+"""Bytes of store that are kept for the next packet that straddles two feeds."""
+
+
+class _Dead(PlainOpening):
+    """What is left of an opener after an error."""
+
+    __slots__ = ("_error",)
+
+    def __init__(self, error: ConnectionLoss) -> None:
+        super().__init__()
+        self.clear = False
+        self.prefix = 0
+        self._error = error
+
+    def length(self, view: memoryview, offset: int, sequence: int) -> NoReturn:
+        raise self._error
+
+
+class Opener:
+    """One direction of traffic, from bytes to payloads.
+
+    Args:
+        packet_limit: See the attribute.
+
+    Attributes:
+        packet_limit: The largest packet_length accepted from now on, in bytes, and the largest inflated payload.
+        sequence_number: That of the next packet; it wraps at 2**32.
+        packets: Packets opened under the current keys.
+        bytes: Their size on the wire.
+    """
+
+    __slots__ = (
+        "_cipher",
+        "_dead",
+        "_end",
+        "_inflater",
+        "_length",
+        "_next",
+        "_next_offset",
+        "_offset",
+        "_store",
+        "_view",
+        "bytes",
+        "packet_limit",
+        "packets",
+        "sequence_number",
+    )
+
+    def __init__(self, *, packet_limit: int) -> None:
+        self.packet_limit = packet_limit
+        self.sequence_number = 0
+        self.packets = 0
+        self.bytes = 0
+        self._cipher: Opening = PlainOpening()
+        self._inflater: Inflater | None = None
+        self._dead = False
+        self._store = bytearray()
+        self._view = memoryview(self._store)  # of _store, or of bytes that were fed
+        self._offset = 0  # where in _view the next packet starts
+        self._end = 0  # len(_view)
+        self._length = 0  # packet_length of the packet at _offset; 0: not known yet
+        # Input that follows _view. While there is some, _view holds exactly one packet, and all of it.
+        self._next: bytes | None = None
+        self._next_offset = 0
+
+    @property
+    def buffered(self) -> int:
+        """Bytes fed and not opened yet."""
+        left = self._end - self._offset
+        return left if self._next is None else left + len(self._next) - self._next_offset
+
+    def feed(self, data: Buffer) -> None:
+        """Take bytes from the wire. A ``bytes`` object is kept until it is read, anything else is copied."""
+        size = len(data)
+        if not size or self._dead:
+            return
+        if self._next is not None:
+            self._gather()
+        left = self._end - self._offset
+        if type(data) is bytes:
+            if not left:
+                self._read_from(data, 0)
+                return
+            length = self._length
+            if length:
+                missing = length + self._cipher.overhead - left
+                if 0 < missing < size:
+                    self._append(memoryview(data)[:missing])
+                    self._next = data
+                    self._next_offset = missing
+                    return
+        self._append(data)
+
+    def _read_from(self, data: bytes, offset: int) -> None:
+        self._view.release()
+        if len(self._store) > _STORE_KEPT:
+            self._store.clear()
+        self._view = memoryview(data)
+        self._offset = offset
+        self._end = len(data)
+
+    def _append(self, data: Buffer) -> None:
+        """Put what is unread and ``data`` together in the store."""
+        store = self._store
+        view = self._view
+        offset = self._offset
+        if view.obj is store:
+            view.release()
+            if offset:
+                del store[:offset]  # moves a pointer, not the bytes
+        else:
+            store[:] = view[offset:]
+            view.release()
+        store += data
+        self._view = memoryview(store)
+        self._offset = 0
+        self._end = len(store)
+
+    def _gather(self) -> None:
+        """Make the input one piece again."""
+        if self._next is not None:
+            rest = memoryview(self._next)[self._next_offset :]
+            self._next = None
+            self._append(rest)
+
+    def next_packet(self) -> memoryview | bytes | None:
+        """Open one packet.
+
+        Returns:
+            Its payload, at least one byte, valid only until the next call of any method; None if more input is needed.
+
+        Raises:
+            ProtocolViolation: Length, alignment or padding is wrong.
+            MacError: The integrity check failed.
+            CompressionError: The payload does not inflate.
+        """
+        cipher = self._cipher
+        offset = self._offset
+        available = self._end - offset
+        length = self._length
+        sequence = self.sequence_number
+        try:
+            if not length:
+                if available < cipher.prefix:
+                    following = self._next
+                    if following is None:
+                        return None
+                    # The store held one packet, which was opened: available is 0.
+                    self._next = None
+                    self._read_from(following, self._next_offset)
+                    offset = self._offset
+                    available = self._end - offset
+                    if available < cipher.prefix:
+                        return None
+                if cipher.clear:
+                    length = unpack_length(self._view, offset)[0]
+                else:
+                    length = cipher.length(self._view, offset, sequence)
+                if not 5 <= length <= self.packet_limit or (length + cipher.counted) % cipher.alignment:
+                    length = self._refuse(length)
+            size = length + cipher.overhead
+            if available < size:
+                self._length = length
+                return None
+            plain = cipher.open(self._view, offset, length, sequence)
+            padding = plain[0]
+            if padding < 4 or padding > length - 2:
+                raise ProtocolViolation(
+                    f"packet {sequence}: a padding_length of {padding} in a packet_length of {length}; "
+                    "it is at least 4 and leaves at least one byte of payload (RFC 4253 section 6)"
+                )
+            payload = plain[1 : length - padding]
+            if self._inflater is not None:
+                payload = self._inflater.inflate(payload, self.packet_limit)
+        except ConnectionLoss as error:
+            plain = payload = b""  # a traceback keeps the variables of its frames
+            self._die(error)
+            raise
+        self._length = 0
+        self._offset = offset + size
+        self.sequence_number = (sequence + 1) & _MASK32
+        self.packets += 1
+        self.bytes += size
+        return payload
+
+    def _refuse(self, length: int) -> int:
+        """What to do about a bad packet_length: an error, or a length to wait for before there is one."""
+        cipher = self._cipher
+        if cipher.conceals:
+            cipher.doom()
+            longest = self.packet_limit - (self.packet_limit + cipher.counted) % cipher.alignment
+            return max(longest, 2 * cipher.alignment - cipher.counted)
+        sequence = self.sequence_number
+        if length < 5:
+            raise ProtocolViolation(
+                f"packet {sequence}: a packet_length of {length}; "
+                "padding_length and padding alone take 5 (RFC 4253 section 6)"
+            )
+        if length > self.packet_limit:
+            raise ProtocolViolation(
+                f"packet {sequence}: a packet_length of {length}; at most {self.packet_limit} is accepted now"
+            )
+        raise ProtocolViolation(
+            f"packet {sequence}: a packet_length of {length}; with the {cipher.counted} bytes of the length that count, "
+            f"it is no multiple of {cipher.alignment} (RFC 4253 section 6)"
+        )
+
+    def _die(self, error: ConnectionLoss) -> None:
+        self._dead = True
+        self._cipher = _Dead(error)
+        self._inflater = None
+        # Not clear(): frames of the error's traceback may still hold views.
+        self._store = bytearray()
+        self._view = memoryview(self._store)
+        self._offset = self._end = self._length = 0
+        self._next = None
+
+    def switch(self, cipher: str, mac: str | None, keys: DirectionKeys, *, reset_sequence: bool) -> None:
+        """Use new keys for what has not been opened yet; for the moment after the peer's NEWKEYS.
+
+        Compression goes on as it is: :meth:`set_compression` starts it anew.
+
+        Args:
+            cipher: A name of :data:`~sshproto.transport.ciphers.CIPHERS`.
+            mac: A name of :data:`~sshproto.transport.macs.MACS`; None for a cipher that brings its own.
+            keys: The key material, of the sizes that :func:`~sshproto.transport.ciphers.key_sizes` tells.
+            reset_sequence: Strict key exchange (OpenSSH PROTOCOL section 1.9): count from 0 again.
+
+        Raises:
+            InvalidArgument: A name is unknown or a size is wrong; nothing was changed.
+        """
+        new = opening(cipher, mac, keys)
+        if self._dead:
+            return
+        self._cipher = new
+        self._length = 0  # what the old keys said about the next packet is void
+        self._gather()
+        self.packets = 0
+        self.bytes = 0
+        if reset_sequence:
+            self.sequence_number = 0
+
+    def set_compression(self, name: str, *, authenticated: bool) -> None:
+        """Inflate what has not been opened yet, from the start of a new stream.
+
+        To be called at every NEWKEYS, and at USERAUTH_SUCCESS for a delayed method only: each call starts anew.
+
+        Args:
+            name: A name of :data:`~sshproto.transport.compression.COMPRESSIONS`.
+            authenticated: USERAUTH_SUCCESS has passed; a delayed method does nothing before.
+
+        Raises:
+            InvalidArgument: The name is unknown.
+        """
+        self._inflater = inflater(name, authenticated=authenticated)
+
+
+class Sealer:
+    """One direction of traffic, from payloads to bytes.
+
+    Args:
+        entropy: Where padding comes from (label ``"padding"``), a block at a time.
+
+    Attributes:
+        sequence_number: That of the next packet; it wraps at 2**32.
+        packets: Packets sealed under the current keys.
+        bytes: Their size on the wire.
+    """
+
+    __slots__ = (
+        "_cipher",
+        "_deflater",
+        "_entropy",
+        "_pool",
+        "_pool_offset",
+        "bytes",
+        "packets",
+        "sequence_number",
+    )
+
+    def __init__(self, *, entropy: Entropy) -> None:
+        self.sequence_number = 0
+        self.packets = 0
+        self.bytes = 0
+        self._entropy = entropy
+        self._cipher: Sealing = PlainSealing()
+        self._deflater: Deflater | None = None
+        self._pool = b""
+        self._pool_offset = 0
+
+    def seal(self, head: bytes, body: Buffer = b"") -> bytes | bytearray:
+        """The packet with the payload ``head + body``, finished; the caller owns it.
+
+        Args:
+            head: The beginning of the payload.
+            body: The rest of it; handing over the two apart saves a copy.
+        """
+        if self._deflater is not None:
+            head = self._deflater.deflate(head, body)
+            body = b""
+        cipher = self._cipher
+        # padding_length and payload and the least padding that aligns them.
+        length = 5 + len(head) + len(body)
+        extra = -(length + cipher.counted) % cipher.alignment
+        length += extra
+        start = self._pool_offset
+        stop = start + 4 + extra
+        if stop > len(self._pool):
+            self._pool = self._entropy(_PADDING_POOL, "padding")
+            start = 0
+            stop = 4 + extra
+        self._pool_offset = stop
+        sequence = self.sequence_number
+        packet = cipher.seal(length, head, body, self._pool[start:stop], sequence)
+        self.sequence_number = (sequence + 1) & _MASK32
+        self.packets += 1
+        self.bytes += len(packet)
+        return packet
+
+    def switch(self, cipher: str, mac: str | None, keys: DirectionKeys, *, reset_sequence: bool) -> None:
+        """Use new keys from the next packet on; for the moment after our NEWKEYS. As :meth:`Opener.switch`."""
+        self._cipher = sealing(cipher, mac, keys)
+        self.packets = 0
+        self.bytes = 0
+        if reset_sequence:
+            self.sequence_number = 0
+
+    def set_compression(self, name: str, *, authenticated: bool) -> None:
+        """Compress from the next packet on, in a new stream. As :meth:`Opener.set_compression`."""
+        self._deflater = deflater(name, authenticated=authenticated)
