@@ -17,7 +17,7 @@ from sshproto.events import (
     SignatureNeeded,
 )
 from sshproto.session import Session
-from sshproto.transport.link import EXT_INFO_IN_AUTH, PING
+from sshproto.transport.layer import EXT_INFO_IN_AUTH, PING
 from sshproto.wire.messages import ServiceAccept, ServiceRequest
 from sshproto.wire.table import Role, State
 
@@ -40,7 +40,7 @@ class ClientSession(Session):
     def __init__(self, config: ClientConfig, now: float) -> None:
         super().__init__(config, now)
         if config.eager:
-            self._kex.start()
+            self.kex.start()
 
     def _our_extensions(self) -> tuple[tuple[str, bytes], ...]:
         return ((EXT_INFO_IN_AUTH, b"0"), (PING, b"0"))
@@ -53,7 +53,7 @@ class ClientSession(Session):
         service = ServiceAccept.parse(payload).service
         if service != USERAUTH:
             raise ProtocolViolation(f"SERVICE_ACCEPT for {service!r} came, expected {USERAUTH!r}")
-        session_id = self.session_id
+        session_id = self.kex.session_id
         if session_id is None:
             raise ProtocolViolation("SERVICE_ACCEPT before the first key exchange")
         self._state = State.AUTH
@@ -74,7 +74,7 @@ class ClientSession(Session):
         super().login_step()
 
     def accept_host_key(self, question: HostKeyOffered) -> None:
-        self._kex.accept_host_key(question)
+        self.kex.accept_host_key(question)
         self._after_kex_step()
 
     def reject_host_key(self, question: HostKeyOffered) -> None:
@@ -121,7 +121,7 @@ class ClientConnection(Connection[ClientSession]):
         """Log in with a password (RFC 4252 section 8).
 
         Raises:
-            InvalidArgument: It is longer than ``Limits.password``, or does not encode.
+            InvalidArgument: It does not encode, or is longer than 32 KiB.
         """
         self._login(question, (CredentialNeeded,), lambda auth: auth.password(question, password))
 

@@ -124,6 +124,8 @@ class Limits:
     host_key: int = 16 * 1024
     """A public key or certificate, in key exchange and in login."""
     signature: int = 4 * 1024
+    minimum_rsa_bits: int = 2048
+    """The shortest RSA key that is believed, in key exchange and in login; 1024 is the least that can be asked for."""
     output_high: int = 1024 * 1024
     """Unsent output at which ``send()`` takes no more and ``want_read`` turns False."""
     input_hard: int = 16 * 1024 * 1024
@@ -202,6 +204,9 @@ class Timeouts:
 
 
 _SOFTWARE = re.compile(r"[!-,.-~]+")
+_CONTROLS = re.compile("[\x00-\x1f\x7f]")
+_BANNER_BYTES = 32 * 1024  # a message that every peer must accept (RFC 4253 section 6.1)
+_AUTH_METHODS = ("publickey", "password", "keyboard-interactive")
 _COMMENTS = re.compile(r"[ -~]*")
 
 
@@ -261,6 +266,15 @@ class Config:
     debug_raise: bool = False
 
 
+def _user(instance: Any, attribute: attrs.Attribute[Any], value: str) -> None:
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise InvalidArgument("user is not text that UTF-8 can carry") from None
+    if not value or size > instance.limits.user_name or _CONTROLS.search(value):
+        raise InvalidArgument(f"user must be 1 to {instance.limits.user_name} bytes without control characters")
+
+
 @attrs.frozen(kw_only=True)
 class ClientConfig(Config):
     """What a client decides.
@@ -273,7 +287,7 @@ class ClientConfig(Config):
         allow_trivial_auth: Accept a login that the server granted without any proof from us (CVE-2021-36368).
     """
 
-    user: str
+    user: str = attrs.field(validator=_user)
     eager: bool = True
     gex_bits: tuple[int, int, int] = (2048, 3072, 8192)
     allow_trivial_auth: bool = True
@@ -282,6 +296,21 @@ class ClientConfig(Config):
 def _host_keys(instance: Any, attribute: attrs.Attribute[Any], value: tuple[Any, ...]) -> None:
     if not value:
         raise InvalidArgument("a server needs at least one host key")
+
+
+def _auth_methods(instance: Any, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
+    unknown = [name for name in value if name not in _AUTH_METHODS]
+    if unknown or (not value and not instance.ask_none):
+        raise InvalidArgument(f"auth_methods must be some of {', '.join(_AUTH_METHODS)}, not {value!r}")
+
+
+def _banner(instance: Any, attribute: attrs.Attribute[Any], value: str) -> None:
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise InvalidArgument("banner is not text that UTF-8 can carry") from None
+    if size > _BANNER_BYTES:
+        raise InvalidArgument(f"banner has {size} bytes, at most {_BANNER_BYTES} can be sent")
 
 
 @attrs.frozen(kw_only=True)
@@ -298,6 +327,6 @@ class ServerConfig(Config):
     """
 
     host_keys: tuple[PrivateKey | PublicKey, ...] = attrs.field(converter=tuple, validator=_host_keys)
-    auth_methods: tuple[str, ...] = ("publickey",)
+    auth_methods: tuple[str, ...] = attrs.field(default=("publickey",), converter=tuple, validator=_auth_methods)
     ask_none: bool = False
-    banner: str = ""
+    banner: str = attrs.field(default="", validator=_banner)

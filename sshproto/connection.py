@@ -13,11 +13,11 @@ Methods come in four kinds.
 
     while True:
         while (event := conn.next_event()) is not None:
-            ...                                   # use it; if it is a question, answer it now or later
+            ...  # use it; if it is a question, answer it now or later
         if not (data := conn.data_to_send()):
             break
-        ...                                       # send all of it
-    ...                                           # wait for input, or until conn.next_deadline()
+        ...  # send all of it
+    ...  # wait for input, or until conn.next_deadline()
 
 Packets are parsed lazily, one for each ``next_event``, so what the getters show is the state as of the last event
 returned.  The peer's faults are data: one :class:`~sshproto.events.ConnectionLost`, always the last event, with the
@@ -117,27 +117,27 @@ class Connection(Generic[S]):
     @property
     def negotiated(self) -> Negotiated | None:
         """The algorithms in use; None before the first key exchange is complete."""
-        return self._session.negotiated
+        return self._session.kex.negotiated
 
     @property
     def session_id(self) -> bytes | None:
         """The exchange hash of the first key exchange (RFC 4253 section 7.2); None before."""
-        return self._session.session_id
+        return self._session.kex.session_id
 
     @property
     def host_key(self) -> PublicKey | None:
         """The server's host key, once proved and, on a client, accepted."""
-        return self._session.host_key
+        return self._session.kex.host_key
 
     @property
     def rekeying(self) -> bool:
         """Whether a key exchange is under way; ``send`` takes nothing until it is over."""
-        return self._session.rekeying
+        return self._session.kex.active
 
     @property
     def questions(self) -> tuple[Question, ...]:
         """The questions that the application owes an answer to, oldest first."""
-        return self._session.questions
+        return self._session.questions.owed
 
     @property
     def blocked_on(self) -> Question | None:
@@ -166,7 +166,7 @@ class Connection(Generic[S]):
         When sending takes longer than ``Timeouts.linger``, what is left is dropped, so that a peer that has stopped
         reading can't hold the transport open.
         """
-        return self._session.should_close
+        return self._session.phase is Phase.CLOSED
 
     @property
     def error(self) -> ConnectionLoss | None:

@@ -244,7 +244,7 @@ class AuthSucceeded(Event):
 
     Attributes:
         method: The method that did it.
-        trivial: True if the server never asked for proof of anything (CVE-2021-36368).
+        trivial: True if no proof of ours was accepted: the server let us in for nothing (CVE-2021-36368).
     """
 
     method: str
@@ -272,7 +272,7 @@ class NoneAuth(AuthQuestion):
 
 @attrs.frozen(kw_only=True)
 class PasswordAuth(AuthQuestion):
-    """The user offers a password, and with ``new_password`` a replacement for it (RFC 4252 section 8).
+    """The user offers a password, and after ``change_password`` a replacement for it (RFC 4252 section 8).
 
     Answer ``change_password(question, prompt)`` to ask for a replacement.
     """

@@ -19,7 +19,7 @@ from sshproto.events import (
 )
 from sshproto.session import Session
 from sshproto.text import printable
-from sshproto.transport.link import PING
+from sshproto.transport.layer import PING
 from sshproto.wire.messages import ServiceAccept, ServiceRequest, UserauthSuccess
 from sshproto.wire.table import Role, State
 
@@ -49,13 +49,13 @@ class ServerSession(Session):
 
     def _blocked(self) -> bool:
         auth = self.auth
-        return self._kex.blocked is not None or (auth is not None and auth.blocked)
+        return self.kex.blocked is not None or (auth is not None and auth.blocked)
 
     @property
     def blocked_on(self) -> Question | None:
-        if self._kex.blocked is not None:
-            return self._kex.blocked
-        return next((question for question in self.questions if isinstance(question, AuthQuestion)), None)
+        if self.kex.blocked is not None:
+            return self.kex.blocked
+        return next((question for question in self.questions.owed if isinstance(question, AuthQuestion)), None)
 
     def _dispatch_service(self, number: int, payload: Buffer) -> None:
         service = ServiceRequest.parse(payload).service
@@ -64,7 +64,7 @@ class ServerSession(Session):
         self._services += 1
         if self._services > self.config.limits.service_requests:
             raise LimitExceeded(f"{self._services} requests for the service {USERAUTH}", "service_requests")
-        session_id = self.session_id
+        session_id = self.kex.session_id
         if session_id is None:
             raise ProtocolViolation("SERVICE_REQUEST before the first key exchange")
         self.send(ServiceAccept(USERAUTH))
@@ -78,7 +78,7 @@ class ServerSession(Session):
             self._logged_in()
 
     def sign(self, question: SignatureNeeded, signature: bytes) -> None:
-        self._kex.sign(question, signature)
+        self.kex.sign(question, signature)
         self._after_kex_step()
 
     def decline_sign(self, question: SignatureNeeded) -> None:
@@ -112,7 +112,12 @@ class ServerConnection(Connection[ServerSession]):
         Args:
             question: Which.
             partial: The proof was good, but another method is wanted on top (RFC 4252 section 5.1).
-            methods: What the user may go on with; ``ServerConfig.auth_methods`` if None.
+            methods: What the user may go on with, of ``ServerConfig.auth_methods``. None: what was possible before,
+                without a method that has done its part.
+
+        Raises:
+            InvalidArgument: A method is not among ``ServerConfig.auth_methods``, or nothing would be left after a
+                partial success.
         """
         chosen = None if methods is None else tuple(methods)
         self._login(question, (AuthQuestion,), lambda auth: auth.reject(question, partial=partial, methods=chosen))

@@ -1,6 +1,6 @@
 """What runs on top of the transport: login, then channels (RFC 4252, RFC 4254).
 
-A :class:`Session` is a :class:`~sshproto.transport.link.Link` with its upper half filled in: it routes the messages 50
+A :class:`Session` is a :class:`~sshproto.transport.layer.TransportLayer` with its upper half filled in: it routes the messages 50
 to 79 to the authentication machine of its role and 80 to 100 to the channel multiplexer, opens the connection when the
 login has succeeded, and asks a silent peer whether it is still there.  It is the engine inside a
 :class:`~sshproto.connection.Connection`, which is what applications hold.
@@ -15,7 +15,8 @@ from sshproto.channels.requests import Keepalive
 from sshproto.errors import ProtocolViolation, TimedOut
 from sshproto.events import GlobalFailed, GlobalSucceeded
 from sshproto.timers import Timer
-from sshproto.transport.link import Link, Phase
+from sshproto.transport.layer import TransportLayer
+from sshproto.transport.link import Phase
 from sshproto.wire import messages
 from sshproto.wire.table import State, message_name
 
@@ -30,7 +31,7 @@ _WINDOW_ADJUST = 93
 _CONNECTION_NUMBERS = range(80, 101)
 
 
-class Session(Link):
+class Session(TransportLayer):
     """The engine of one live connection; the roles are in :mod:`sshproto.client` and :mod:`sshproto.server`.
 
     Attributes:
@@ -100,7 +101,7 @@ class Session(Link):
         self.phase = Phase.OPEN
         self._update_verdicts()
         self.opener.packet_limit = self.config.limits.packet
-        self._kex.login_passed()
+        self.kex.login_passed()
         self._timers.stop(Timer.AUTH)
         self._last_heard = self.now
         self._arm(Timer.KEEPALIVE, self.config.timeouts.keepalive)
@@ -133,6 +134,6 @@ class Session(Link):
         if self._unanswered >= self.config.timeouts.keepalive_count:
             raise TimedOut(f"the peer has been silent for {silence:.0f} seconds", timer.value)
         self._unanswered += 1
-        if not self._kex.holds_output:  # a key exchange has a deadline of its own
+        if not self.kex.holds_output:  # a key exchange has a deadline of its own
             self._keepalives.add(self.mux.global_request(Keepalive(), True))
         self._arm(timer, interval)

@@ -200,7 +200,7 @@ class ClientAuth:
         trivial = not (attempt.proof or self._proved)
         if trivial and not self._config.allow_trivial_auth:
             raise ProtocolViolation(
-                f"the server granted the {attempt.method} login without any proof, which allow_trivial_auth=False forbids",
+                f"the server granted the {attempt.method} login without proof, which allow_trivial_auth=False forbids",
                 DisconnectCode.AUTH_CANCELLED_BY_USER,
             )
         self._attempt = None
@@ -406,7 +406,7 @@ class ClientAuth:
     # -------------------------------------------------------------------------------------------------------- the rest
 
     def _pending(self, question: Question, kind: type[_Q]) -> _Q:
-        """The question that is open, if it is ``question`` and a ``kind``. What was asked counts, not what comes back."""
+        """The open question, if ``question`` is it and is a ``kind``. What was asked counts, not what comes back."""
         pending = self._question
         if pending is None or pending.id != question.id:
             raise AlreadyAnswered(f"{type(question).__name__} {question.id} is not waiting for an answer")
@@ -469,7 +469,8 @@ class ClientAuth:
         theirs = printable(", ".join(self._methods), 1024) or "not known"
         self._attempt = None
         self.lost = AuthExhausted(
-            f"login as {printable(self._config.user)} failed: {why} (tried: {tried}; the server would go on with: {theirs})",
+            f"login as {printable(self._config.user)} failed: {why} "
+            f"(tried: {tried}; the server would go on with: {theirs})",
             self._methods,
             self._tried,
         )

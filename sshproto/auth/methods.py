@@ -1,8 +1,8 @@
 """What the login methods put into SSH_MSG_USERAUTH_REQUEST, and what a public-key login signs.
 
-One class a form: ``none`` (RFC 4252 section 5.2), ``publickey`` as a query and signed (section 7), ``password`` plain and
-with a replacement (section 8), ``keyboard-interactive`` (RFC 4256 section 3.1).  Two forms of one method differ by the
-boolean that comes first; it is part of the class, not a field, so that a query can never be taken for a proof.
+One class a form: ``none`` (RFC 4252 section 5.2), ``publickey`` as a query and signed (section 7), ``password`` plain
+and with a replacement (section 8), ``keyboard-interactive`` (RFC 4256 section 3.1).  Two forms of one method differ by
+the boolean that comes first; it is part of the class, not a field, so that a query can never be taken for a proof.
 
 Secrets are fields without ``repr``.  The checks on text that both roles need stand here, too.
 """

@@ -13,7 +13,15 @@ from types import MappingProxyType
 import attrs
 
 from sshproto.errors import KeyFormatError
-from sshproto.keys.public import KEY_TYPES, MINIMUM_RSA_BITS, PublicKey, decode_text, describe, unsupported_type
+from sshproto.keys.public import (
+    KEY_TYPES,
+    MINIMUM_RSA_BITS,
+    PublicKey,
+    decode_text,
+    describe,
+    split_words,
+    unsupported_type,
+)
 from sshproto.text import printable
 
 PERMISSIVE = frozenset(("agent-forwarding", "port-forwarding", "pty", "user-rc", "x11-forwarding"))
@@ -27,7 +35,7 @@ class AuthorizedKey:
     Attributes:
         line: Its number, from 1.
         key: The key, with the line's comment.
-        options: By lower-case name the values in order; a flag has none: ``{"no-pty": (), "permitopen": ("a:1", "b:2")}``.
+        options: The values by lower-case name, none for a flag: ``{"no-pty": (), "permitopen": ("a:1", "b:2")}``.
     """
 
     line: int
@@ -90,7 +98,7 @@ def parse(content: str | bytes, *, minimum_rsa_bits: int = MINIMUM_RSA_BITS) -> 
 
 
 def _parse_line(number: int, line: str, minimum: int) -> AuthorizedKey:
-    words = line.split(None, 2)
+    words = split_words(line)
     options: dict[str, tuple[str, ...]] = {}
     if words[0] not in KEY_TYPES:
         expected = "expected '[options] type base64 [comment]'"
@@ -99,7 +107,7 @@ def _parse_line(number: int, line: str, minimum: int) -> AuthorizedKey:
         field = _options_field(line)
         if _looks_like_type(field):
             raise unsupported_type(field)
-        words = line[len(field) :].split(None, 2)
+        words = split_words(line[len(field) :])
         if len(words) < 2:
             raise KeyFormatError(f"{len(words)} words after {printable(field, 40)!r}; {expected}")
         options = parse_options(field)

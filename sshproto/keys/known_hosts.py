@@ -19,7 +19,7 @@ import attrs
 
 from sshproto.config import Entropy, system_entropy
 from sshproto.errors import InvalidArgument, KeyFormatError
-from sshproto.keys.public import MINIMUM_RSA_BITS, PublicKey, blob_type, decode_base64, decode_text
+from sshproto.keys.public import MINIMUM_RSA_BITS, PublicKey, blob_type, decode_base64, decode_text, split_words
 from sshproto.text import printable
 
 DEFAULT_PORT = 22
@@ -195,10 +195,10 @@ class KnownHosts:
             InvalidArgument: See :func:`lookup_name`.
         """
         entries = self.find(host, port)
+        known = tuple(entry for entry in entries if not entry.marker)
         for entry in entries:
             if entry.marker == "@revoked" and entry.blob == key.blob:
-                return Match(Trust.REVOKED, entry.line, entry, entries)
-        known = tuple(entry for entry in entries if not entry.marker)
+                return Match(Trust.REVOKED, entry.line, entry, known)
         for entry in known:
             if entry.blob == key.blob:
                 return Match(Trust.MATCH, entry.line, entry, known)
@@ -236,8 +236,7 @@ def parse(content: str | bytes) -> KnownHosts:
 
 
 def _parse_line(number: int, line: str) -> HostEntry:
-    words = line.replace("\t", " ").split(" ")
-    words = [word for word in words if word]
+    words = split_words(line, 5)
     marker = ""
     if words[0].startswith("@"):
         marker = words.pop(0)

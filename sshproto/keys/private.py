@@ -165,7 +165,7 @@ class PrivateKey:
         name = possible[0] if algorithm is None else algorithm
         if name not in possible:
             raise InvalidArgument(
-                f"a key of type {self.public_key.type} cannot sign as {printable(name)}; it can as {', '.join(possible)}"
+                f"a {self.public_key.type} key cannot sign as {printable(name)}; it can as {', '.join(possible)}"
             )
         signature = signatures.pack(name, signatures.sign_body(signatures.SIGNATURES[name], self._handle, data))
         try:

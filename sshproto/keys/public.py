@@ -199,6 +199,17 @@ def decode_text(content: str | Buffer) -> str:
     return content if isinstance(content, str) else bytes(content).decode("utf-8", "surrogateescape")
 
 
+def split_words(line: str, most: int = 3) -> list[str]:
+    """``line`` cut at spaces and tabs only; ``str.split`` also cuts at characters that are ordinary ones here.
+
+    Args:
+        line: One line; what is left and right of it does not count.
+        most: The last of so many words is the rest of the line as it is.
+    """
+    line = line.strip(" \t\r")
+    return re.split("[ \t]+", line, maxsplit=most - 1) if line else []
+
+
 @attrs.frozen(repr=False)
 class PublicKey:
     """A public key that has passed all checks. Made by :meth:`from_blob` and :meth:`parse`.
@@ -255,14 +266,14 @@ class PublicKey:
             KeyFormatError: It is something else (and what), or the key is no good.
         """
         content = decode_text(line)
-        lines = [text for text in map(str.strip, content.split("\n")) if text and not text.startswith("#")]
+        lines = [words for words in map(split_words, content.split("\n")) if words and not words[0].startswith("#")]
         expected = "expected one line 'type base64 comment'"
         what = describe(content)
         if what:
             raise KeyFormatError(f"not a public key: this is {what}; {expected}")
         if len(lines) != 1:
             raise KeyFormatError(f"not a public key: {len(lines)} lines came; {expected}")
-        words = lines[0].split(None, 2)
+        words = lines[0]
         kind = words[0]
         if len(words) < 2:
             raise KeyFormatError(f"not a public key: one word came, {printable(kind, 40)!r}; {expected}")

@@ -3,8 +3,8 @@
 Four ways of protecting a packet, each with an opening and a sealing half:
 
 * AES-GCM (RFC 5647, as ``aes*-gcm@openssh.com``): the length is clear and authenticated, the nonce counts packets.
-* ChaCha20-Poly1305 (OpenSSH PROTOCOL.chacha20poly1305): the length is encrypted under a key of its own, the nonce is the
-  sequence number.
+* ChaCha20-Poly1305 (OpenSSH PROTOCOL.chacha20poly1305): the length is encrypted under a key of its own, the nonce is
+  the sequence number.
 * Encrypt-then-MAC (OpenSSH PROTOCOL 1.5): clear length, CTR (RFC 4344) or CBC, HMAC over the ciphertext.
 * Encrypt-and-MAC (RFC 4253 section 6.4): all is encrypted, HMAC over the plaintext.
 
@@ -185,50 +185,51 @@ def _bad_tag(protection: str, sequence: int) -> MacError:
     return MacError(f"the packet with sequence number {sequence} fails its integrity check ({protection})")
 
 
-class _Scratch:
-    """A buffer for decrypted packets that grows on demand and is overwritten by each."""
+class _Opening:
+    """What the opening halves have in common: the attributes of :class:`Opening`, and a buffer for decrypted packets
+    that grows on demand and is overwritten by each."""
 
-    __slots__ = ("_scratch",)
+    __slots__ = ("_scratch", "alignment", "clear", "conceals", "counted", "overhead", "prefix")
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        alignment: int,
+        tag_size: int,
+        *,
+        clear: bool = True,
+        prefix: int = 4,
+        counted: int = 0,
+        conceals: bool = False,
+    ) -> None:
         self._scratch = memoryview(b"")
+        self.alignment = alignment
+        self.overhead = 4 + tag_size
+        self.clear = clear
+        self.prefix = prefix
+        self.counted = counted
+        self.conceals = conceals
 
     def _grow(self, size: int) -> memoryview:
         self._scratch = memoryview(bytearray(-(-size // 4096) * 4096))
         return self._scratch
 
-
-class _Open:
-    """For what may refuse a bad length openly."""
-
-    __slots__ = ()
+    def length(self, view: memoryview, offset: int, sequence: int) -> int:
+        raise NotImplementedError  # the length is clear
 
     def doom(self) -> None:
-        raise NotImplementedError
-
-
-class _Clear(_Open):
-    """For what sends the length in clear."""
-
-    __slots__ = ()
-
-    def length(self, view: memoryview, offset: int, sequence: int) -> int:
-        raise NotImplementedError
+        raise NotImplementedError  # a bad length may be refused openly
 
 
 # --------------------------------------------------------------------------------------------- before the first NEWKEYS
 
 
-class PlainOpening(_Clear):
+class PlainOpening(_Opening):
     """No protection: the first key exchange."""
 
-    __slots__ = ("alignment", "clear", "conceals", "counted", "overhead", "prefix")
+    __slots__ = ()
 
     def __init__(self) -> None:
-        self.clear = True
-        self.prefix = self.overhead = self.counted = 4
-        self.alignment = 8
-        self.conceals = False
+        super().__init__(8, 0, counted=4)
 
     def open(self, view: memoryview, offset: int, length: int, sequence: int) -> bytes:
         return bytes(view[offset + 4 : offset + 4 + length])
@@ -247,43 +248,25 @@ class PlainSealing:
         return b"".join((_pack_length(length), _BYTE[len(padding)], head, body, padding))
 
 
-# --------------------------------------------------------------------------------------------------------------- AES-GCM
+# -------------------------------------------------------------------------------------------------------------- AES-GCM
 
 _GCM_TAG = 16
 _GCM_TAG_ROOM = bytes(_GCM_TAG)
 
 
-class GcmOpening(_Scratch, _Clear):
+class GcmOpening(_Opening):
     """AES-GCM. The nonce is 4 fixed bytes and a packet counter of 8 (RFC 5647 section 7.1)."""
 
-    __slots__ = (
-        "_counter",
-        "_decrypt",
-        "_decrypt_into",
-        "_fixed",
-        "_name",
-        "alignment",
-        "clear",
-        "conceals",
-        "counted",
-        "overhead",
-        "prefix",
-    )
+    __slots__ = ("_counter", "_decrypt", "_decrypt_into", "_fixed", "_name")
 
     def __init__(self, spec: CipherSpec, keys: DirectionKeys) -> None:
-        super().__init__()
+        super().__init__(spec.block_size, _GCM_TAG)
         aead = AESGCM(keys.key)
         self._decrypt = aead.decrypt
         self._decrypt_into = aead.decrypt_into
         self._fixed = keys.iv[:4]
         self._counter = int.from_bytes(keys.iv[4:], "big")
         self._name = spec.name
-        self.clear = True
-        self.prefix = 4
-        self.overhead = 4 + _GCM_TAG
-        self.alignment = spec.block_size
-        self.counted = 0
-        self.conceals = False
 
     def open(self, view: memoryview, offset: int, length: int, sequence: int) -> memoryview | bytes:
         counter = self._counter
@@ -332,7 +315,7 @@ class GcmSealing:
         return packet
 
 
-# ----------------------------------------------------------------------------------------------------- ChaCha20-Poly1305
+# ---------------------------------------------------------------------------------------------------- ChaCha20-Poly1305
 
 _POLY_TAG = 16
 _POLY_TAG_ROOM = bytes(_POLY_TAG)
@@ -344,7 +327,7 @@ def _chacha20(key: bytes) -> CipherContext:
     return Cipher(algorithms.ChaCha20(key, bytes(16)), None).encryptor()
 
 
-class ChaChaOpening(_Scratch, _Open):
+class ChaChaOpening(_Opening):
     """chacha20-poly1305@openssh.com.
 
     The first half of the key is K_2, for the packet; the second is K_1, for its length. The first 32 bytes of K_2's
@@ -352,19 +335,13 @@ class ChaChaOpening(_Scratch, _Open):
     own key stream begins, so that one reset serves both.
     """
 
-    __slots__ = ("_length", "_name", "_packet", "alignment", "clear", "conceals", "counted", "overhead", "prefix")
+    __slots__ = ("_length", "_name", "_packet")
 
     def __init__(self, spec: CipherSpec, keys: DirectionKeys) -> None:
-        super().__init__()
+        super().__init__(spec.block_size, _POLY_TAG, clear=False)
         self._packet = _chacha20(keys.key[:32])
         self._length = _chacha20(keys.key[32:])
         self._name = spec.name
-        self.clear = False
-        self.prefix = 4
-        self.overhead = 4 + _POLY_TAG
-        self.alignment = spec.block_size
-        self.counted = 0
-        self.conceals = False
 
     def length(self, view: memoryview, offset: int, sequence: int) -> int:
         context = self._length
@@ -434,38 +411,25 @@ def _block_cipher(spec: CipherSpec, keys: DirectionKeys) -> Cipher[modes.CTR] | 
     return Cipher(algorithms.AES(keys.key), modes.CBC(keys.iv))
 
 
-class _BlockOpening(_Scratch):
+class _BlockOpening(_Opening):
     """What CTR and CBC have in common, whichever way they are authenticated."""
 
-    __slots__ = (
-        "_context",
-        "_mac",
-        "_name",
-        "_slack",
-        "alignment",
-        "clear",
-        "conceals",
-        "counted",
-        "overhead",
-        "prefix",
-    )
+    __slots__ = ("_context", "_mac", "_name", "_slack")
 
     def __init__(self, spec: CipherSpec, mac_spec: MacSpec, keys: DirectionKeys) -> None:
-        super().__init__()
+        if mac_spec.etm:
+            super().__init__(spec.block_size, mac_spec.tag_size)
+        else:
+            prefix = 4 if spec.mode == "ctr" else spec.block_size
+            super().__init__(spec.block_size, mac_spec.tag_size, clear=False, prefix=prefix, counted=4, conceals=True)
         self._context = _block_cipher(spec, keys).decryptor()
         self._mac = Mac(mac_spec, keys.mac_key)
         self._name = f"{spec.name} with {mac_spec.name}"
         # update_into wants this much more room than it fills.
         self._slack = spec.block_size - 1 if spec.mode == "cbc" else 0
-        self.clear = True
-        self.prefix = 4
-        self.overhead = 4 + mac_spec.tag_size
-        self.alignment = spec.block_size
-        self.counted = 0
-        self.conceals = False
 
 
-class EtmOpening(_BlockOpening, _Clear):
+class EtmOpening(_BlockOpening):
     """Encrypt-then-MAC: clear length, tag over length and ciphertext, verified before anything is decrypted."""
 
     __slots__ = ()
@@ -494,10 +458,6 @@ class EncryptAndMacOpening(_BlockOpening):
 
     def __init__(self, spec: CipherSpec, mac_spec: MacSpec, keys: DirectionKeys) -> None:
         super().__init__(spec, mac_spec, keys)
-        self.clear = False
-        self.prefix = 4 if spec.mode == "ctr" else spec.block_size
-        self.counted = 4
-        self.conceals = True
         self._first = b""
         self._doomed = False
 

@@ -123,7 +123,7 @@ class IdentReader:
             self._check_length(stop if nul < 0 else nul)
             if nul >= 0:
                 raise ProtocolViolation(
-                    f"a NUL at offset {nul} of the line {printable(bytes(buffer[:nul]))!r} (RFC 4253 section 4.2)"
+                    f"a NUL at offset {nul} of the line '{printable(bytes(buffer[:nul]))}' (RFC 4253 section 4.2)"
                 )
             if end < 0:
                 self._scanned = stop
@@ -153,7 +153,7 @@ class IdentReader:
             if not start.startswith(_MARK):
                 raise self._not_ssh(start)
             raise LimitExceeded(
-                f"the identification is longer than {limits.ident_line} bytes: it starts {printable(start, 64)!r}",
+                f"the identification is longer than {limits.ident_line} bytes: it starts '{printable(start, 64)}'",
                 "ident_line",
             )
 
@@ -170,7 +170,7 @@ class IdentReader:
 
     def _not_ssh(self, line: bytes) -> VersionUnsupported:
         shown = printable(line)
-        return VersionUnsupported(f"the client does not speak SSH: its first line is {shown!r}", shown)
+        return VersionUnsupported(f"the client does not speak SSH: its first line is '{shown}'", shown)
 
     def _identified(self, line: bytes) -> VersionReceived:
         protocol, dash, rest = line[len(_MARK) :].partition(b"-")
@@ -187,10 +187,10 @@ class IdentReader:
         self.version = version
         if version.protocol not in _VERSIONS:
             raise VersionUnsupported(
-                f"the {self._receiver.peer.value} speaks version {version.protocol!r} of SSH, not 2.0: {shown!r}", shown
+                f"the {self._receiver.peer.value} speaks version '{version.protocol}' of SSH, not 2.0: '{shown}'", shown
             )
         if not dash or not software:
-            raise ProtocolViolation(f"the identification {shown!r} names no software (RFC 4253 section 4.2)")
+            raise ProtocolViolation(f"the identification '{shown}' names no software (RFC 4253 section 4.2)")
         if b"\r" in line:
-            raise ProtocolViolation(f"the identification {shown!r} has a CR inside (RFC 4253 section 4.2)")
+            raise ProtocolViolation(f"the identification '{shown}' has a CR inside (RFC 4253 section 4.2)")
         return version

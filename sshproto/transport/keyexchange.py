@@ -191,9 +191,7 @@ class KeyExchange:
             self._outlet.send_now(exchange.start())
         elif isinstance(config, ServerConfig):
             blob = _public(_key_for(config, chosen.host_key)).blob
-            self._exchange = kex.server_exchange(
-                method, entropy=config.entropy, oracle=config.oracle, host_key=blob
-            )
+            self._exchange = kex.server_exchange(method, entropy=config.entropy, oracle=config.oracle, host_key=blob)
 
     # --------------------------------------------------------------------------------------- the method's messages
 
@@ -209,9 +207,7 @@ class KeyExchange:
         expected = exchange.expects
         if expected is None or payload[0] != expected.number:
             wanted = "nothing more" if expected is None else message_name(expected.number, self.context)
-            raise ProtocolViolation(
-                f"key exchange: {message_name(payload[0], self.context)} came, expected {wanted}"
-            )
+            raise ProtocolViolation(f"key exchange: {message_name(payload[0], self.context)} came, expected {wanted}")
         message = expected.parse(payload)
         answer = exchange.receive(message)
         if exchange.secret is not None and isinstance(answer, Reply):
@@ -254,10 +250,12 @@ class KeyExchange:
         if len(blob) > limits.host_key:
             raise KeyExchangeFailed(f"the host key has {len(blob)} bytes, at most {limits.host_key} are accepted")
         if len(signature) > limits.signature:
-            raise KeyExchangeFailed(f"the signature has {len(signature)} bytes, at most {limits.signature} are accepted")
+            raise KeyExchangeFailed(
+                f"the signature has {len(signature)} bytes, at most {limits.signature} are accepted"
+            )
         algorithm = self._chosen().host_key
         try:
-            key = PublicKey.from_blob(blob)
+            key = PublicKey.from_blob(blob, minimum_rsa_bits=limits.minimum_rsa_bits)
         except KeyFormatError as error:
             raise KeyExchangeFailed(f"host key: {error}") from error
         digest = self._hash(exchange, blob, secret)
@@ -321,7 +319,7 @@ class KeyExchange:
 
     def _reply(self, reply: Reply, signature: bytes, secret: bytes, digest: bytes) -> None:
         self._outlet.send_now(attrs.evolve(reply, signature=signature))
-        self.host_key = PublicKey.from_blob(reply.host_key)
+        self.host_key = _public(_key_for(self._config, self._chosen().host_key))
         self._agree(secret, digest)
         self._send_new_keys()
 
@@ -405,9 +403,9 @@ def _public(key: PrivateKey | PublicKey) -> PublicKey:
     return key.public_key if isinstance(key, PrivateKey) else key
 
 
-def _key_for(config: ServerConfig, algorithm: str) -> PrivateKey | PublicKey:
-    """The host key that makes signatures of ``algorithm``."""
-    for key in config.host_keys:
+def _key_for(config: Config, algorithm: str) -> PrivateKey | PublicKey:
+    """The host key of a server that makes signatures of ``algorithm``."""
+    for key in config.host_keys if isinstance(config, ServerConfig) else ():
         if algorithm in _public(key).signature_algorithms:
             return key
     raise KeyExchangeFailed(f"no host key makes {algorithm} signatures")

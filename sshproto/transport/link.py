@@ -22,14 +22,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sshproto.config import Trace
 from sshproto.errors import (
     ConnectionLoss,
-    DisconnectCode,
     InternalError,
     LimitExceeded,
     LimitReached,
     LocalClose,
     PeerDisconnected,
     ProtocolViolation,
-    TimedOut,
     UnexpectedEof,
     VersionUnsupported,
     WireError,
@@ -37,11 +35,7 @@ from sshproto.errors import (
 )
 from sshproto.events import (
     ConnectionLost,
-    DebugReceived,
-    ExtInfoReceived,
     KeysExchanged,
-    PongReceived,
-    UnimplementedReceived,
 )
 from sshproto.questions import Questions
 from sshproto.timers import Timer, TimerTable
@@ -49,24 +43,17 @@ from sshproto.transport import ident
 from sshproto.transport.keyexchange import KeyExchange
 from sshproto.transport.packets import Opener, Sealer
 from sshproto.wire import messages
-from sshproto.wire.messages import Debug, Disconnect, ExtInfo, Ignore, Message, Ping, Pong, Unimplemented
+from sshproto.wire.messages import Disconnect, Message, Unimplemented
 from sshproto.wire.table import VERDICTS, Role, State, Verdict, message_name
 
 if TYPE_CHECKING:
     from sshproto.config import Config
     from sshproto.events import Event, Question, VersionReceived
-    from sshproto.keys.public import PublicKey
-    from sshproto.transport.negotiation import Negotiated
     from sshproto.wire.codec import Buffer
-
-PING = "ping@openssh.com"
-EXT_INFO_IN_AUTH = "ext-info-in-auth@openssh.com"
 
 _CHANNEL_DATA = 94
 _KEX_NUMBERS = range(20, 50)
-_HARD_PACKETS = 2**32 - 2**16  # no key may ever see a sequence number twice, whatever the peer does (RFC 4344 3.1)
 _TAGS_KEPT = 64
-_MINUTE = 60.0
 
 
 class Phase(Enum):
@@ -90,7 +77,6 @@ class Link:
         role: The side that this object plays.
         phase: How far the connection has come; it agrees with the last event returned.
         peer_version: The peer's identification, once read.
-        peer_extensions: The extensions that the peer has announced (RFC 8308): name to value.
         error: Why the connection has ended, or None.
     """
 
@@ -101,15 +87,14 @@ class Link:
         self.now = now
         self.phase = Phase.IDENT
         self.peer_version: VersionReceived | None = None
-        self.peer_extensions: dict[str, bytes] = {}
         self.error: ConnectionLoss | None = None
         self.opener = Opener(packet_limit=config.limits.packet_before_auth)
         self.sealer = Sealer(entropy=config.entropy)
         self._rekey_bytes = config.limits.rekey_bytes
         self._rekey_packets = config.limits.rekey_packets
         self._trace = config.trace
-        self._kex = KeyExchange(self.role, config, self)
-        self._questions = Questions()
+        self.kex = KeyExchange(self.role, config, self)
+        self.questions = Questions()
         self._timers = TimerTable()
         self._events: deque[Event] = deque()
         # way in
@@ -121,33 +106,21 @@ class Link:
         self._received = 0
         self._packets_before_auth = 0
         self._ignored = 0
-        self._exchanges = 0
-        self._ext_infos = 0
-        self._peer_rekeys = float(config.limits.peer_rekeys)
-        self._peer_rekeys_at = now
-        self._peer_rekeys_received = 0
         # way out
         self._out: list[Buffer] = []
-        self._out_size = 0
+        self.output_size = 0
         self._deferred: deque[tuple[Message, int | None]] = deque()
         self._deferred_size = 0
         self._tags: dict[int, int] = {}
-        self._ping_offered = False
 
         line = ident.our_line(config.software, config.comments)
-        self._kex.idents[self.role] = line
+        self.kex.idents[self.role] = line
         self._queue(line + b"\r\n")
-        self._arm(Timer.HANDSHAKE, config.timeouts.handshake)
 
     # ------------------------------------------------------------------------------------------------------ inputs
 
     def receive_data(self, data: Buffer, now: float) -> None:
-        """Bytes from the peer.
-
-        Args:
-            data: Any number of them; copied. None at all is not the end, that is :meth:`receive_eof`.
-            now: The time in seconds.
-        """
+        """Bytes from the peer; see :meth:`Connection.receive_data`."""
         self._advance(now)
         if self.phase is Phase.CLOSED or self._eof or not len(data):
             return
@@ -163,12 +136,12 @@ class Link:
             self._ident_input += data
 
     def receive_eof(self, now: float) -> None:
-        """The peer will send no more bytes. Whatever came before is still processed; repeated calls do nothing."""
+        """The peer will send no more bytes."""
         self._advance(now)
         self._eof = True
 
     def handle_timeout(self, now: float) -> None:
-        """The time of :meth:`next_deadline` has come. Calls that come early or late do no harm."""
+        """The time of :meth:`next_deadline` has come, or will come, or has long been over."""
         self._advance(now)
         for timer in self._timers.expired(self.now):
             self._guard(self._expired, timer)
@@ -176,10 +149,7 @@ class Link:
     # ----------------------------------------------------------------------------------------------------- outputs
 
     def next_event(self) -> Event | None:
-        """The next thing that happened, or None until there is more input, an answer, or room in the output.
-
-        None as well while an unanswered question holds up the input, see :attr:`blocked_on`.
-        """
+        """The pump: open packets one after the other until one of them means something to the application."""
         events = self._events
         while not events:
             if self.phase is Phase.CLOSED or self._blocked():
@@ -214,122 +184,44 @@ class Link:
         return events.popleft()
 
     def data_to_send(self) -> bytes:
-        """Everything that waits to be sent, to be written to the transport in this order; ``b""`` if nothing does.
-
-        Taking it makes room, which may bring new events: ask :meth:`next_event` again afterwards.
-        """
+        """Everything that waits to be sent, and room for more."""
         out = self._out
         if not out:
             return b""
         data = bytes(out[0]) if len(out) == 1 else b"".join(out)
         out.clear()
-        was_full = self._out_size >= self.config.limits.output_high
-        self._out_size = 0
+        was_full = self.output_size >= self.config.limits.output_high
+        self.output_size = 0
         if was_full and self.room():
             self._guard(self._writable)
         return data
 
     def next_deadline(self) -> float | None:
-        """When :meth:`handle_timeout` should be called, in the clock of ``now``; None if never."""
+        """When :meth:`handle_timeout` should be called."""
         return self._timers.next()
 
     # ----------------------------------------------------------------------------------------------------- getters
 
     @property
-    def negotiated(self) -> Negotiated | None:
-        """The algorithms in use; None before the first key exchange is complete."""
-        return self._kex.negotiated
-
-    @property
-    def session_id(self) -> bytes | None:
-        """The exchange hash of the first key exchange (RFC 4253 section 7.2); None before."""
-        return self._kex.session_id
-
-    @property
-    def host_key(self) -> PublicKey | None:
-        """The server's host key, once proved and, on a client, accepted."""
-        return self._kex.host_key
-
-    @property
-    def rekeying(self) -> bool:
-        """Whether a key exchange is under way; ``send`` takes nothing until it is over."""
-        return self._kex.active
-
-    @property
-    def questions(self) -> tuple[Question, ...]:
-        """The questions that the application owes an answer to, oldest first."""
-        return self._questions.owed
-
-    @property
     def blocked_on(self) -> Question | None:
         """The question that holds up all input, or None."""
-        return self._kex.blocked
-
-    @property
-    def output_size(self) -> int:
-        """Bytes that :meth:`data_to_send` would return."""
-        return self._out_size
+        return self.kex.blocked
 
     @property
     def want_read(self) -> bool:
-        """False when reading from the transport should pause: enough waits here already."""
+        """Whether there is room for more input; see :attr:`Connection.want_read`."""
         limits = self.config.limits
         return (
             self.phase is not Phase.CLOSED
             and not self._eof
-            and self._out_size < limits.output_high
+            and self.output_size < limits.output_high
             and self.opener.buffered <= limits.packet + 65536
         )
 
-    @property
-    def should_close(self) -> bool:
-        """True once the connection has ended: send what is left, then close the transport.
-
-        When sending takes longer than ``Timeouts.linger``, what is left is dropped, so that a peer that has stopped
-        reading can't hold the transport open.
-        """
-        return self.phase is Phase.CLOSED
-
     # ---------------------------------------------------------------------------------------------------- commands
 
-    def rekey(self) -> None:
-        """Start a key exchange (RFC 4253 section 9); nothing happens if one is under way.
-
-        Raises:
-            WrongPhase: Nobody is logged in, or the connection has ended.
-        """
-        self.need(Phase.OPEN, "rekey")
-        if not self._kex.active:
-            self._start_rekey()
-
-    def ping(self, data: bytes = b"") -> None:
-        """Ask for a ``PongReceived`` with the same data (OpenSSH PROTOCOL section 1.8).
-
-        Raises:
-            WrongPhase: Nobody is logged in, or the peer has not said that it answers.
-        """
-        self.need(Phase.OPEN, "ping")
-        if PING not in self.peer_extensions:
-            raise WrongPhase(f"can't ping: the peer does not offer {PING}")
-        self.send(Ping(data))
-
-    def ignore(self, data: bytes = b"") -> None:
-        """Send SSH_MSG_IGNORE, which the peer throws away (RFC 4253 section 11.2)."""
-        self.need(Phase.OPEN, "send IGNORE")
-        self.send(Ignore(data))
-
-    def debug(self, message: str, *, always_display: bool = False) -> None:
-        """Send SSH_MSG_DEBUG (RFC 4253 section 11.3)."""
-        self.need(Phase.OPEN, "send DEBUG")
-        self.send(Debug(always_display, message))
-
-    def disconnect(self, description: str = "", code: int = DisconnectCode.BY_APPLICATION) -> None:
-        """End the connection. What was sent before still leaves; ``ConnectionLost`` is the last event.
-
-        Args:
-            description: Words for the peer.
-            code: A code, see :class:`~sshproto.errors.DisconnectCode`.
-        """
+    def disconnect(self, description: str, code: int) -> None:
+        """End the connection on purpose."""
         message = Disconnect(code, description)
         message.encode()  # an argument that does not encode is refused before anything changes
         self.lose(LocalClose(description, code), message)
@@ -351,7 +243,7 @@ class Link:
 
     def send(self, message: Message, tag: int | None = None) -> None:
         """Queue ``message``; see :class:`~sshproto.outlet.Outlet`."""
-        if not self._kex.holds_output:
+        if not self.kex.holds_output:
             self._seal(message, tag)
             return
         limits = self.config.limits
@@ -372,15 +264,15 @@ class Link:
         sealer = self.sealer
         packet = sealer.seal(head, body)
         self._out.append(packet)
-        self._out_size += len(packet)
+        self.output_size += len(packet)
         if sealer.bytes >= self._rekey_bytes or sealer.packets >= self._rekey_packets:
             self._consider_rekey()
 
     def room(self) -> int:
         """Bytes of data that may be queued now."""
-        if self.phase is not Phase.OPEN or self._kex.holds_output:
+        if self.phase is not Phase.OPEN or self.kex.holds_output:
             return 0
-        return max(0, self.config.limits.output_high - self._out_size)
+        return max(0, self.config.limits.output_high - self.output_size)
 
     def emit(self, event: Event) -> None:
         """Hand ``event`` to the application."""
@@ -390,16 +282,16 @@ class Link:
 
     def ask(self, question: Question) -> None:
         """Hand ``question`` to the application and note that an answer is owed."""
-        self._questions.add(question)
+        self.questions.add(question)
         self._events.append(question)
 
     def question_id(self) -> int:
         """A number for a new question."""
-        return self._questions.new_id()
+        return self.questions.new_id()
 
     def withdraw(self, question_id: int) -> None:
         """The question is void."""
-        self._questions.withdraw(question_id)
+        self.questions.withdraw(question_id)
 
     @contextmanager
     def answering(self, question: Question, *kinds: type[Question]) -> Iterator[bool]:
@@ -410,47 +302,43 @@ class Link:
         Raises:
             UsageError: The question is of another kind, or has been answered.
         """
-        due = self._questions.check(question, *kinds)
+        due = self.questions.check(question, *kinds)
         try:
             yield due
         except ConnectionLoss as error:
             self.lose(error)
         if due:
-            self._questions.settle(question)
+            self.questions.settle(question)
 
-    # ------------------------------------------------------------------------------------------ for the upper half
+    # ------------------------------------------------------------------------------------------ for what is on top
+
+    def _dispatch_transport(self, number: int, payload: bytes) -> None:
+        """A legal packet numbered 1 to 49, or above 100."""
+        raise NotImplementedError
 
     def _dispatch_upper(self, number: int, payload: Buffer) -> None:
         """A legal packet numbered 50 to 100."""
         raise NotImplementedError
 
-    def _channel_data(self, payload: Any) -> Event | None:
+    def _channel_data(self, payload: Buffer) -> Event | None:
         """A legal CHANNEL_DATA."""
         raise NotImplementedError
 
-    def _dispatch_service(self, number: int, payload: Buffer) -> None:
-        """A legal SERVICE_REQUEST or SERVICE_ACCEPT."""
-        raise NotImplementedError
+    def _consider_rekey(self) -> None:
+        """A key has reached its limit."""
+
+    def _expired(self, timer: Timer) -> None:
+        """A deadline has passed."""
+
+    def _keys_exchanged(self, event: KeysExchanged) -> None:
+        """Both directions use new keys."""
 
     def _upper_context(self) -> str:
         """The authentication method that gives the numbers 60 to 79 their meaning."""
         return ""
 
-    def _our_extensions(self) -> tuple[tuple[str, bytes], ...]:
-        """What our EXT_INFO says; none, and it is not sent."""
-        return ()
-
-    def _extensions_changed(self) -> None:
-        """``peer_extensions`` has new entries."""
-
-    def _transport_ready(self) -> None:
-        """The first key exchange is complete."""
-
     def _message_sealed(self, message: Message) -> None:
         """``message`` has left for the output, under the keys and compression of now."""
-
-    def _unimplemented(self, tag: int) -> None:
-        """The peer does not know the message that was sent with ``tag``."""
 
     def _writable(self) -> None:
         """There is room for data again."""
@@ -463,13 +351,13 @@ class Link:
 
     def _blocked(self) -> bool:
         """Whether a question holds up the input."""
-        return self._kex.blocked is not None
+        return self.kex.blocked is not None
 
     # ----------------------------------------------------------------------------------------------------- way out
 
     def _queue(self, data: Buffer) -> None:
         self._out.append(data)
-        self._out_size += len(data)
+        self.output_size += len(data)
 
     def _seal(self, message: Message, tag: int | None) -> None:
         payload = message.encode()
@@ -493,18 +381,16 @@ class Link:
         except WireError:
             message = None
         number = self.sealer.sequence_number if sent else (self.opener.sequence_number - 1) & 0xFFFFFFFF
-        self._trace(
-            Trace(sent=sent, sequence_number=number, message=message, number=payload[0], length=len(payload))
-        )
+        self._trace(Trace(sent=sent, sequence_number=number, message=message, number=payload[0], length=len(payload)))
 
     def _context(self, number: int) -> str:
-        return self._kex.context if number in _KEX_NUMBERS else self._upper_context()
+        return self.kex.context if number in _KEX_NUMBERS else self._upper_context()
 
     def _after_kex_step(self) -> None:
         """The key exchange has moved: let go what waited for it, if it may go now."""
-        if self._kex.holds_output or self.phase is Phase.CLOSED:
+        if self.kex.holds_output or self.phase is Phase.CLOSED:
             return
-        while self._deferred and not self._kex.holds_output:
+        while self._deferred and not self.kex.holds_output:
             message, tag = self._deferred.popleft()
             self._deferred_size -= len(message.encode())
             self._seal(message, tag)
@@ -545,20 +431,20 @@ class Link:
         if version is None:
             return True
         self._ident = None
-        self._kex.idents[self.role.peer] = reader.line
+        self.kex.idents[self.role.peer] = reader.line
         self.opener.feed(reader.rest)
         self.peer_version = version
         self.phase = Phase.KEX
         self._events.append(version)
-        if self._kex.ours is None:
-            self._kex.start()
+        if self.kex.ours is None:
+            self.kex.start()
         return True
 
     def _column(self) -> State:
         """The column of the legality table that holds now."""
         if self._state is State.FIRST_KEX:
-            return State.FIRST_KEX_STRICT if self._kex.strict else State.FIRST_KEX
-        return State.REKEY if self._kex.holds_input else self._state
+            return State.FIRST_KEX_STRICT if self.kex.strict else State.FIRST_KEX
+        return State.REKEY if self.kex.holds_input else self._state
 
     def _update_verdicts(self) -> None:
         self._verdicts = VERDICTS[self.role][self._column()]
@@ -573,7 +459,7 @@ class Link:
                 if 50 <= number <= 100:
                     self._dispatch_upper(number, payload)
                 else:
-                    self._TRANSPORT[number](self, bytes(payload))
+                    self._dispatch_transport(number, bytes(payload))
             except LimitReached as error:  # a reply that the peer provoked finds no room
                 raise LimitExceeded(str(error), "deferred_packets") from error
             if self.opener.bytes >= self._rekey_bytes or self.opener.packets >= self._rekey_packets:
@@ -588,7 +474,7 @@ class Link:
         else:
             name = message_name(number, self._context(number))
             raise ProtocolViolation(f"{name} ({number}) came, which is not allowed {self._situation()}")
-        if self._out_size > self.config.limits.output_hard:
+        if self.output_size > self.config.limits.output_hard:
             raise LimitExceeded("the peer makes us answer and does not read", "output_hard")
 
     def _not_implemented(self) -> None:
@@ -627,148 +513,13 @@ class Link:
             f"the peer closed the connection without a DISCONNECT, in the phase of {self.phase.value}", self.phase.value
         )
 
-    # ------------------------------------------------------------------------------- messages of the transport layer
-
-    def _on_disconnect(self, payload: bytes) -> None:
-        message = Disconnect.parse(payload)
-        raise PeerDisconnected(message.reason, message.description)
-
-    def _on_ignore(self, payload: bytes) -> None:
-        Ignore.parse(payload)
-
-    def _on_unimplemented(self, payload: bytes) -> None:
-        number = Unimplemented.parse(payload).sequence_number
-        tag = self._tags.pop(number, None)
-        if tag is not None:
-            self._unimplemented(tag)
-        self.emit(UnimplementedReceived(number))
-
-    def _on_debug(self, payload: bytes) -> None:
-        message = Debug.parse(payload)
-        self.emit(DebugReceived(message.message, message.always_display))
-
-    def _on_service(self, payload: bytes) -> None:
-        self._dispatch_service(payload[0], payload)
-        self._update_verdicts()
-
-    def _on_ext_info(self, payload: bytes) -> None:
-        """RFC 8308 section 2.4: right after NEWKEYS, and to a client once more before or with the end of login."""
-        message = ExtInfo.parse(payload)
-        if self._state is State.TRANSPORT and (self._exchanges != 1 or self.opener.packets != 1):
-            raise ProtocolViolation("EXT_INFO came late: it must be the first packet after the first NEWKEYS")
-        self._ext_infos += 1
-        if self._ext_infos > 2:
-            raise ProtocolViolation("a third EXT_INFO came")
-        for name, value in reversed(message.extensions):  # of two of a name the first counts
-            self.peer_extensions[name] = value
-        self._extensions_changed()
-        self.emit(ExtInfoReceived(message.extensions))
-
-    def _on_kexinit(self, payload: bytes) -> None:
-        if self._kex.session_id is not None:
-            if not self._kex.active:
-                self._charge_peer_rekey()
-            self._arm(Timer.KEX, self.config.timeouts.kex)
-        self._kex.receive_init(payload, (self.opener.sequence_number - 1) & 0xFFFFFFFF)
-        self._update_verdicts()
-
-    def _on_new_keys(self, payload: bytes) -> None:
-        self._kex.receive_new_keys(payload)
-        self._update_verdicts()
-        self._after_kex_step()
-
-    def _on_kex_method(self, payload: bytes) -> None:
-        self._kex.receive_method(payload)
-        self._after_kex_step()
-
-    def _on_ping(self, payload: bytes) -> None:
-        message = Ping.parse(payload)
-        if self._ping_offered:
-            self.send(Pong(message.data))
-        else:
-            self._not_implemented()
-
-    def _on_pong(self, payload: bytes) -> None:
-        self.emit(PongReceived(Pong.parse(payload).data))
-
-    _TRANSPORT: ClassVar[dict[int, Callable[[Any, bytes], None]]] = {
-        1: _on_disconnect,
-        2: _on_ignore,
-        3: _on_unimplemented,
-        4: _on_debug,
-        5: _on_service,
-        6: _on_service,
-        7: _on_ext_info,
-        20: _on_kexinit,
-        21: _on_new_keys,
-        **dict.fromkeys(range(30, 50), _on_kex_method),
-        192: _on_ping,
-        193: _on_pong,
-    }
-
-    # ---------------------------------------------------------------------------------------------- keys and their age
-
-    def _keys_exchanged(self, event: KeysExchanged) -> None:
-        self._exchanges += 1
-        self._timers.stop(Timer.KEX)
-        self._arm(Timer.REKEY, self.config.timeouts.rekey)
-        if not event.first:
-            return
-        self._timers.stop(Timer.HANDSHAKE)
-        self.phase = Phase.AUTH
-        self._state = State.TRANSPORT
-        offer = self._kex.peer_offer
-        wanted = "ext-info-s" if self.role is Role.CLIENT else "ext-info-c"
-        extensions = self._our_extensions()
-        if extensions and offer is not None and wanted in offer.kex_algorithms:
-            self._ping_offered = any(name == PING for name, _ in extensions)
-            self.send(ExtInfo(extensions))
-        self._transport_ready()
-
-    def _start_rekey(self) -> None:
-        self._arm(Timer.KEX, self.config.timeouts.kex)
-        self._kex.start()
-
-    def _consider_rekey(self) -> None:
-        """A key has reached its limit."""
-        if max(self.sealer.packets, self.opener.packets) >= _HARD_PACKETS:
-            self.lose(LimitExceeded("a key has served as many packets as it safely can", "rekey_packets"))
-        elif self.phase is Phase.OPEN and not self._kex.active:
-            self._start_rekey()
-
-    def _charge_peer_rekey(self) -> None:
-        """Key exchanges are dear; a peer may start them as it moves data, and some more."""
-        limits = self.config.limits
-        earned = (self.now - self._peer_rekeys_at) / _MINUTE * limits.peer_rekeys
-        earned += (self._received - self._peer_rekeys_received) / limits.peer_rekey_bytes
-        self._peer_rekeys_at = self.now
-        self._peer_rekeys_received = self._received
-        self._peer_rekeys = min(self._peer_rekeys + earned, float(limits.peer_rekeys)) - 1.0
-        if self._peer_rekeys < 0:
-            raise LimitExceeded("the peer rekeys too often", "peer_rekeys")
-
-    # ------------------------------------------------------------------------------------------------------- timers
+    # ----------------------------------------------------------------------------------------------- time, and the end
 
     def _arm(self, timer: Timer, seconds: float | None) -> None:
         if seconds is None:
             self._timers.stop(timer)
         else:
             self._timers.set(timer, self.now + seconds)
-
-    def _expired(self, timer: Timer) -> None:
-        """A deadline has passed. The upper half takes its own timers and leaves the others to this."""
-        if timer is Timer.LINGER:
-            self._out.clear()
-            self._out_size = 0
-        elif timer is Timer.REKEY:
-            if self.phase is not Phase.OPEN:
-                self._arm(timer, self.config.timeouts.rekey)
-            elif not self._kex.active:
-                self._start_rekey()
-        else:
-            raise TimedOut(f"the time for {timer.value} is over", timer.value)
-
-    # ---------------------------------------------------------------------------------------------------------- end
 
     def _bug(self, error: Exception) -> None:
         if self.config.debug_raise:
@@ -790,7 +541,7 @@ class Link:
         self.phase = Phase.CLOSED
         self._deferred.clear()
         self._ident_input.clear()
-        self._questions.end()
+        self.questions.end()
         self._ended()
         self._timers.clear()
         self._arm(Timer.LINGER, self.config.timeouts.linger)

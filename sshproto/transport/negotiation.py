@@ -150,9 +150,9 @@ def negotiate(
 
     kex = slot("kex", "kex_algorithms")
     host_key = slot("host key", "server_host_key_algorithms")
-    ciphers = {}
+    ciphers: dict[str, str] = {}
     macs: dict[str, str | None] = {}
-    compressions = {}
+    compressions: dict[str, str] = {}
     for way in ("client_to_server", "server_to_client"):
         words = way.replace("_", " ")
         ciphers[way] = cipher = slot(f"cipher {words}", f"encryption_algorithms_{way}")

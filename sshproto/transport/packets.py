@@ -42,10 +42,6 @@ _PADDING_POOL = 2048
 for who does not see it, so a pool is fine even if a process forks (whose two halves can't share a connection)."""
 
 
-_STORE_KEPT = 64 * 1024
-"""Bytes of store that are kept for the next packet that straddles two feeds."""
-
-
 class _Dead(PlainOpening):
     """What is left of an opener after an error."""
 
@@ -138,8 +134,7 @@ class Opener:
 
     def _read_from(self, data: bytes, offset: int) -> None:
         self._view.release()
-        if len(self._store) > _STORE_KEPT:
-            self._store.clear()
+        self._store.clear()
         self._view = memoryview(data)
         self._offset = offset
         self._end = len(data)
@@ -246,7 +241,7 @@ class Opener:
                 f"packet {sequence}: a packet_length of {length}; at most {self.packet_limit} is accepted now"
             )
         raise ProtocolViolation(
-            f"packet {sequence}: a packet_length of {length}; with the {cipher.counted} bytes of the length that count, "
+            f"packet {sequence}: a packet_length of {length}; with the {cipher.counted} bytes of the length that count "
             f"it is no multiple of {cipher.alignment} (RFC 4253 section 6)"
         )
 

@@ -137,7 +137,9 @@ def _read_extensions(reader: Reader, field: str) -> tuple[tuple[str, bytes], ...
     if count > MAX_EXTENSIONS or count * 8 > reader.remaining:
         most = min(MAX_EXTENSIONS, reader.remaining // 8)
         raise reader.error(field, f"declares {count} extensions, {most} can be here", reader.offset - 4)
-    return tuple((reader.name(f"{field}[{index}].name"), reader.string(f"{field}[{index}].value")) for index in range(count))
+    return tuple(
+        (reader.name(f"{field}[{index}].name"), reader.string(f"{field}[{index}].value")) for index in range(count)
+    )
 
 
 def _write_extensions(value: tuple[tuple[str, bytes], ...]) -> bytes:
@@ -349,7 +351,9 @@ def _read_prompts(reader: Reader, field: str) -> tuple[tuple[str, bool], ...]:
     if count > MAX_PROMPTS or count * 5 > reader.remaining:
         most = min(MAX_PROMPTS, reader.remaining // 5)
         raise reader.error(field, f"declares {count} prompts, {most} can be here", reader.offset - 4)
-    return tuple((reader.text(f"{field}[{index}].prompt"), reader.boolean(f"{field}[{index}].echo")) for index in range(count))
+    return tuple(
+        (reader.text(f"{field}[{index}].prompt"), reader.boolean(f"{field}[{index}].echo")) for index in range(count)
+    )
 
 
 def _write_prompts(value: tuple[tuple[str, bool], ...]) -> bytes:
@@ -545,7 +549,9 @@ class Pong(Message):
 # ------------------------------------------------------------------------------------------------------------ lookup
 
 ALL: tuple[type[Message], ...] = tuple(
-    value for value in list(globals().values()) if isinstance(value, type) and issubclass(value, Message) and value is not Message
+    value
+    for value in list(globals().values())
+    if isinstance(value, type) and issubclass(value, Message) and value is not Message
 )
 """Every message class, in the order of this module."""
 

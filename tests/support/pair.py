@@ -61,7 +61,7 @@ def seeded(seed: str) -> Callable[[int, str], bytes]:
     return entropy
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class End:
     """One end of a pair.
 
@@ -143,7 +143,7 @@ def server_answers(conn: Any, question: ev.Question) -> None:
         conn.refuse(question)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Pair:
     """Two ends and the wire between them.
 

@@ -2,8 +2,8 @@
 
 The public values are checked here, before and around the backend: exact lengths; for NIST curves the uncompressed
 form only (RFC 5656 section 4 lets a peer refuse compression, and one accepted form means one transcript), a point on
-the curve, not infinity; for Montgomery curves no all-zero secret (RFC 8731 section 3).  The secret enters the hash as an
-mpint of its big-endian reading, so that leading zero bytes vanish (RFC 8731 section 3.1, RFC 5656 section 4).
+the curve, not infinity; for Montgomery curves no all-zero secret (RFC 8731 section 3).  The secret enters the hash as
+an mpint of its big-endian reading, so that leading zero bytes vanish (RFC 8731 section 3.1, RFC 5656 section 4).
 """
 
 from __future__ import annotations
@@ -81,25 +81,8 @@ class Montgomery(Curve):
         return self.size
 
     def ephemeral(self, entropy: Entropy) -> Ephemeral:
-        exchange: Callable[[bytes], bytes]
         seed = entropy(self.size, ENTROPY_LABEL)
-        if self.size == 32:
-            from cryptography.hazmat.primitives.asymmetric import x25519
-
-            private = x25519.X25519PrivateKey.from_private_bytes(seed)
-            mine = private.public_key().public_bytes_raw()
-
-            def exchange(share: bytes) -> bytes:
-                return private.exchange(x25519.X25519PublicKey.from_public_bytes(share))
-
-        else:
-            from cryptography.hazmat.primitives.asymmetric import x448
-
-            private448 = x448.X448PrivateKey.from_private_bytes(seed)
-            mine = private448.public_key().public_bytes_raw()
-
-            def exchange(share: bytes) -> bytes:
-                return private448.exchange(x448.X448PublicKey.from_public_bytes(share))
+        mine, exchange = _x25519(seed) if self.size == 32 else _x448(seed)
 
         def agree(share: bytes) -> bytes:
             self._check_length(share)
@@ -112,6 +95,26 @@ class Montgomery(Curve):
             return secret
 
         return Ephemeral(mine, agree)
+
+
+def _x25519(seed: bytes) -> tuple[bytes, Callable[[bytes], bytes]]:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+
+    private = X25519PrivateKey.from_private_bytes(seed)
+    return (
+        private.public_key().public_bytes_raw(),
+        lambda share: private.exchange(X25519PublicKey.from_public_bytes(share)),
+    )
+
+
+def _x448(seed: bytes) -> tuple[bytes, Callable[[bytes], bytes]]:
+    from cryptography.hazmat.primitives.asymmetric.x448 import X448PrivateKey, X448PublicKey
+
+    private = X448PrivateKey.from_private_bytes(seed)
+    return (
+        private.public_key().public_bytes_raw(),
+        lambda share: private.exchange(X448PublicKey.from_public_bytes(share)),
+    )
 
 
 @attrs.frozen

@@ -1,11 +1,11 @@
 """Diffie-Hellman in a group that the server picks (RFC 4419, RFC 8270).
 
-The client asks for sizes; a group outside of them, under 2048 or over 8192 bits, or visibly no group at all, is refused.
-Whether p is a safe prime is not proved: that takes seconds, RFC 4419 does not ask for it, and p is covered by the
-server's signature, so only the server itself could cheat, which has the secret anyway.
+The client asks for sizes; a group outside of them, under 2048 or over 8192 bits, or visibly no group at all, is
+refused.  Whether p is a safe prime is not proved: that takes seconds, RFC 4419 does not ask for it, and p is covered by
+the server's signature, so only the server itself could cheat, which has the secret anyway.
 
-Our server has the MODP groups 14 to 18 (RFC 3526) and no moduli file.  The old request of one number (RFC 4419 section 5)
-is not taken.
+Our server has the MODP groups 14 to 18 (RFC 3526) and no moduli file.  The old request of one number (RFC 4419
+section 5) is not taken.
 """
 
 from __future__ import annotations

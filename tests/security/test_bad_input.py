@@ -1,0 +1,466 @@
+"""Bad input, each with the right disconnect and nothing raised.
+
+The names in brackets are the rows of the robustness plan: V for classes of flaws, R for requirements, B for bounds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sshproto import events as ev
+from sshproto.channels.requests import Session
+from sshproto.client import ClientConnection
+from sshproto.config import ClientConfig, Limits, Preferences, ServerConfig
+from sshproto.errors import (
+    Incompatible,
+    LimitExceeded,
+    MacError,
+    PeerDisconnected,
+    ProtocolViolation,
+    TimedOut,
+    UnexpectedEof,
+    VersionUnsupported,
+)
+from sshproto.server import ServerConnection
+from sshproto.wire import messages as m
+from tests.support.pair import HOST_KEY, Pair
+from tests.support.rogue import IDENT, frame, goodbye, inject, kexinit, loss, push
+
+MARK = {"client": "kex-strict-s-v00@openssh.com", "server": "kex-strict-c-v00@openssh.com"}
+
+
+def make(role: str, **changes: Any) -> Any:
+    if role == "client":
+        return ClientConnection(ClientConfig(user="alice", debug_raise=True, **changes), 0.0)
+    return ServerConnection(ServerConfig(host_keys=(HOST_KEY,), debug_raise=True, **changes), 0.0)
+
+
+@pytest.fixture(params=["client", "server"])
+def role(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def strict(role: str) -> bytes:
+    """The peer's KEXINIT with the strict marker."""
+    return kexinit(kex_algorithms=("curve25519-sha256", MARK[role]))
+
+
+# ------------------------------------------------------------------------------------------------------- packets (8)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"\xff\xff\xff\xff",
+        b"\x7f\xff\xff\xff",
+        b"\x00\x04\x00\x01",
+        b"\x00\x00\x00\x00",
+        b"\x00\x00\x00\x04",
+        b"\x00\x00\x88\xb9",
+    ],
+    ids=["2^32-1", "2^31-1", "past-256KiB", "0", "4", "past-35000"],
+)
+def test_a_bad_length_is_refused_at_its_fourth_byte(role: str, head: bytes) -> None:
+    """[V21 V22 R22]"""
+    conn = make(role)
+    assert not [event for event in push(conn, IDENT + head[:3]) if isinstance(event, ev.ConnectionLost)]
+    error = loss(push(conn, head[3:]))
+    assert isinstance(error, ProtocolViolation)
+    assert goodbye(conn.data_to_send()) == 2
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        frame(b"\x02\0\0\0\0", padding=0, length=13)[:17] + bytes(7),
+        frame(b"\x02\0\0\0\0\0\0\0", padding=3),
+        b"\x00\x00\x00\x0c\xff\x02" + bytes(10),
+        b"\x00\x00\x00\x0c\x0b" + bytes(11),
+        b"\x00\x00\x00\x0c\x0c" + bytes(11),
+        b"\x00\x00\x00\x0d\x04" + bytes(12),
+    ],
+    ids=["padding-0", "padding-3", "padding-255", "empty-payload", "padding-is-all", "unaligned"],
+)
+def test_bad_framing(role: str, packet: bytes) -> None:
+    """[V23 V24 R19]"""
+    conn = make(role)
+    error = loss(push(conn, IDENT + packet))
+    assert isinstance(error, ProtocolViolation)
+    assert goodbye(conn.data_to_send()) == 2
+
+
+def test_a_padding_of_255_is_fine_where_it_fits() -> None:
+    conn = make("server")
+    push(conn, IDENT + frame(b"\x02" + bytes(4) + bytes(3), padding=255, length=None))
+    assert conn.error is None or "superfluous" not in str(conn.error)
+
+
+def test_ten_megabytes_of_noise(role: str) -> None:
+    """[V36]"""
+    conn = make(role)
+    noise = bytes(range(256)) * 4
+    ended = 0
+    for _ in range(10_240):
+        ended += sum(isinstance(event, ev.ConnectionLost) for event in push(conn, noise))
+        conn.data_to_send()
+    assert ended == 1
+    assert conn.should_close
+
+
+@pytest.mark.parametrize("cipher", ["aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr"])
+@pytest.mark.parametrize("mac", ["hmac-sha2-256", "hmac-sha2-256-etm@openssh.com"])
+def test_a_wrong_mac(cipher: str, mac: str) -> None:
+    """[V40]"""
+    preferences = Preferences(cipher=(cipher,), mac=(mac,))
+    pair = Pair.make(
+        ClientConfig(user="alice", preferences=preferences, debug_raise=True),
+        ServerConfig(host_keys=(HOST_KEY,), preferences=preferences, debug_raise=True),
+    ).login()
+    pair.client.conn.ignore(b"x" * 20)
+    data = bytearray(pair.client.drain())
+    data[-1] ^= 1
+    pair.server.conn.receive_data(bytes(data), 0.0)
+    pair.server.drain()
+    assert isinstance(loss(pair.server.events), MacError)
+    assert loss(pair.server.events).code == 5
+
+
+# ------------------------------------------------------------------------------------------------ identification (8)
+
+
+@pytest.mark.parametrize("line", [b"SSH-1.5-OpenSSH_2.1\n", b"SSH-2.01-x\r\n", b"SSH-3.0-x\r\n"])
+def test_other_versions_get_an_event_and_code_8(role: str, line: bytes) -> None:
+    """[V36 R17]"""
+    conn = make(role)
+    events = push(conn, line)
+    assert isinstance(events[0], ev.VersionReceived)
+    assert isinstance(loss(events), VersionUnsupported)
+    assert line.decode().strip() in str(loss(events))
+    assert goodbye(conn.data_to_send()) == 8
+
+
+def test_a_server_is_told_http() -> None:
+    conn = make("server")
+    error = loss(push(conn, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+    assert isinstance(error, VersionUnsupported)
+    assert "GET / HTTP/1.1" in str(error)
+
+
+def test_a_line_without_end(role: str) -> None:
+    """[V36 B1]"""
+    conn = make(role)
+    events = push(conn, b"SSH-2.0-" + b"x" * 300)
+    assert loss(events).code in {2, 8}
+
+
+def test_terminal_escapes_of_the_peer_are_made_harmless() -> None:
+    """[V70]"""
+    conn = make("client")
+    error = loss(push(conn, b"SSH-1.5-\x1b]0;evil\x07\n"))
+    assert "\x1b" not in str(error)
+
+
+# ----------------------------------------------------------------------------------------------------- key exchange (8)
+
+
+@pytest.mark.parametrize(
+    ("slot", "category"),
+    [
+        ("kex_algorithms", "kex"),
+        ("server_host_key_algorithms", "host key"),
+        ("encryption_algorithms_client_to_server", "cipher client to server"),
+        ("encryption_algorithms_server_to_client", "cipher server to client"),
+        ("mac_algorithms_client_to_server", "mac client to server"),
+        ("mac_algorithms_server_to_client", "mac server to client"),
+        ("compression_algorithms_client_to_server", "compression client to server"),
+        ("compression_algorithms_server_to_client", "compression server to client"),
+    ],
+)
+def test_no_common_algorithm_lists_both_offers(role: str, slot: str, category: str) -> None:
+    """[R31]"""
+    conn = make(role)
+    error = loss(push(conn, IDENT + frame(kexinit(**{slot: ("exotic@example.org", "odd")}))))
+    assert isinstance(error, Incompatible)
+    assert error.category.lower() == category
+    assert error.theirs == ("exotic@example.org", "odd")
+    assert error.ours
+    assert "exotic@example.org" in str(error)
+    assert goodbye(conn.data_to_send()) == 3
+
+
+def test_newkeys_early(role: str) -> None:
+    """[V07]"""
+    conn = make(role)
+    error = loss(push(conn, IDENT + frame(kexinit()) + frame(b"\x15")))
+    assert isinstance(error, ProtocolViolation)
+    assert goodbye(conn.data_to_send()) == 2
+
+
+def test_newkeys_before_kexinit(role: str) -> None:
+    conn = make(role)
+    assert isinstance(loss(push(conn, IDENT + frame(b"\x15"))), ProtocolViolation)
+
+
+def test_a_second_kexinit(role: str) -> None:
+    """[V13]"""
+    conn = make(role)
+    assert "second KEXINIT" in str(loss(push(conn, IDENT + frame(kexinit()) * 2)))
+
+
+@pytest.mark.parametrize("early", [m.Ignore(b"x"), m.Debug(False, "x"), m.Unimplemented(0)])
+def test_strict_kex_wants_kexinit_first(role: str, early: m.Message) -> None:
+    """[V01 V03] Checked in hindsight, when the marker is seen."""
+    conn = make(role)
+    error = loss(push(conn, IDENT + frame(early.encode()) + frame(strict(role))))
+    assert "strict" in str(error)
+    assert goodbye(conn.data_to_send()) == 2
+
+
+@pytest.mark.parametrize("number", [2, 3, 4, 7, 8, 22, 60, 80, 192, 200])
+def test_strict_kex_allows_nothing_else(role: str, number: int) -> None:
+    """[V01]"""
+    conn = make(role)
+    error = loss(push(conn, IDENT + frame(strict(role)) + frame(bytes((number,)) + bytes(8))))
+    assert error.code == 2
+
+
+def test_without_the_marker_ignore_is_ignored(role: str) -> None:
+    conn = make(role)
+    events = push(conn, IDENT + frame(m.Ignore(b"x").encode()) + frame(kexinit()) + frame(m.Ignore(b"y").encode()))
+    assert not [event for event in events if isinstance(event, ev.ConnectionLost)]
+
+
+@pytest.mark.parametrize("payload", [m.ServiceRequest("ssh-userauth"), m.UserauthRequest("root", "ssh-connection", "none")])
+def test_login_before_keys(payload: m.Message) -> None:
+    """[V04]"""
+    conn = make("server")
+    assert loss(push(conn, IDENT + frame(kexinit()) + frame(payload.encode()))).code == 2
+
+
+@pytest.mark.parametrize("payload", [m.UserauthSuccess(), m.ServiceAccept("ssh-userauth"), m.ExtInfo(())])
+def test_success_before_keys(payload: m.Message) -> None:
+    """[V04 V07]"""
+    conn = make("client")
+    assert loss(push(conn, IDENT + frame(kexinit()) + frame(payload.encode()))).code == 2
+
+
+def test_one_wrong_guess_is_dropped_and_only_one() -> None:
+    """[V15]"""
+    wrong = kexinit(
+        kex_algorithms=("ecdh-sha2-nistp521", "curve25519-sha256"),
+        first_kex_packet_follows=True,
+    )
+    preferences = Preferences(kex=("curve25519-sha256",))
+    conn = make("server", preferences=preferences)
+    guess = frame(m.KexEcdhInit(b"\x04" + bytes(132)).encode())
+    events = push(conn, IDENT + frame(wrong) + guess)
+    assert not [event for event in events if isinstance(event, ev.ConnectionLost)]
+    assert loss(push(conn, guess)).code == 3  # taken as the real one now: a bad share
+
+
+@pytest.mark.parametrize("version", ["ident", "kex"])
+def test_a_peer_that_goes_away(role: str, version: str) -> None:
+    """[R166]"""
+    conn = make(role)
+    if version == "kex":
+        push(conn, IDENT)
+    conn.receive_eof(0.0)
+    error = conn.next_event().error
+    assert isinstance(error, UnexpectedEof)
+    assert error.where == {"ident": "identification", "kex": "key exchange"}[version]
+
+
+# -------------------------------------------------------------------------------------------------- login and channels
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        m.ChannelOpen("session", 0, 1 << 20, 1 << 15),
+        m.ChannelRequest(0, "exec", True, b"\0\0\0\2id"),
+        m.GlobalRequest("keepalive@openssh.com", True),
+        m.ChannelData(0, b"x"),
+        m.Ping(b""),
+    ],
+)
+def test_connection_messages_before_login(message: m.Message) -> None:
+    """[V05 R66] CVE-2025-32433 and its family."""
+    pair = Pair.make(client_answer=lambda conn, q: conn.accept_host_key(q) if isinstance(q, ev.HostKeyOffered) else None)
+    pair.run()
+    inject(pair.client, message)
+    pair.run()
+    assert loss(pair.server.events).code == 2
+    assert not pair.server.of(ev.ChannelOpenRequested)
+
+
+@pytest.mark.parametrize("message", [m.UserauthSuccess(), m.UserauthFailure((), False), m.ServiceAccept("ssh-userauth")])
+def test_a_client_that_plays_the_server(message: m.Message) -> None:
+    """[V06] CVE-2018-10933."""
+    pair = Pair.make(client_answer=lambda conn, q: conn.accept_host_key(q) if isinstance(q, ev.HostKeyOffered) else None)
+    pair.run()
+    inject(pair.client, message)
+    pair.run()
+    assert loss(pair.server.events).code == 2
+
+
+def opened() -> tuple[Pair, int]:
+    pair = Pair.make().login()
+    channel = pair.client.conn.open_channel(Session(), window=1000)
+    pair.run()
+    return pair, channel
+
+
+def test_a_window_overrun() -> None:
+    """[V30]"""
+    pair, channel = opened()
+    inject(pair.server, m.ChannelData(channel, bytes(1001)))
+    pair.client.auto_credit = False
+    pair.run()
+    assert loss(pair.client.events).code == 2
+    assert not pair.client.of(ev.DataReceived)
+
+
+def test_a_window_overflow() -> None:
+    """[V29 R88]"""
+    pair, channel = opened()
+    inject(pair.server, m.ChannelWindowAdjust(channel, 0xFFFFFFFF))
+    pair.run()
+    assert loss(pair.client.events).code == 2
+
+
+def test_data_on_a_channel_that_never_was() -> None:
+    pair, channel = opened()
+    inject(pair.server, m.ChannelData(channel + 1, b"x"))
+    pair.run()
+    assert loss(pair.client.events).code == 2
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_channel_data_between_kexinit_and_newkeys(side: str) -> None:
+    """[V13 R156]"""
+    pair, channel = opened()
+    end, peer = (pair.client, pair.server) if side == "client" else (pair.server, pair.client)
+    end.conn.rekey()
+    inject(end, m.ChannelData(channel, b"too late"))
+    pair.run()
+    assert loss(peer.events).code == 2
+    assert not peer.of(ev.DataReceived)
+
+
+@pytest.mark.parametrize("number", [105, 127, 150, 255])
+def test_unknown_messages_are_answered_with_their_sequence_number(number: int) -> None:
+    """[R51]"""
+    pair, _ = opened()
+    before = pair.client.conn._session.sealer.sequence_number
+    inject(pair.client, bytes((number, 1, 2, 3)))
+    pair.run()
+    assert pair.client.of(ev.UnimplementedReceived) == [ev.UnimplementedReceived(before)]
+    assert pair.server.lost is None
+
+
+def test_trailing_bytes(role: str) -> None:
+    """[V27]"""
+    pair, _ = opened()
+    end, peer = (pair.server, pair.client) if role == "client" else (pair.client, pair.server)
+    inject(end, m.Ignore(b"x").encode() + b"!")
+    pair.run()
+    assert loss(peer.events).code == 2
+    assert "1 bytes too many" in str(loss(peer.events))
+
+
+# ------------------------------------------------------------------------------------------------------ bounds and ends
+
+
+def test_a_flood_before_login_is_cut() -> None:
+    """[V14 B14]"""
+    conn = make("server", limits=Limits(packets_before_auth=100), preferences=Preferences(strict_kex=False))
+    packet = frame(m.Ignore(b"").encode())
+    assert not [event for event in push(conn, IDENT + packet * 100) if isinstance(event, ev.ConnectionLost)]
+    error = loss(push(conn, packet))
+    assert isinstance(error, LimitExceeded)
+    assert error.limit == "packets_before_auth"
+
+
+def test_a_peer_that_rekeys_for_ever_is_cut() -> None:
+    """[V13 B12]"""
+    limits = Limits(peer_rekeys=5)
+    pair = Pair.make(server=ServerConfig(host_keys=(HOST_KEY,), limits=limits)).login()
+    for _ in range(8):
+        if pair.server.lost is None:
+            pair.client.conn.rekey()
+            pair.run()
+    error = loss(pair.server.events)
+    assert isinstance(error, LimitExceeded)
+    assert error.limit == "peer_rekeys"
+
+
+def test_a_peer_that_never_ends_its_rekey_is_timed_out() -> None:
+    """[V13 B10]"""
+    pair, _ = opened()
+    pair.server.conn.rekey()
+    pair.server.drain()
+    pair.server.conn.handle_timeout(61.0)
+    pair.server.drain()
+    assert isinstance(loss(pair.server.events), TimedOut)
+
+
+def test_a_silent_peer_is_timed_out(role: str) -> None:
+    conn = make(role)
+    assert conn.next_deadline() == 60.0
+    conn.handle_timeout(60.0)
+    assert isinstance(conn.next_event().error, TimedOut)
+
+
+def test_login_has_its_time() -> None:
+    pair = Pair.make(client_answer=lambda conn, q: conn.accept_host_key(q) if isinstance(q, ev.HostKeyOffered) else None)
+    pair.run()
+    pair.sleep(121)
+    assert isinstance(loss(pair.server.events), TimedOut)
+
+
+def test_keepalives_find_a_dead_peer() -> None:
+    from sshproto.config import Timeouts
+
+    pair = Pair.make(ClientConfig(user="alice", timeouts=Timeouts(keepalive=10.0, keepalive_count=2))).login()
+    pair.sleep(100)
+    assert pair.client.lost is None  # the server answers
+    start = pair.client.conn.next_deadline()
+    assert start is not None
+    for step in range(4):
+        pair.client.conn.handle_timeout(start + 10 * step)
+        pair.client.drain()
+    assert isinstance(loss(pair.client.events), TimedOut)
+
+
+def test_after_a_disconnect_nothing_counts(role: str) -> None:
+    """[R47]"""
+    pair, _ = opened()
+    end, peer = (pair.server, pair.client) if role == "client" else (pair.client, pair.server)
+    inject(end, m.Disconnect(11, "bye\x1b[2J"))
+    inject(end, m.Ping(b"late"))
+    pair.run()
+    error = loss(peer.events)
+    assert isinstance(error, PeerDisconnected)
+    assert (error.code, error.description) == (11, "bye\\x1b[2J")
+    assert peer.conn.data_to_send() == b""
+    peer.conn.receive_data(b"more", 0.0)
+    assert peer.conn.next_event() is None
+
+
+def test_output_that_nobody_takes_is_bounded() -> None:
+    """[B6 B7] A peer that makes us answer and does not read."""
+    limits = Limits(output_hard=100_000)
+    pair = Pair.make(server=ServerConfig(host_keys=(HOST_KEY,), limits=limits)).login()
+    for _ in range(5000):
+        inject(pair.client, m.Ping(b"x" * 100))
+    data = pair.client.conn.data_to_send()
+    pair.server.conn.receive_data(data, 0.0)
+    events = []
+    while (event := pair.server.conn.next_event()) is not None:  # and the output is never taken
+        events.append(event)
+    error = loss(events)
+    assert isinstance(error, LimitExceeded)
+    assert error.limit == "output_hard"
+    assert pair.server.conn.output_size < 110_000

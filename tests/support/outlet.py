@@ -1,0 +1,79 @@
+"""An Outlet that is a list: the connection as a machine's unit test sees it."""
+
+from __future__ import annotations
+
+import attrs
+
+from sshproto.errors import LimitReached
+from sshproto.events import Event, Question
+from sshproto.wire.codec import Buffer
+from sshproto.wire.messages import Message
+
+
+@attrs.define(eq=False)
+class ListOutlet:
+    """Everything that a machine did, in order.
+
+    Attributes:
+        now: The time that the machine sees.
+        capacity: What ``room()`` says.
+        full: True makes ``send`` refuse, as a connection does whose deferred queue is full.
+        sent: Messages, each checked to encode and to survive the way over the wire.
+        tags: For each of ``sent`` its tag.
+        data: Payloads of ``send_data``.
+        events: Events, questions among them.
+        withdrawn: Ids of withdrawn questions.
+    """
+
+    now: float = 0.0
+    capacity: int = 1 << 20
+    full: bool = False
+    sent: list[Message] = attrs.field(factory=list)
+    tags: list[int | None] = attrs.field(factory=list)
+    data: list[bytes] = attrs.field(factory=list)
+    events: list[Event] = attrs.field(factory=list)
+    withdrawn: list[int] = attrs.field(factory=list)
+    last_id: int = 0
+
+    def send(self, message: Message, tag: int | None = None) -> None:
+        if self.full:
+            raise LimitReached("too much waits already")
+        if type(message).parse(message.encode()) != message:
+            raise AssertionError(f"{message} is another message after the way over the wire")
+        self.sent.append(message)
+        self.tags.append(tag)
+
+    def send_data(self, head: bytes, body: Buffer) -> None:
+        if not self.capacity:
+            raise AssertionError("send_data() although room() is 0")
+        self.data.append(bytes(head) + bytes(body))
+
+    def room(self) -> int:
+        return self.capacity
+
+    def emit(self, event: Event) -> None:
+        if isinstance(event, Question):
+            raise AssertionError(f"{event} is a question and must be asked")  # noqa: TRY004
+        self.events.append(event)
+
+    def ask(self, question: Question) -> None:
+        self.events.append(question)
+
+    def question_id(self) -> int:
+        self.last_id += 1
+        return self.last_id
+
+    def withdraw(self, question_id: int) -> None:
+        self.withdrawn.append(question_id)
+
+    # ------------------------------------------------------------------------------------------------- for the tests
+
+    def take_sent(self) -> list[Message]:
+        """What was sent since the last call."""
+        taken, self.sent, self.tags = self.sent, [], []
+        return taken
+
+    def take_events(self) -> list[Event]:
+        """What was emitted and asked since the last call."""
+        taken, self.events = self.events, []
+        return taken
