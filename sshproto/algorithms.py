@@ -48,10 +48,11 @@ SIGNATURE_DEFAULT: tuple[str, ...] = (
 )
 SIGNATURE_LEGACY: tuple[str, ...] = ("ssh-rsa",)
 
+# AES-GCM first: it is by far the fastest, and a peer without strict key exchange can't be spoken to in ChaCha20-Poly1305.
 CIPHER_DEFAULT: tuple[str, ...] = (
-    "chacha20-poly1305@openssh.com",
     "aes256-gcm@openssh.com",
     "aes128-gcm@openssh.com",
+    "chacha20-poly1305@openssh.com",
     "aes256-ctr",
     "aes192-ctr",
     "aes128-ctr",

@@ -29,8 +29,8 @@ Entropy = Callable[[int, str], bytes]
 Oracle = Callable[[str, Callable[[], bytes]], bytes]
 """``oracle(label, compute)`` returns ``compute()``.
 
-The few values that a crypto backend randomises by itself (an ML-KEM encapsulation, a finite-field exponent) pass
-through it, so that a recording can replay them.  What passes is secret."""
+What a crypto backend randomises by itself (an ML-KEM encapsulation) passes through it, so that a recording can replay it.
+What passes is secret."""
 
 
 def system_entropy(count: int, label: str) -> bytes:
@@ -203,6 +203,7 @@ class Timeouts:
     """How long ``should_close`` may wait for unsent output once the connection has ended."""
 
 
+_IDENT_LINE = 255  # with CR LF (RFC 4253 section 4.2)
 _SOFTWARE = re.compile(r"[!-,.-~]+")
 _CONTROLS = re.compile("[\x00-\x1f\x7f]")
 _BANNER_BYTES = 32 * 1024  # a message that every peer must accept (RFC 4253 section 6.1)
@@ -215,8 +216,9 @@ def _identification(instance: Any, attribute: attrs.Attribute[Any], value: str) 
     if not pattern.fullmatch(value):
         kind = "printable US-ASCII without space or '-'" if attribute.name == "software" else "printable US-ASCII"
         raise InvalidArgument(f"{attribute.name} must be {kind} (RFC 4253 section 4.2), not {value!r}")
-    if len(value) > 200:
-        raise InvalidArgument(f"{attribute.name} is {len(value)} characters long; the line holds 255")
+    length = len("SSH-2.0-") + len(instance.software) + len(instance.comments) + len(" \r\n")
+    if length > _IDENT_LINE:
+        raise InvalidArgument(f"software and comments make a line of {length} bytes, at most {_IDENT_LINE} are allowed")
 
 
 @attrs.frozen(kw_only=True)
@@ -266,6 +268,12 @@ class Config:
     debug_raise: bool = False
 
 
+def _gex_bits(instance: Any, attribute: attrs.Attribute[Any], value: tuple[int, int, int]) -> None:
+    smallest, preferred, largest = value
+    if not 2048 <= smallest <= preferred <= largest <= 8192:
+        raise InvalidArgument(f"gex_bits must be three rising sizes from 2048 to 8192 (RFC 8270), not {value}")
+
+
 def _user(instance: Any, attribute: attrs.Attribute[Any], value: str) -> None:
     try:
         size = len(value.encode())
@@ -289,7 +297,7 @@ class ClientConfig(Config):
 
     user: str = attrs.field(validator=_user)
     eager: bool = True
-    gex_bits: tuple[int, int, int] = (2048, 3072, 8192)
+    gex_bits: tuple[int, int, int] = attrs.field(default=(2048, 3072, 8192), validator=_gex_bits)
     allow_trivial_auth: bool = True
 
 

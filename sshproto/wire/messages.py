@@ -191,13 +191,18 @@ class NewKeys(Message):
 # --------------------------------------------------------------------------- key exchange: numbers 30 to 49, by family
 
 
+def _bits(value: int) -> str:
+    """A big number in a ``repr``; Python refuses to print the biggest that are legal here."""
+    return f"<{value.bit_length()} bits>"
+
+
 @attrs.frozen
 class KexDhInit(Message):
     """SSH_MSG_KEXDH_INIT (RFC 4253 section 8)."""
 
     number = 30
     context = "dh"
-    e: Mpint
+    e: Mpint = attrs.field(repr=_bits)
 
 
 @attrs.frozen
@@ -207,7 +212,7 @@ class KexDhReply(Message):
     number = 31
     context = "dh"
     host_key: String
-    f: Mpint
+    f: Mpint = attrs.field(repr=_bits)
     signature: String
 
 
@@ -249,8 +254,8 @@ class KexDhGexGroup(Message):
 
     number = 31
     context = "gex"
-    p: Mpint
-    g: Mpint
+    p: Mpint = attrs.field(repr=_bits)
+    g: Mpint = attrs.field(repr=_bits)
 
 
 @attrs.frozen
@@ -259,7 +264,7 @@ class KexDhGexInit(Message):
 
     number = 32
     context = "gex"
-    e: Mpint
+    e: Mpint = attrs.field(repr=_bits)
 
 
 @attrs.frozen
@@ -269,7 +274,7 @@ class KexDhGexReply(Message):
     number = 33
     context = "gex"
     host_key: String
-    f: Mpint
+    f: Mpint = attrs.field(repr=_bits)
     signature: String
 
 

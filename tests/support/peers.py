@@ -560,7 +560,9 @@ def asyncssh_run(server: Server, command: str, *, stdin: bytes = b"", **credenti
 
     async def main() -> Ran:
         async with asyncssh.connect(**asyncssh_options(server, **credential)) as connection:
-            done = await connection.run(command, input=stdin, encoding=None)
+            # With an empty input it would send no EOF.
+            words = {"input": stdin} if stdin else {"stdin": asyncssh.DEVNULL}
+            done = await connection.run(command, encoding=None, **words)
             return Ran(done.returncode, done.stdout, done.stderr)
 
     return asyncio.run(asyncio.wait_for(main(), SECONDS))
@@ -584,7 +586,12 @@ def asyncssh_server(
     """
     asyncssh = need_module("asyncssh")
 
+    connections: list[Any] = []
+
     class Application(asyncssh.SSHServer):  # type: ignore[name-defined,misc]
+        def connection_made(self, connection: Any) -> None:
+            connections.append(connection)
+
         def begin_auth(self, username: str) -> bool:
             return True
 
@@ -599,10 +606,10 @@ def asyncssh_server(
             process.command or "cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         # Not process.redirect(): it may still hold output when the child has ended, and exit() would cut that off.
-        await asyncio.gather(
-            copy(process.stdin, child.stdin), copy(child.stdout, process.stdout), copy(child.stderr, process.stderr)
-        )
+        feeding = asyncio.create_task(copy(process.stdin, child.stdin))
+        await asyncio.gather(copy(child.stdout, process.stdout), copy(child.stderr, process.stderr))
         process.exit(await child.wait())
+        feeding.cancel()  # a client need not end its input
 
     async def copy(source: Any, sink: Any) -> None:
         with contextlib.suppress(OSError):  # a child that does not read its input
@@ -629,6 +636,9 @@ def asyncssh_server(
         report.put((asyncio.get_running_loop(), stop, server.sockets[0].getsockname()[1]))
         async with server:
             await stop.wait()
+        for connection in connections:
+            connection.abort()
+        await asyncio.gather(*(connection.wait_closed() for connection in connections))
 
     with scratch() as directory:
         publics = tuple(make_key(directory, kind, f"host_{kind}").public for kind in host_keys)
@@ -717,13 +727,28 @@ def _paramiko_interface(authorized_keys: Sequence[str], password: str | None) ->
             return True
 
         def execute(self, channel: Any, command: bytes) -> None:
-            """Run ``command`` by the shell, with all of its input read first."""
-            with contextlib.suppress(OSError), contextlib.closing(channel):
-                stdin = b"".join(iter(lambda: channel.recv(65536), b""))
-                done = run(["sh", "-c", command], environment(Path("/")), stdin)
-                channel.sendall(done.stdout)
-                channel.sendall_stderr(done.stderr)
-                channel.send_exit_status(done.returncode)
+            child = subprocess.Popen(["sh", "-c", command], stdin=-1, stdout=-1, stderr=-1)
+            streams = [(child.stdout, channel.sendall), (child.stderr, channel.sendall_stderr)]
+            copies = [threading.Thread(target=self.copy, args=stream) for stream in streams]
+            threading.Thread(target=self.feed, args=(channel, child.stdin), daemon=True).start()
+            for thread in copies:
+                thread.start()
+            for thread in copies:
+                thread.join()
+            with contextlib.suppress(OSError):  # the connection is gone
+                channel.send_exit_status(child.wait())
+                channel.close()
+
+        def copy(self, source: Any, write: Any) -> None:
+            with source, contextlib.suppress(OSError):
+                while data := source.read1(65536):
+                    write(data)
+
+        def feed(self, channel: Any, sink: Any) -> None:
+            with contextlib.suppress(OSError), sink:  # a child that does not read its input
+                while data := channel.recv(65536):
+                    sink.write(data)
+                    sink.flush()
 
     return Interface()
 
