@@ -275,7 +275,7 @@ class ServerAuth:
         if algorithm not in self._config.preferences.signature or len(blob) > self._config.limits.host_key:
             return None
         try:
-            key = PublicKey.from_blob(blob)
+            key = PublicKey.from_blob(blob, minimum_rsa_bits=self._config.limits.minimum_rsa_bits)
         except KeyFormatError:
             return None  # a key that cannot be read fails the login, not the connection
         return key if algorithm in key.signature_algorithms else None

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 _CHANNEL_DATA = 94
 _KEX_NUMBERS = range(20, 50)
 _TAGS_KEPT = 64
+_CONCEALED = frozenset((50, 61))  # USERAUTH_REQUEST and USERAUTH_INFO_RESPONSE: passwords may be in them
 
 
 class Phase(Enum):
@@ -368,7 +369,7 @@ class Link:
                 del self._tags[next(iter(self._tags))]
         if self._trace is not None:
             self._traced(payload, sent=True)
-        self._queue(sealer.seal(payload))
+        self._queue(sealer.seal(payload, conceal=message.number in _CONCEALED))
         self._message_sealed(message)
         if sealer.bytes >= self._rekey_bytes or sealer.packets >= self._rekey_packets:
             self._consider_rekey()

@@ -37,6 +37,9 @@ from sshproto.wire.codec import Buffer
 
 _MASK32 = 0xFFFFFFFF
 
+_CONCEALING = 128
+"""What the size of a packet is rounded up to where it must not tell a password's length; a multiple of every block."""
+
 _PADDING_POOL = 2048
 """Bytes of padding drawn at a time. Padding is no secret that would have to be fresh: it only has to be unguessable
 for who does not see it, so a pool is fine even if a process forks (whose two halves can't share a connection)."""
@@ -328,12 +331,13 @@ class Sealer:
         self._pool = b""
         self._pool_offset = 0
 
-    def seal(self, head: bytes, body: Buffer = b"") -> bytes | bytearray:
+    def seal(self, head: bytes, body: Buffer = b"", *, conceal: bool = False) -> bytes | bytearray:
         """The packet with the payload ``head + body``, finished; the caller owns it.
 
         Args:
             head: The beginning of the payload.
             body: The rest of it; handing over the two apart saves a copy.
+            conceal: Pad generously, so that the packet's size does not tell the length of what is in it.
         """
         if self._deflater is not None:
             head = self._deflater.deflate(head, body)
@@ -341,7 +345,7 @@ class Sealer:
         cipher = self._cipher
         # padding_length and payload and the least padding that aligns them.
         length = 5 + len(head) + len(body)
-        extra = -(length + cipher.counted) % cipher.alignment
+        extra = -(length + cipher.counted) % (_CONCEALING if conceal else cipher.alignment)
         length += extra
         start = self._pool_offset
         stop = start + 4 + extra

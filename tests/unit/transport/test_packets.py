@@ -684,3 +684,15 @@ def test_noise_only_ever_raises_a_loss(suite: tuple[str | None, str | None], pie
                 pass
         except ConnectionLoss:
             assert opener.buffered == 0
+
+
+@pytest.mark.parametrize("length", range(0, 200, 7))
+def test_a_concealed_packet_does_not_tell_its_length(length: int) -> None:
+    sealer = Sealer(entropy=lambda count, label: bytes(count))
+    packet = sealer.seal(b"\x32" + bytes(length), conceal=True)
+    assert len(packet) % 128 == 0
+    opener = Opener(packet_limit=35_000)
+    opener.feed(bytes(packet))
+    payload = opener.next_packet()
+    assert payload is not None
+    assert bytes(payload) == b"\x32" + bytes(length)
