@@ -17,7 +17,9 @@ from sshproto.events import (
     SignatureNeeded,
 )
 from sshproto.session import Session
+from sshproto.timers import Timer
 from sshproto.transport.layer import EXT_INFO_IN_AUTH, PING
+from sshproto.transport.link import Phase
 from sshproto.wire.messages import ServiceAccept, ServiceRequest
 from sshproto.wire.table import Role, State
 
@@ -66,6 +68,14 @@ class ClientSession(Session):
         if self.auth is not None and names is not None:
             self.auth.server_signature_algorithms = tuple(names.decode("ascii", "replace").split(","))
 
+    def ask(self, question: Question) -> None:
+        # A deadline is for the server. While a person reads a fingerprint or types a password, none runs.
+        if isinstance(question, HostKeyOffered):
+            self._timers.stop(Timer.HANDSHAKE)
+        elif self.phase is Phase.AUTH:
+            self._timers.stop(Timer.AUTH)
+        super().ask(question)
+
     def login_step(self) -> None:
         """The login has moved, by a message or by an answer."""
         auth = self.auth
@@ -73,7 +83,14 @@ class ClientSession(Session):
             self._logged_in()
         super().login_step()
 
+    def answered(self, question: Question) -> None:
+        """The application has answered a question of the login: it is the server's turn, or there is another one."""
+        self.login_step()
+        if self.phase is Phase.AUTH and all(other.id <= question.id for other in self.questions.owed):
+            self._arm(Timer.AUTH, self.config.timeouts.auth, untimed=True)
+
     def accept_host_key(self, question: HostKeyOffered) -> None:
+        self._arm(Timer.HANDSHAKE, self.config.timeouts.handshake, untimed=True)
         self.kex.accept_host_key(question)
         self._after_kex_step()
 
@@ -83,11 +100,12 @@ class ClientSession(Session):
     def sign(self, question: SignatureNeeded, signature: bytes) -> None:
         if self.auth is not None:
             self.auth.sign(question, signature)
+            self.answered(question)
 
     def decline_sign(self, question: SignatureNeeded) -> None:
         if self.auth is not None:
             self.auth.decline_sign(question)
-            self.login_step()
+            self.answered(question)
 
 
 class ClientConnection(Connection[ClientSession]):
@@ -176,7 +194,7 @@ class ClientConnection(Connection[ClientSession]):
         with session.answering(question, *kinds) as due:
             if due and session.auth is not None:
                 answer(session.auth)
-                session.login_step()
+                session.answered(question)
 
     _REFUSALS: ClassVar[dict[type[Question], Callable[[Any, Any], None]]] = {
         **Connection._REFUSALS,

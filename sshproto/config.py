@@ -188,9 +188,9 @@ class Timeouts:
     """Deadlines in seconds; None means never."""
 
     handshake: float | None = 60.0
-    """The whole first key exchange, from the first moment on."""
+    """The whole first key exchange, from the first moment on; a client's clock stands while its user is asked."""
     auth: float | None = 120.0
-    """From the first key exchange to a successful login."""
+    """On a server, from the first key exchange to a successful login; on a client, each answer of the server."""
     kex: float | None = 60.0
     """A rekeying."""
     rekey: float | None = 3600.0

@@ -40,6 +40,9 @@ class TimerTable:
     def stop(self, timer: Timer) -> None:
         self._deadlines.pop(timer, None)
 
+    def runs(self, timer: Timer) -> bool:
+        return timer in self._deadlines
+
     def clear(self) -> None:
         self._deadlines.clear()
 

@@ -23,7 +23,7 @@ from sshproto.channels.requests import (
     X11Request,
 )
 
-ANY_ADDRESS = frozenset({"", "*", "0.0.0.0", "::", "localhost", "127.0.0.1", "::1"})
+ANY_ADDRESS = frozenset({"", "*", "0.0.0.0", "::", "localhost", "127.0.0.1", "::1"})  # noqa: S104 - compared with, never bound to
 """Addresses to listen on that a server may report differently from how they were asked for (RFC 4254 section 7.1)."""
 
 
@@ -35,7 +35,7 @@ class Invitations:
     def __init__(self) -> None:
         self._ports: dict[int, list[str]] = {}  # port (0: not known yet) -> addresses, one entry for each request
         self._sockets: list[str] = []
-        # Channel -> was any request granted; is it for one connection only. They go when their channel goes.
+        # Channel -> requests not refused; are all of them for one connection only. They go when their channel goes.
         self._x11: dict[int, tuple[int, bool]] = {}
         self._agents: dict[int, int] = {}
 

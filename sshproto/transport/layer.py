@@ -192,7 +192,7 @@ class TransportLayer(Link):
         self._transport_ready()
 
     def _start_rekey(self) -> None:
-        self._arm(Timer.KEX, self.config.timeouts.kex)
+        self._arm(Timer.KEX, self.config.timeouts.kex, untimed=True)
         self.kex.start()
 
     def _consider_rekey(self) -> None:

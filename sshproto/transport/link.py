@@ -97,6 +97,7 @@ class Link:
         self.kex = KeyExchange(self.role, config, self)
         self.questions = Questions()
         self._timers = TimerTable()
+        self._untimed: dict[Timer, float] = {}
         self._events: deque[Event] = deque()
         # way in
         self._ident: ident.IdentReader | None = ident.IdentReader(receiver=self.role, limits=config.limits)
@@ -402,6 +403,11 @@ class Link:
 
     def _advance(self, now: float) -> None:
         self.now = max(self.now, now)
+        if self._untimed:
+            for timer, seconds in self._untimed.items():
+                if self._timers.runs(timer):
+                    self._timers.set(timer, self.now + seconds)
+            self._untimed.clear()
 
     def _guard(self, action: Callable[..., object], *args: Any) -> None:
         """Do ``action``; what the peer did wrong ends the connection, and nothing comes out."""
@@ -516,11 +522,22 @@ class Link:
 
     # ----------------------------------------------------------------------------------------------- time, and the end
 
-    def _arm(self, timer: Timer, seconds: float | None) -> None:
+    def _arm(self, timer: Timer, seconds: float | None, *, untimed: bool = False) -> None:
+        """Set a deadline, or none.
+
+        Args:
+            timer: Which.
+            seconds: How long from now; None means never.
+            untimed: A command sets it. Commands bring no time, and the last input may be long ago, so the seconds
+                count from the next input on.
+        """
+        self._untimed.pop(timer, None)
         if seconds is None:
             self._timers.stop(timer)
         else:
             self._timers.set(timer, self.now + seconds)
+            if untimed:
+                self._untimed[timer] = seconds
 
     def _bug(self, error: Exception) -> None:
         if self.config.debug_raise:
@@ -545,5 +562,5 @@ class Link:
         self.questions.end()
         self._ended()
         self._timers.clear()
-        self._arm(Timer.LINGER, self.config.timeouts.linger)
+        self._arm(Timer.LINGER, self.config.timeouts.linger, untimed=True)
         self._events.append(ConnectionLost(error))

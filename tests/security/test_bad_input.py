@@ -24,6 +24,7 @@ from sshproto.errors import (
     VersionUnsupported,
 )
 from sshproto.server import ServerConnection
+from sshproto.timers import Timer
 from sshproto.wire import messages as m
 from tests.support.pair import HOST_KEY, Pair
 from tests.support.rogue import IDENT, frame, goodbye, inject, kexinit, loss, push
@@ -401,7 +402,9 @@ def test_a_peer_that_never_ends_its_rekey_is_timed_out() -> None:
     pair, _ = opened()
     pair.server.conn.rekey()
     pair.server.drain()
-    pair.server.conn.handle_timeout(61.0)
+    pair.server.conn.handle_timeout(61.0)  # rekey() brought no time: only here does its deadline start to run
+    assert pair.server.conn.next_deadline() == 121.0
+    pair.server.conn.handle_timeout(121.0)
     pair.server.drain()
     assert isinstance(loss(pair.server.events), TimedOut)
 
@@ -464,3 +467,27 @@ def test_output_that_nobody_takes_is_bounded() -> None:
     assert isinstance(error, LimitExceeded)
     assert error.limit == "output_hard"
     assert pair.server.conn.output_size < 110_000
+
+
+def test_a_person_may_take_time_but_the_server_may_not() -> None:
+    """A client's deadlines stand while a question is open, and run while the server is to answer."""
+    asked: list[ev.Question] = []
+    pair = Pair.make(client_answer=lambda conn, question: asked.append(question))
+    pair.server.conn._session._timers.clear()  # an endlessly patient server
+    pair.run()
+    assert pair.client.conn.next_deadline() is None
+    pair.now = 1000.0
+    pair.client.conn.accept_host_key(asked.pop())
+    pair.client.conn.handle_timeout(1000.0)
+    assert pair.client.conn.next_deadline() == 1060.0
+    pair.run()
+    pair.client.conn._session._timers.stop(Timer.REKEY)
+    assert pair.client.conn.next_deadline() is None
+    pair.client.conn.auth_password(asked.pop(), "secret")
+    pair.now = 5000.0
+    pair.client.conn.handle_timeout(5000.0)
+    assert pair.client.conn.next_deadline() == 5120.0
+    pair.client.drain()
+    pair.client.conn.handle_timeout(5120.0)
+    pair.client.drain()
+    assert isinstance(loss(pair.client.events), TimedOut)

@@ -606,17 +606,21 @@ def asyncssh_server(
             process.command or "cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         # Not process.redirect(): it may still hold output when the child has ended, and exit() would cut that off.
-        feeding = asyncio.create_task(copy(process.stdin, child.stdin))
+        # No EOF before the exit status: PuTTY closes a channel with EOF both ways at once, and reports a status of 0.
+        feeding = asyncio.create_task(feed(process.stdin, child.stdin))
         await asyncio.gather(copy(child.stdout, process.stdout), copy(child.stderr, process.stderr))
         process.exit(await child.wait())
         feeding.cancel()  # a client need not end its input
 
     async def copy(source: Any, sink: Any) -> None:
-        with contextlib.suppress(OSError):  # a child that does not read its input
+        with contextlib.suppress(OSError):  # the reader does not read to the end
             while data := await source.read(65536):
                 sink.write(data)
                 await sink.drain()
-            sink.write_eof()
+
+    async def feed(source: Any, sink: Any) -> None:
+        await copy(source, sink)
+        sink.close()
 
     async def serve(directory: Path, report: queue.Queue[Any]) -> None:
         listed = "".join(f"{line}\n" for line in authorized_keys)

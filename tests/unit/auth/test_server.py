@@ -268,7 +268,7 @@ def test_unknown_methods_fail(server: Server, method: str) -> None:
 
 @pytest.mark.parametrize("offered", ALL)
 def test_a_method_that_is_not_configured_fails_without_a_question(offered: str) -> None:
-    server = Server(auth_methods=(offered, "hostbased", "none"))  # what cannot be done is not listed (R56, V64)
+    server = Server(auth_methods=(offered,))  # R56, V64
     answer = UserauthFailure((offered,), False)
     forms = {
         "publickey": (query(), signed()),
@@ -278,7 +278,13 @@ def test_a_method_that_is_not_configured_fails_without_a_question(offered: str) 
     del forms[offered]
     for form in (methods.NoneForm(), *(form for pair in forms.values() for form in pair)):
         server.refused(form, answer)
-    Server(auth_methods=()).refused(methods.Password("x"), UserauthFailure((), False))
+    Server(auth_methods=(), ask_none=True).refused(methods.Password("x"), UserauthFailure((), False))
+
+
+@pytest.mark.parametrize("names", [("hostbased",), ("none",), ("password", "PASSWORD"), ()])
+def test_what_cannot_be_done_is_not_configured(names: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidArgument):
+        Server(auth_methods=names)
 
 
 # ---------------------------------------------------------------------------------------------------------- public keys

@@ -106,7 +106,9 @@ def test_open_and_reject(pair: Any) -> None:
 
 def test_what_we_open_is_sent_as_the_rfc_says(client: Any) -> None:
     number = client.mux.open_channel(r.DirectTcpip("h", 80, "o", 9), window=7, packet=8)
-    assert client.take() == [m.ChannelOpen("direct-tcpip", number, 7, 8, text("h") + uint32(80) + text("o") + uint32(9))]
+    assert client.take() == [
+        m.ChannelOpen("direct-tcpip", number, 7, 8, text("h") + uint32(80) + text("o") + uint32(9))
+    ]
     client.mux.open_channel(r.Session())
     assert client.take() == [m.ChannelOpen("session", 1, 2 * 1024 * 1024, 32768)]
 
@@ -175,7 +177,9 @@ def test_peer_with_tiny_packets(client: Any, server: Any, packet: int) -> None:
         client.feed(m.ChannelOpenConfirmation(number, 9, 1000, packet))
 
 
-@pytest.mark.parametrize(("packet", "used"), [(64, 64), (32768, 32768), (262080, 262080), (262081, 32768), (MAX, 32768)])
+@pytest.mark.parametrize(
+    ("packet", "used"), [(64, 64), (32768, 32768), (262080, 262080), (262081, 32768), (MAX, 32768)]
+)
 def test_peer_with_other_packets(client: Any, packet: int, used: int) -> None:
     number = opened(client, window=MAX, packet=packet)
     assert client.mux.send(number, bytes(600_000)) == 600_000
@@ -728,7 +732,9 @@ def test_only_one_program(server: Any) -> None:
         (Role.CLIENT, "exit-status", b"\0\0\0"),
     ],
 )
-def test_requests_that_fail_by_themselves(make_side: Any, role: Role, name: str, payload: bytes, want_reply: bool) -> None:
+def test_requests_that_fail_by_themselves(
+    make_side: Any, role: Role, name: str, payload: bytes, want_reply: bool
+) -> None:
     side = make_side(role, Limits())
     number = opened(side) if role is Role.CLIENT else accepted(side)
     side.feed(m.ChannelRequest(number, name, want_reply, payload))
@@ -982,6 +988,23 @@ def test_replies_and_credit_wait_for_the_outlet(server: Any) -> None:
         m.ChannelSuccess(50),
         m.ChannelWindowAdjust(50, 40 * 32768),
     ]
+    server.mux.writable()
+    assert not server.take()
+
+
+@pytest.mark.parametrize("by_us", [False, True])
+def test_what_waits_for_the_outlet_goes_with_its_channel(server: Any, by_us: bool) -> None:
+    number = accepted(server)
+    server.feed(m.ChannelRequest(number, "shell", True))
+    (question,) = server.told()
+    server.outlet.full = True
+    server.mux.succeed(question)
+    server.outlet.full = False
+    if by_us:
+        server.mux.close_channel(number)
+    else:
+        server.feed(m.ChannelClose(number))
+    assert server.take() == [m.ChannelClose(50)]
     server.mux.writable()
     assert not server.take()
 

@@ -33,7 +33,10 @@ EXAMPLES: list[tuple[Any, bytes]] = [
         + uint32(480)
         + string(b"\x01" + uint32(3) + b"\x2a" + uint32(1) + b"\x80" + uint32(9600) + b"\0"),
     ),
-    (r.X11Request(True, "MIT-MAGIC-COOKIE-1", "00ff", 1), b"\1" + text("MIT-MAGIC-COOKIE-1") + text("00ff") + uint32(1)),
+    (
+        r.X11Request(True, "MIT-MAGIC-COOKIE-1", "00ff", 1),
+        b"\1" + text("MIT-MAGIC-COOKIE-1") + text("00ff") + uint32(1),
+    ),
     (r.AuthAgentRequest(), b""),
     (r.Env("LANG", b"C"), text("LANG") + string(b"C")),
     (r.Shell(), b""),

@@ -1,0 +1,30 @@
+"""What every test gets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+# Shared machines are slow now and then: no deadline for one example; pytest-timeout watches the test as a whole.
+hypothesis.settings.register_profile("default", deadline=None)
+# The same examples on every run: a failure in CI is the commit's, and can be repeated.
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of specifications and captures that may stand beside the checkout."""
+    path = Path(os.environ.get("SSHPROTO_SHARED") or Path(__file__).resolve().parents[2] / "shared")
+    if not path.is_dir():
+        pytest.skip("no folder of specifications and captures; SSHPROTO_SHARED may name one")
+    return path
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The top of the checkout that is being tested."""
+    return Path(__file__).resolve().parents[1]

@@ -1,0 +1,43 @@
+"""The README's client is a client."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+from sshproto import PrivateKey, PublicKey, errors
+from tests.support import peers
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+
+
+@pytest.fixture
+def execute():
+    (block,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    namespace: dict[str, object] = {}
+    exec(compile(block, "README.md", "exec"), namespace)
+    return namespace["execute"]
+
+
+def test_the_client_runs_a_command(execute, tmp_path):
+    key = peers.make_key(tmp_path)
+    with (
+        peers.sshd(authorized_keys=[key.public]) as server,
+        socket.create_connection((peers.HOST, server.port)) as sock,
+    ):
+        private, host_key = PrivateKey.load(key.path.read_bytes()), PublicKey.parse(server.host_keys[0])
+        assert execute(sock, server.user, private, host_key, b"head -c 300000 /dev/zero") == bytes(300_000)
+
+
+def test_the_client_refuses_another_host_key(execute, tmp_path):
+    key = peers.make_key(tmp_path)
+    with (
+        peers.sshd(authorized_keys=[key.public]) as server,
+        socket.create_connection((peers.HOST, server.port)) as sock,
+        pytest.raises(errors.HostKeyRejected),
+    ):
+        private = PrivateKey.load(key.path.read_bytes())
+        execute(sock, server.user, private, private.public_key, b"true")
