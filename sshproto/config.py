@@ -166,6 +166,11 @@ class Limits:
     channels_from_us: int = 1024
     window: int = 2 * 1024 * 1024
     """Receive window of a channel, the default of ``open_channel`` and ``accept_channel``."""
+    window_pool: int = 16 * 1024 * 1024
+    """All receive windows together, beyond which new channels get ``window_floor``; a window that the application
+    names is not cut."""
+    window_floor: int = 64 * 1024
+    """The least receive window of a channel whose opener names none."""
     channel_packet: int = 32 * 1024
     """Data in one packet that we offer to receive (RFC 4254 section 5.2)."""
     smallest_channel_packet: int = 64
@@ -177,6 +182,8 @@ class Limits:
     unsolicited_replies: int = 64
     environment: int = 128
     """``env`` requests on one channel."""
+    forwards: int = 64
+    """Listeners that the peer may have us keep."""
     host_name: int = 255
     """Host names and addresses in forwarding requests."""
     host_keys_announced: int = 64

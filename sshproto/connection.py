@@ -31,6 +31,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from sshproto.channels.requests import OpenFailure, UnknownOpen
 from sshproto.errors import DisconnectCode, UsageError
 from sshproto.events import ChannelOpenRequested, ChannelRequested, GlobalRequested, Question, SignatureNeeded
 from sshproto.session import Session
@@ -180,7 +181,8 @@ class Connection(Generic[S]):
 
         Args:
             kind: What for, see :mod:`sshproto.channels.requests`.
-            window: Bytes that the peer may send before we give credit; ``Limits.window`` if None.
+            window: Bytes that the peer may send before we give credit; None for ``Limits.window``, or less when
+                ``Limits.window_pool`` is used up.
             packet: Most bytes of data in one packet; ``Limits.channel_packet`` if None.
 
         Returns:
@@ -219,8 +221,9 @@ class Connection(Generic[S]):
         """Ask something of the other end of a channel (RFC 4254 section 5.4).
 
         Returns:
-            A number by which ``RequestSucceeded`` or ``RequestFailed`` names the request; no such event comes
-            without ``want_reply``.
+            A number by which ``RequestSucceeded`` or ``RequestFailed`` names the request. No such event comes
+            without ``want_reply``, nor for what by its nature has no reply: window-change, signal, exit-status,
+            exit-signal, xon-xoff, eow@openssh.com.
 
         Raises:
             UnknownChannel, ChannelStateError: There is no such channel, or it is not open.
@@ -353,8 +356,14 @@ class Connection(Generic[S]):
                 return
         raise UsageError(f"a {type(question).__name__} is not a question of this connection")
 
+    def _refuse_channel(self, question: ChannelOpenRequested) -> None:
+        if isinstance(question.kind, UnknownOpen):
+            self.reject_channel(question, OpenFailure.UNKNOWN_CHANNEL_TYPE, "unknown channel type")
+        else:
+            self.reject_channel(question)
+
     _REFUSALS: ClassVar[dict[type[Question], Callable[[Any, Any], None]]] = {
-        ChannelOpenRequested: reject_channel,
+        ChannelOpenRequested: _refuse_channel,
         ChannelRequested: fail,
         GlobalRequested: fail,
         SignatureNeeded: decline_sign,

@@ -134,6 +134,7 @@ class Session(TransportLayer):
         if self._unanswered >= self.config.timeouts.keepalive_count:
             raise TimedOut(f"the peer has been silent for {silence:.0f} seconds", timer.value)
         self._unanswered += 1
-        if not self.kex.holds_output:  # a key exchange has a deadline of its own
+        # A key exchange has a deadline of its own; and a peer that owes replies already needs no further question.
+        if not self.kex.holds_output and not self.mux.awaits_reply:
             self._keepalives.add(self.mux.global_request(Keepalive(), True))
         self._arm(timer, interval)

@@ -182,6 +182,7 @@ class Channel:
         eof_sent: We have sent EOF.
         sending: The application may send data (from the tables, for the hot path).
         receiving: The peer may send data (the same).
+        offered: The window that we offered, in bytes.
         receive_window: What the peer may still send, in bytes.
         receive_packet: What it may send in one packet.
         unread: Bytes handed to the application and not yet credited.
@@ -211,6 +212,7 @@ class Channel:
         "give_back_at",
         "kind",
         "number",
+        "offered",
         "ours",
         "owed",
         "peer_number",
@@ -235,6 +237,7 @@ class Channel:
         self.kind = kind
         self.ours = ours
         self.eof_sent = False
+        self.offered = 0
         self.receive_window = 0
         self.receive_packet = 0
         self.unread = 0
@@ -272,6 +275,7 @@ class Channel:
 
     def offer(self, window: int, packet: int) -> None:
         """Set what we let the peer send."""
+        self.offered = window
         self.receive_window = window
         self.receive_packet = packet
         # At half the window: often enough that a peer that sends without pause never runs dry while the application

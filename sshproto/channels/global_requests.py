@@ -11,12 +11,14 @@ from collections import deque
 from sshproto.channels.channel import Replies
 from sshproto.channels.forwarding import Invitations
 from sshproto.channels.requests import (
+    CancelStreamlocalForward,
     CancelTcpipForward,
     GlobalRequestData,
     HostKeysAnnounced,
     HostKeysProve,
     Keepalive,
     NoMoreSessions,
+    StreamlocalForward,
     TcpipForward,
     UnknownGlobal,
     decode_global,
@@ -25,6 +27,7 @@ from sshproto.config import Config
 from sshproto.errors import InvalidArgument, LimitExceeded, LimitReached, ProtocolViolation, WireError
 from sshproto.events import GlobalFailed, GlobalRequested, GlobalSucceeded
 from sshproto.outlet import Outlet
+from sshproto.wire.codec import is_name
 from sshproto.wire.messages import GlobalRequest, RequestFailure, RequestSuccess
 from sshproto.wire.table import Role
 
@@ -33,7 +36,7 @@ class GlobalRequests:
     """Global requests of both sides.
 
     Attributes:
-        ask_unknown: Hand requests that we know nothing about to the application instead of refusing them.
+        forwards: Listeners that the peer has asked for, and that were not refused or cancelled.
         no_more_sessions: The client has said so (OpenSSH PROTOCOL section 2.2).
         unsolicited: Replies that came though none was due, global and on channels.
     """
@@ -46,7 +49,7 @@ class GlobalRequests:
         "_owed",
         "_requested",
         "_role",
-        "ask_unknown",
+        "forwards",
         "no_more_sessions",
         "unsolicited",
     )
@@ -59,9 +62,14 @@ class GlobalRequests:
         self._owed = Replies()
         self._requested: deque[tuple[int, GlobalRequestData]] = deque()
         self._next = 1
-        self.ask_unknown = False
+        self.forwards = 0
         self.no_more_sessions = False
         self.unsolicited = 0
+
+    @property
+    def awaits_reply(self) -> bool:
+        """Whether the peer owes a reply."""
+        return bool(self._requested)
 
     # ------------------------------------------------------------------------------------------------------ commands
 
@@ -96,6 +104,9 @@ class GlobalRequests:
 
     def answer(self, question: GlobalRequested, granted: bool, data: bytes = b"") -> bool:
         """Decide on a reply. True if replies wait because the outlet takes no more."""
+        ended = (CancelTcpipForward, CancelStreamlocalForward) if granted else (TcpipForward, StreamlocalForward)
+        if isinstance(question.request, ended) and self.forwards:
+            self.forwards -= 1
         self._owed.answer(question.id, granted, data)
         return self.flush()
 
@@ -158,19 +169,20 @@ class GlobalRequests:
         except WireError:
             return False, None
         limits = self._config.limits
-        if self._role not in request.receivers:
+        if not is_name(request.type) or self._role not in request.receivers:
             return False, request
         match request:
-            case UnknownGlobal():
-                return (None if self.ask_unknown else False), request
             case Keepalive():
                 return False, request  # what OpenSSH answers; any reply will do
             case NoMoreSessions():
                 self.no_more_sessions = True
                 return True, request
-            case TcpipForward() | CancelTcpipForward():
-                if len(request.address.encode("utf-8", "surrogateescape")) > limits.host_name:
+            case TcpipForward() | CancelTcpipForward() if _size(request.address) > limits.host_name:
+                return False, request
+            case TcpipForward() | StreamlocalForward():
+                if self.forwards >= limits.forwards:
                     return False, request
+                self.forwards += 1
             case HostKeysAnnounced() | HostKeysProve():
                 if len(request.keys) > limits.host_keys_announced:
                     return False, request
@@ -213,3 +225,7 @@ class GlobalRequests:
                 f"{self.unsolicited} replies to requests that were never made (Limits.unsolicited_replies)",
                 "unsolicited_replies",
             )
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "surrogateescape"))

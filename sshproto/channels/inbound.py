@@ -21,8 +21,6 @@ from sshproto.channels.requests import (
     KeepaliveChannel,
     OpenFailure,
     Session,
-    UnknownOpen,
-    UnknownRequest,
     decode_open,
     decode_request,
 )
@@ -40,6 +38,7 @@ from sshproto.events import (
     RequestSucceeded,
 )
 from sshproto.text import printable
+from sshproto.wire.codec import is_name
 from sshproto.wire.messages import (
     ChannelClose,
     ChannelEof,
@@ -122,8 +121,8 @@ class Inbound:
             kind = decode_open(message)
         except WireError as error:
             return OpenFailure.ADMINISTRATIVELY_PROHIBITED, f"malformed: {error.problem}"
-        if isinstance(kind, UnknownOpen) and not self._global.ask_unknown:
-            return OpenFailure.UNKNOWN_CHANNEL_TYPE, "unknown channel type"
+        if not is_name(kind.type):
+            return OpenFailure.UNKNOWN_CHANNEL_TYPE, "that is no name"
         if self._role not in kind.receivers:
             return OpenFailure.ADMINISTRATIVELY_PROHIBITED, f"not at a {self._role.value}"
         if not self._registry.invitations.covers(kind):
@@ -240,10 +239,8 @@ class Inbound:
 
     def _sensible(self, channel: Channel, request: ChannelRequestData) -> bool:
         """Whether the application should hear of ``request``."""
-        if self._role not in request.receivers or (request.session_only and not channel.session_like):
+        if not is_name(request.type) or self._role not in request.receivers or (request.session_only and not channel.session_like):
             return False
-        if isinstance(request, UnknownRequest):
-            return self._global.ask_unknown
         if isinstance(request, Env):
             channel.environment += 1
             return channel.environment <= self._config.limits.environment

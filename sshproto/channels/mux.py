@@ -110,13 +110,9 @@ class Mux:
         return tuple(self._channels)
 
     @property
-    def ask_unknown(self) -> bool:
-        """Whether channel kinds and requests without a class become questions; else they are refused (the default)."""
-        return self._global.ask_unknown
-
-    @ask_unknown.setter
-    def ask_unknown(self, value: bool) -> None:
-        self._global.ask_unknown = value
+    def awaits_reply(self) -> bool:
+        """Whether the peer owes the reply to a global request."""
+        return self._global.awaits_reply
 
     def window(self, channel: int) -> int:
         """How many bytes ``send`` would take now.
@@ -136,7 +132,8 @@ class Mux:
 
         Args:
             kind: What for.
-            window: Bytes that the peer may send before it must wait for credit; None for ``Limits.window``.
+            window: Bytes that the peer may send before it must wait for credit; None for ``Limits.window``, or less
+                when ``Limits.window_pool`` is used up.
             packet: Bytes of data that it may send in one packet; None for ``Limits.channel_packet``.
 
         Returns:
@@ -155,7 +152,7 @@ class Mux:
             raise LimitReached(f"we have opened {self._registry.by_us} channels (Limits.channels_from_us)")
         number = self._registry.next_channel
         self._outlet.send(ChannelOpen(kind.type, number, window, packet, kind.encode()))
-        self._registry.add(kind, ours=True).offer(window, packet)
+        self._registry.offer(self._registry.add(kind, ours=True), window, packet)
         return number
 
     def accept_channel(
@@ -184,7 +181,7 @@ class Mux:
         channel = self._undecided(question)
         self._outlet.send(ChannelOpenConfirmation(channel.peer_number, channel.number, window, packet, data))
         channel.question = None
-        channel.offer(window, packet)
+        self._registry.offer(channel, window, packet)
         channel.move(ChannelState.OPEN)
         self._registry.asked -= 1
 
@@ -508,7 +505,7 @@ class Mux:
     def _sizes(self, window: int | None, packet: int | None) -> tuple[int, int]:
         """Check what is to be offered to the peer."""
         limits = self._config.limits
-        window = limits.window if window is None else window
+        window = self._registry.default_window() if window is None else window
         packet = limits.channel_packet if packet is None else packet
         if not within(window, 0, MAX_WINDOW):
             raise InvalidArgument(f"a window of {window!r} bytes: it is 0 to {MAX_WINDOW}")

@@ -34,6 +34,7 @@ class Registry:
         sessions: Sessions that the peer opened.
         blocked: Channels whose ``send`` waits for the outlet to have room.
         late: Channels with small messages that the outlet would not take.
+        promised: The sum of all windows: what the peer can make the application hold.
         invitations: What the peer may open because we asked for it.
     """
 
@@ -48,6 +49,7 @@ class Registry:
         "next_channel",
         "outlet",
         "peer_numbers",
+        "promised",
         "role",
         "sessions",
     )
@@ -62,6 +64,7 @@ class Registry:
         self.by_us = 0
         self.asked = 0
         self.sessions = 0
+        self.promised = 0
         self.blocked: dict[int, Channel] = {}
         self.late: dict[int, Channel] = {}
         self.invitations = Invitations()
@@ -77,6 +80,16 @@ class Registry:
             self.asked += 1
             self.sessions += isinstance(kind, Session)
         return channel
+
+    def default_window(self) -> int:
+        """The window of a channel whose opener names none: what is left of the pool, within bounds."""
+        limits = self.config.limits
+        return min(limits.window, max(limits.window_floor, limits.window_pool - self.promised))
+
+    def offer(self, channel: Channel, window: int, packet: int) -> None:
+        """Let the peer send on ``channel``."""
+        channel.offer(window, packet)
+        self.promised += window
 
     def admit(self, number: int, recipient: int) -> Channel | None:
         """The channel that message ``number`` is for, or None if the message is to be ignored."""
@@ -179,6 +192,7 @@ class Registry:
     def forget(self, channel: Channel) -> None:
         """The channel is gone."""
         del self.channels[channel.number]
+        self.promised -= channel.offered
         if channel.state is not ChannelState.OPENING:
             self.peer_numbers.discard(channel.peer_number)
         if channel.state is ChannelState.ASKED:
@@ -198,4 +212,4 @@ class Registry:
         self.peer_numbers.clear()
         self.blocked.clear()
         self.late.clear()
-        self.by_us = self.asked = self.sessions = 0
+        self.by_us = self.asked = self.sessions = self.promised = 0

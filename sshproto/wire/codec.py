@@ -31,6 +31,11 @@ MAX_NAME_LENGTH = 64
 """Longest name that may be sent (RFC 4251 section 6)."""
 
 
+def is_name(value: str) -> bool:
+    """Whether ``value`` can be a name: 1 to 64 printable US-ASCII characters, no comma (RFC 4251 section 6)."""
+    return 0 < len(value) <= MAX_NAME_LENGTH and value.isascii() and value.isprintable() and not set(value) & {" ", ","}
+
+
 class Reader:
     """Reads the RFC 4251 types one after the other from ``data``.
 

@@ -1,11 +1,11 @@
 """The code in the documentation runs, and prints what the page says.
 
-Every fenced block of Python in ``README.md`` and under ``docs/`` is executed, in order, with one namespace for each page:
+Every fenced block of Python in ``README.md`` and under ``docs/`` is executed, in order, one namespace a page:
 
 * A block that can't run here (it needs a network, a server, a terminal) has the comment ``<!-- not run: why -->`` on
   a line before it.
 * A fenced block after the comment ``<!-- prints -->`` is what the Python block before it prints. Fingerprints of keys
-  and sizes of what is random are not compared.
+  are not compared.
 """
 
 from __future__ import annotations
@@ -87,9 +87,7 @@ def run_page(name: str, text: str, output: pytest.CaptureFixture[str]) -> int:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_page(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)  # what a page writes does not stay
     run_page(page.relative_to(ROOT).as_posix(), page.read_text(encoding="utf-8"), capsys)
 

@@ -73,8 +73,6 @@ class Machine(RuleBasedStateMachine):
     def start(self) -> None:
         self.pair = self.pair_class(LIMITS)
         self.sides = [self.pair.client, self.pair.server]
-        for side in self.sides:
-            side.mux.ask_unknown = True
         self.links: list[dict[int, Link]] = [{}, {}]
         self.gone: list[set[int]] = [set(), set()]
         self.tokens: dict[bytes, Link] = {}
