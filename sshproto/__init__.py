@@ -1,8 +1,8 @@
 """SSH-2 as a pure state machine: bytes in, events out. No socket, no thread, no clock, no file.
 
-The connection objects are :class:`ClientConnection` and :class:`ServerConnection`; what they are given is in
-:mod:`sshproto.config`, what they return in :mod:`sshproto.events`, what can go wrong in :mod:`sshproto.errors`, what can
-be asked of a channel in :mod:`sshproto.channels.requests`, and keys are in :mod:`sshproto.keys`.
+The connection objects are :class:`ClientConnection` and :class:`ServerConnection`.  What they are given is in
+:mod:`sshproto.config`, what they return in :mod:`sshproto.events`, what can go wrong in :mod:`sshproto.errors`, what
+can be asked of a channel in :mod:`sshproto.channels.requests`, and keys are in :mod:`sshproto.keys`.
 """
 
 from __future__ import annotations

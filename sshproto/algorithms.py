@@ -48,7 +48,7 @@ SIGNATURE_DEFAULT: tuple[str, ...] = (
 )
 SIGNATURE_LEGACY: tuple[str, ...] = ("ssh-rsa",)
 
-# AES-GCM first: it is by far the fastest, and a peer without strict key exchange can't be spoken to in ChaCha20-Poly1305.
+# AES-GCM first: it is by far the fastest, and ChaCha20-Poly1305 is not safe with a peer without strict key exchange.
 CIPHER_DEFAULT: tuple[str, ...] = (
     "aes256-gcm@openssh.com",
     "aes128-gcm@openssh.com",

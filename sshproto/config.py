@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -24,13 +24,13 @@ VERSION = "0.1.0"
 """The version of sshproto, also sent in the identification string."""
 
 Entropy = Callable[[int, str], bytes]
-"""``entropy(n, label)`` returns ``n`` unpredictable bytes; ``label`` says what for (``"cookie"``, ``"padding"``, ...)."""
+"""``entropy(n, label)`` returns ``n`` unpredictable bytes; ``label`` says what for: ``"cookie"``, ``"padding"``, ..."""
 
 Oracle = Callable[[str, Callable[[], bytes]], bytes]
 """``oracle(label, compute)`` returns ``compute()``.
 
-What a crypto backend randomises by itself (an ML-KEM encapsulation) passes through it, so that a recording can replay it.
-What passes is secret."""
+What a crypto backend randomises by itself (an ML-KEM encapsulation) passes through it, so that a recording can
+replay it.  What passes is secret."""
 
 
 def system_entropy(count: int, label: str) -> bytes:
@@ -308,6 +308,14 @@ class ClientConfig(Config):
     allow_trivial_auth: bool = True
 
 
+def _keys(value: Iterable[PrivateKey | PublicKey]) -> tuple[PrivateKey | PublicKey, ...]:
+    return tuple(value)
+
+
+def _strings(value: Iterable[str]) -> tuple[str, ...]:
+    return tuple(value)
+
+
 def _host_keys(instance: Any, attribute: attrs.Attribute[Any], value: tuple[Any, ...]) -> None:
     if not value:
         raise InvalidArgument("a server needs at least one host key")
@@ -341,7 +349,9 @@ class ServerConfig(Config):
         banner: Text to show before login (RFC 4252 section 5.4); lines end with LF.
     """
 
-    host_keys: tuple[PrivateKey | PublicKey, ...] = attrs.field(converter=tuple, validator=_host_keys)
-    auth_methods: tuple[str, ...] = attrs.field(default=("publickey",), converter=tuple, validator=_auth_methods)
+    host_keys: tuple[PrivateKey | PublicKey, ...] = attrs.field(converter=_keys, validator=_host_keys)
+    auth_methods: tuple[str, ...] = attrs.field(
+        default=("publickey",), converter=_strings, validator=_auth_methods
+    )
     ask_none: bool = False
     banner: str = attrs.field(default="", validator=_banner)

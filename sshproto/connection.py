@@ -32,7 +32,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from sshproto.channels.requests import OpenFailure, UnknownOpen
-from sshproto.errors import DisconnectCode, UsageError
+from sshproto.errors import DisconnectCode, UnknownChannel, UsageError
 from sshproto.events import ChannelOpenRequested, ChannelRequested, GlobalRequested, Question, SignatureNeeded
 from sshproto.session import Session
 from sshproto.transport.link import Phase
@@ -59,7 +59,7 @@ class Connection(Generic[S]):
         session = self._session
         return f"<{type(self).__name__} in the phase of {session.phase.value}, {len(session.mux.channels)} channels>"
 
-    # ------------------------------------------------------------------------------------------------------ inputs
+    # ----------------------------------------------------------------------------------------------------------- inputs
 
     def receive_data(self, data: Buffer, now: float) -> None:
         """Bytes from the peer.
@@ -78,7 +78,7 @@ class Connection(Generic[S]):
         """The time of :meth:`next_deadline` has come. Calls that come early or late do no harm."""
         self._session.handle_timeout(now)
 
-    # ----------------------------------------------------------------------------------------------------- outputs
+    # ---------------------------------------------------------------------------------------------------------- outputs
 
     def next_event(self) -> Event | None:
         """The next thing that happened, or None until there is more input, an answer, or room in the output.
@@ -98,7 +98,7 @@ class Connection(Generic[S]):
         """When :meth:`handle_timeout` should be called, in the clock of ``now``; None if never."""
         return self._session.next_deadline()
 
-    # ----------------------------------------------------------------------------------------------------- getters
+    # ---------------------------------------------------------------------------------------------------------- getters
 
     @property
     def phase(self) -> Phase:
@@ -174,7 +174,7 @@ class Connection(Generic[S]):
         """Why the connection has ended, or None."""
         return self._session.error
 
-    # ----------------------------------------------------------------------------------------------------- channels
+    # --------------------------------------------------------------------------------------------------------- channels
 
     def open_channel(self, kind: ChannelOpenData, *, window: int | None = None, packet: int | None = None) -> int:
         """Ask the peer for a channel (RFC 4254 section 5.1). ``ChannelOpened`` or ``ChannelOpenFailed`` follows.
@@ -268,8 +268,13 @@ class Connection(Generic[S]):
 
         Raises:
             UnknownChannel, ChannelStateError: There is no such channel, or it takes no data.
+            WrongPhase: Nobody is logged in, or the connection has ended.
         """
-        return self._session.mux.send(channel, data, stream)
+        try:
+            return self._session.mux.send(channel, data, stream)
+        except UnknownChannel:
+            self._session.need(Phase.OPEN, "send data")  # outside its phase that is the better error
+            raise
 
     def send_eof(self, channel: int) -> None:
         """Send no more data on a channel; the peer still may (RFC 4254 section 5.3)."""
@@ -295,7 +300,7 @@ class Connection(Generic[S]):
         """How many bytes the peer's window of this channel still takes."""
         return self._session.mux.window(channel)
 
-    # ---------------------------------------------------------------------------------------------------- transport
+    # -------------------------------------------------------------------------------------------------------- transport
 
     def rekey(self) -> None:
         """Start a key exchange (RFC 4253 section 9); nothing happens if one is under way.
@@ -330,7 +335,7 @@ class Connection(Generic[S]):
         """
         self._session.disconnect(description, code)
 
-    # ------------------------------------------------------------------------------------------------------ answers
+    # ---------------------------------------------------------------------------------------------------------- answers
 
     def sign(self, question: SignatureNeeded, signature: bytes) -> None:
         """The signature that was asked for, in SSH form (RFC 4253 section 6.6).

@@ -41,7 +41,7 @@ class SSHError(Exception):
     """Base of everything that sshproto raises or carries."""
 
 
-# ---------------------------------------------------------------------------------------------------- misuse: raised
+# ------------------------------------------------------------------------------------------------------- misuse: raised
 
 
 class UsageError(SSHError):
@@ -72,7 +72,7 @@ class LimitReached(UsageError):
     """One of our own :class:`~sshproto.config.Limits` stands in the way (too many channels, requests, ...)."""
 
 
-# ------------------------------------------------------------------------------------------------ undecodable: raised
+# -------------------------------------------------------------------------------------------------- undecodable: raised
 
 
 class WireError(SSHError, ValueError):
@@ -101,7 +101,7 @@ class SignatureInvalid(SSHError):
     """A signature does not verify, for whatever reason."""
 
 
-# ------------------------------------------------------------------------------------- why a connection ended: carried
+# -------------------------------------------------------------------------------------- why a connection ended: carried
 
 
 class ConnectionLoss(SSHError):

@@ -1,8 +1,8 @@
 """What runs on top of the transport: login, then channels (RFC 4252, RFC 4254).
 
-A :class:`Session` is a :class:`~sshproto.transport.layer.TransportLayer` with its upper half filled in: it routes the messages 50
-to 79 to the authentication machine of its role and 80 to 100 to the channel multiplexer, opens the connection when the
-login has succeeded, and asks a silent peer whether it is still there.  It is the engine inside a
+A :class:`Session` is a :class:`~sshproto.transport.layer.TransportLayer` with its upper half filled in: it routes the
+messages 50 to 79 to the authentication machine of its role and 80 to 100 to the channel multiplexer, opens the
+connection when the login has succeeded, and asks a silent peer whether it is still there.  It is the engine inside a
 :class:`~sshproto.connection.Connection`, which is what applications hold.
 """
 
@@ -48,7 +48,7 @@ class Session(TransportLayer):
         self._keepalives: set[int] = set()
         self._unanswered = 0
 
-    # ------------------------------------------------------------------------------------------------------ routing
+    # ---------------------------------------------------------------------------------------------------------- routing
 
     def _dispatch_upper(self, number: int, payload: Buffer) -> None:
         if number == _WINDOW_ADJUST:
@@ -84,7 +84,7 @@ class Session(TransportLayer):
             return
         super().emit(event)
 
-    # -------------------------------------------------------------------------------------------------------- login
+    # ------------------------------------------------------------------------------------------------------------ login
 
     def _transport_ready(self) -> None:
         self._arm(Timer.AUTH, self.config.timeouts.auth)
@@ -114,7 +114,7 @@ class Session(TransportLayer):
         """The application will not sign."""
         raise NotImplementedError
 
-    # ---------------------------------------------------------------------------------------------------- keepalive
+    # -------------------------------------------------------------------------------------------------------- keepalive
 
     def _heard(self) -> None:
         self._last_heard = self.now

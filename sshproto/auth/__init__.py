@@ -1,1 +1,1 @@
-
+"""Login, both sides (RFC 4252, RFC 4256)."""

@@ -148,7 +148,7 @@ class ClientAuth:
             self._started = True
             self._ask_credential()
 
-    # ------------------------------------------------------------------------------------------ what the server sends
+    # -------------------------------------------------------------------------------------------- what the server sends
 
     def receive(self, message: Message) -> None:
         """Take one message of the server.
@@ -403,7 +403,7 @@ class ClientAuth:
         self._attempt = None  # nothing is owed: the query was answered, and a request may be left at that
         self._ask_credential()
 
-    # -------------------------------------------------------------------------------------------------------- the rest
+    # --------------------------------------------------------------------------------------------------------- the rest
 
     def _pending(self, question: Question, kind: type[_Q]) -> _Q:
         """The open question, if ``question`` is it and is a ``kind``. What was asked counts, not what comes back."""

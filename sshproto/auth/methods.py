@@ -39,7 +39,7 @@ MAX_MESSAGE = 32 * 1024
 """Longest login message that is sent: every peer takes packets of 35000 bytes (RFC 4253 section 6.1)."""
 
 
-# --------------------------------------------------------------------------------------------------------------- forms
+# ---------------------------------------------------------------------------------------------------------------- forms
 
 
 @attrs.frozen
@@ -208,7 +208,7 @@ def choose_algorithm(key: "PublicKey", willing: Iterable[str], accepted: Iterabl
     raise InvalidArgument(f"a key of type {key.type} would sign with {', '.join(fits)}; the server takes {theirs}")
 
 
-# ---------------------------------------------------------------------------------------------------------------- text
+# ----------------------------------------------------------------------------------------------------------------- text
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")

@@ -150,7 +150,7 @@ class ServerAuth:
             lines = self._config.banner.replace("\r\n", "\n").replace("\n", "\r\n")  # RFC 4252 section 5.4
             self._outlet.send(UserauthBanner(lines))
 
-    # ------------------------------------------------------------------------------------------ what the client sends
+    # -------------------------------------------------------------------------------------------- what the client sends
 
     def receive(self, message: Message) -> None:
         """Take one message of the client. Not while :attr:`blocked`.
@@ -419,7 +419,7 @@ class ServerAuth:
         self._question = None
         self._change_asked = True
 
-    # -------------------------------------------------------------------------------------------------------- the rest
+    # --------------------------------------------------------------------------------------------------------- the rest
 
     @property
     def _allowed(self) -> tuple[str, ...]:

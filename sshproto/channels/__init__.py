@@ -1,1 +1,1 @@
-
+"""Channels and global requests (RFC 4254)."""

@@ -71,7 +71,7 @@ class GlobalRequests:
         """Whether the peer owes a reply."""
         return bool(self._requested)
 
-    # ------------------------------------------------------------------------------------------------------ commands
+    # --------------------------------------------------------------------------------------------------------- commands
 
     def request(self, data: GlobalRequestData, want_reply: bool) -> int:
         """See :meth:`Mux.global_request <sshproto.channels.mux.Mux.global_request>`."""
@@ -134,7 +134,7 @@ class GlobalRequests:
         self._owed.drop()
         self._requested.clear()
 
-    # --------------------------------------------------------------------------------------------------------- input
+    # ------------------------------------------------------------------------------------------------------------ input
 
     def requested(self, message: GlobalRequest) -> None:
         """GLOBAL_REQUEST came.

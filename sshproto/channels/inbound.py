@@ -239,7 +239,9 @@ class Inbound:
 
     def _sensible(self, channel: Channel, request: ChannelRequestData) -> bool:
         """Whether the application should hear of ``request``."""
-        if not is_name(request.type) or self._role not in request.receivers or (request.session_only and not channel.session_like):
+        if not is_name(request.type) or self._role not in request.receivers:
+            return False
+        if request.session_only and not channel.session_like:
             return False
         if isinstance(request, Env):
             channel.environment += 1

@@ -102,7 +102,7 @@ class Mux:
         self._next_request = 1
         self._globals_late = False
 
-    # ------------------------------------------------------------------------------------------------------- getters
+    # ---------------------------------------------------------------------------------------------------------- getters
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -125,7 +125,7 @@ class Mux:
             raise self._registry.unknown(channel)
         return min(found.send_window, self._outlet.room()) if found.sending else 0
 
-    # ------------------------------------------------------------------------------------------- commands: life cycle
+    # --------------------------------------------------------------------------------------------- commands: life cycle
 
     def open_channel(self, kind: ChannelOpenData, *, window: int | None = None, packet: int | None = None) -> int:
         """Ask the peer for a channel (RFC 4254 section 5.1).
@@ -243,7 +243,7 @@ class Mux:
         found.waiting = False
         self._registry.blocked.pop(channel, None)
 
-    # ------------------------------------------------------------------------------------------------ commands: data
+    # --------------------------------------------------------------------------------------------------- commands: data
 
     def send(self, channel: int, data: Buffer, stream: int = 0) -> int:
         """Send data, as much of it as can leave now.
@@ -325,7 +325,7 @@ class Mux:
         if found.consumed >= found.give_back_at and found.receiving:
             self._registry.give_back(found)
 
-    # -------------------------------------------------------------------------------------------- commands: requests
+    # ----------------------------------------------------------------------------------------------- commands: requests
 
     def request(self, channel: int, data: ChannelRequestData, want_reply: bool = True) -> int:
         """Ask or tell something about a channel (RFC 4254 section 5.4).
@@ -402,7 +402,7 @@ class Mux:
         else:
             self._answer(question, False)
 
-    # ------------------------------------------------------------------------------------------------ input: hot path
+    # -------------------------------------------------------------------------------------------------- input: hot path
 
     def data(self, payload: Buffer) -> DataReceived | None:
         """CHANNEL_DATA came.
@@ -450,7 +450,7 @@ class Mux:
             else:
                 self._registry.blocked[number] = channel
 
-    # ---------------------------------------------------------------------------------------------------- input: rest
+    # ------------------------------------------------------------------------------------------------------ input: rest
 
     def receive(self, message: Message) -> None:
         """One of GLOBAL_REQUEST to REQUEST_FAILURE, CHANNEL_OPEN to CHANNEL_OPEN_FAILURE and
@@ -500,7 +500,7 @@ class Mux:
             state += ", and closed by us" if channel.abandoned else ", and EOF was sent"
         return ChannelStateError(f"cannot {command.value} on channel {number}: it is {state}")
 
-    # --------------------------------------------------------------------------------------------------------- helpers
+    # ---------------------------------------------------------------------------------------------------------- helpers
 
     def _sizes(self, window: int | None, packet: int | None) -> tuple[int, int]:
         """Check what is to be offered to the peer."""

@@ -67,7 +67,7 @@ class PrivateKey:
         object.__setattr__(self, "_handle", handle)
         object.__setattr__(self, "public_key", public_key)
 
-    # ------------------------------------------------------------------------------------------------------- making
+    # ----------------------------------------------------------------------------------------------------------- making
 
     @classmethod
     def generate(cls, type: str = "ssh-ed25519", bits: int | None = None, comment: str = "") -> Self:
@@ -140,7 +140,7 @@ class PrivateKey:
             key = PublicKey.from_blob(key.blob, comment, minimum_rsa_bits=minimum_rsa_bits)
         return cls(handle, key)
 
-    # -------------------------------------------------------------------------------------------------------- using
+    # ------------------------------------------------------------------------------------------------------------ using
 
     @property
     def comment(self) -> str:
@@ -210,7 +210,7 @@ class PrivateKey:
             rounds,
         )
 
-    # ------------------------------------------------------------------------------------------- keeping it private
+    # ----------------------------------------------------------------------------------------------- keeping it private
 
     def __repr__(self) -> str:
         return f"<PrivateKey {self.public_key.type} {self.public_key.fingerprint()}>"
@@ -231,7 +231,7 @@ class PrivateKey:
         return self
 
 
-# ----------------------------------------------------------------------------------------------- cryptography's keys
+# -------------------------------------------------------------------------------------------------- cryptography's keys
 
 
 def _public_blob(handle: Any) -> bytes:
@@ -275,7 +275,7 @@ def _private_fields(public_key: PublicKey, handle: Any) -> bytes:
     return public_key.blob + mpint(numbers.private_value)
 
 
-# ------------------------------------------------------------------------------------------------------ reading files
+# -------------------------------------------------------------------------------------------------------- reading files
 
 
 def _not_private(content: str, data: bytes | str) -> KeyFormatError:

@@ -1,1 +1,1 @@
-
+"""Identification, packets and key exchange (RFC 4253 and what extends it)."""

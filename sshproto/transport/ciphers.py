@@ -50,7 +50,7 @@ SMALL_SEAL = 8192
 """Up to this packet_length a packet is sealed by joining ``bytes``."""
 
 
-# ------------------------------------------------------------------------------------------------------------- tables
+# --------------------------------------------------------------------------------------------------------------- tables
 
 
 @attrs.frozen
@@ -130,7 +130,7 @@ def key_sizes(cipher: str, mac: str | None) -> tuple[int, int, int]:
     return cipher_spec.iv_size, cipher_spec.key_size, mac_spec.key_size if mac_spec else 0
 
 
-# ---------------------------------------------------------------------------------------------------------- the halves
+# ----------------------------------------------------------------------------------------------------------- the halves
 
 
 class Opening(Protocol):

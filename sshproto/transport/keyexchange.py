@@ -107,7 +107,7 @@ class KeyExchange:
         self._sent_new_keys = False
         self._received_new_keys = False
 
-    # -------------------------------------------------------------------------------------------------- state
+    # ------------------------------------------------------------------------------------------------------------ state
 
     @property
     def active(self) -> bool:
@@ -129,7 +129,7 @@ class KeyExchange:
         """The family that gives the numbers 30 to 49 their meaning, or ``""``."""
         return self._method.family.context if self._method is not None else ""
 
-    # ------------------------------------------------------------------------------------------------ KEXINIT
+    # ---------------------------------------------------------------------------------------------------------- KEXINIT
 
     def start(self) -> None:
         """Send our KEXINIT. Only when no exchange of ours is under way."""
@@ -193,7 +193,7 @@ class KeyExchange:
             blob = _public(_key_for(config, chosen.host_key)).blob
             self._exchange = kex.server_exchange(method, entropy=config.entropy, oracle=config.oracle, host_key=blob)
 
-    # --------------------------------------------------------------------------------------- the method's messages
+    # -------------------------------------------------------------------------------------------- the method's messages
 
     def receive_method(self, payload: bytes) -> None:
         """A message numbered 30 to 49."""
@@ -241,7 +241,7 @@ class KeyExchange:
         if self.session_id is None:
             self.session_id = digest
 
-    # ----------------------------------------------------------------------------------------------- client's half
+    # ---------------------------------------------------------------------------------------------------- client's half
 
     def _verify(self, exchange: kex.Exchange, reply: Reply, secret: bytes) -> None:
         """The server's reply: check its host key and signature, then ask about the key."""
@@ -272,7 +272,8 @@ class KeyExchange:
             self._send_new_keys()
         else:
             raise HostKeyRejected(
-                f"the server changed its host key while rekeying: {self.host_key.fingerprint()} became {key.fingerprint()}"
+                "the server changed its host key while rekeying: "
+                f"{self.host_key.fingerprint()} became {key.fingerprint()}"
             )
 
     def accept_host_key(self, question: HostKeyOffered) -> None:
@@ -280,7 +281,7 @@ class KeyExchange:
         self.host_key = question.key
         self._send_new_keys()
 
-    # ----------------------------------------------------------------------------------------------- server's half
+    # ---------------------------------------------------------------------------------------------------- server's half
 
     def _sign(self, exchange: kex.Exchange, reply: Reply, secret: bytes) -> None:
         config = self._config
@@ -323,7 +324,7 @@ class KeyExchange:
         self._agree(secret, digest)
         self._send_new_keys()
 
-    # ------------------------------------------------------------------------------------------------ NEWKEYS
+    # ---------------------------------------------------------------------------------------------------------- NEWKEYS
 
     def _chosen(self) -> Negotiated:
         if self._next is None:
@@ -382,7 +383,7 @@ class KeyExchange:
         self._reset()
         self._outlet.emit(KeysExchanged(negotiated=negotiated, session_id=session_id, host_key=host_key, first=first))
 
-    # -------------------------------------------------------------------------------------------- compression
+    # ------------------------------------------------------------------------------------------------------ compression
 
     def login_passed(self) -> None:
         """USERAUTH_SUCCESS was just sent or received: start the compression that waits for it, both ways."""

@@ -46,7 +46,7 @@ class TransportLayer(Link):
         self._peer_rekeys_received = 0
         self._arm(Timer.HANDSHAKE, config.timeouts.handshake)
 
-    # ---------------------------------------------------------------------------------------------------- commands
+    # --------------------------------------------------------------------------------------------------------- commands
 
     def rekey(self) -> None:
         """Start a key exchange, unless one is under way."""
@@ -71,7 +71,7 @@ class TransportLayer(Link):
         self.need(Phase.OPEN, "send DEBUG")
         self.send(Debug(always_display, message))
 
-    # ------------------------------------------------------------------------------------------ for what is on top
+    # ----------------------------------------------------------------------------------------------- for what is on top
 
     def _our_extensions(self) -> tuple[tuple[str, bytes], ...]:
         """What our EXT_INFO says; none, and it is not sent."""
@@ -90,7 +90,7 @@ class TransportLayer(Link):
     def _unimplemented(self, tag: int) -> None:
         """The peer does not know the message that was sent with ``tag``."""
 
-    # ------------------------------------------------------------------------------- messages
+    # --------------------------------------------------------------------------------------------------------- messages
 
     def _on_disconnect(self, payload: bytes) -> None:
         message = Disconnect.parse(payload)
@@ -172,7 +172,7 @@ class TransportLayer(Link):
         193: _on_pong,
     }
 
-    # ---------------------------------------------------------------------------------------------- keys and their age
+    # ----------------------------------------------------------------------------------------------- keys and their age
 
     def _keys_exchanged(self, event: KeysExchanged) -> None:
         self._exchanges += 1
@@ -213,7 +213,7 @@ class TransportLayer(Link):
         if self._peer_rekeys < 0:
             raise LimitExceeded("the peer rekeys too often", "peer_rekeys")
 
-    # ------------------------------------------------------------------------------------------------------- timers
+    # ----------------------------------------------------------------------------------------------------------- timers
 
     def _expired(self, timer: Timer) -> None:
         """A deadline has passed. The upper half takes its own timers and leaves the others to this."""

@@ -1,9 +1,10 @@
-"""The transport protocol as one object (RFC 4253): identification, packets, keys, and the messages 1 to 49.
+"""How packets flow, both ways: identification, framing, keys, the legality table, and the end (RFC 4253).
 
-A :class:`Link` is the lower half of a connection.  It owns the bytes both ways and the time, parses lazily, looks every
-packet up in the legality table before anything else happens to it, runs the key exchange, and turns whatever the peer
-did wrong into one last :class:`~sshproto.events.ConnectionLost`.  The upper half, :class:`~sshproto.connection.Connection`,
-adds the numbers from 50 on by overriding the methods under "for the upper half".
+A :class:`Link` is the lowest floor of a connection.  It owns the bytes both ways and the time, parses lazily, looks
+every packet up in the legality table before anything else happens to it, holds back what must not leave during a key
+exchange, and turns whatever the peer did wrong into one last :class:`~sshproto.events.ConnectionLost`.  It knows no
+message by itself: :class:`~sshproto.transport.layer.TransportLayer` fills in the numbers 1 to 49, and
+:class:`~sshproto.session.Session` those from 50 on, by overriding the methods under "for what is on top".
 
 The way of a packet in: ``receive_data`` → :class:`~sshproto.transport.packets.Opener` (framing, decryption, integrity,
 decompression) → :data:`~sshproto.wire.table.VERDICTS` → the handler of its number.  The way out: ``send`` (or
@@ -119,7 +120,7 @@ class Link:
         self.kex.idents[self.role] = line
         self._queue(line + b"\r\n")
 
-    # ------------------------------------------------------------------------------------------------------ inputs
+    # ----------------------------------------------------------------------------------------------------------- inputs
 
     def receive_data(self, data: Buffer, now: float) -> None:
         """Bytes from the peer; see :meth:`Connection.receive_data`."""
@@ -148,7 +149,7 @@ class Link:
         for timer in self._timers.expired(self.now):
             self._guard(self._expired, timer)
 
-    # ----------------------------------------------------------------------------------------------------- outputs
+    # ---------------------------------------------------------------------------------------------------------- outputs
 
     def next_event(self) -> Event | None:
         """The pump: open packets one after the other until one of them means something to the application."""
@@ -202,7 +203,7 @@ class Link:
         """When :meth:`handle_timeout` should be called."""
         return self._timers.next()
 
-    # ----------------------------------------------------------------------------------------------------- getters
+    # ---------------------------------------------------------------------------------------------------------- getters
 
     @property
     def blocked_on(self) -> Question | None:
@@ -220,7 +221,7 @@ class Link:
             and self.opener.buffered <= limits.packet + 65536
         )
 
-    # ---------------------------------------------------------------------------------------------------- commands
+    # --------------------------------------------------------------------------------------------------------- commands
 
     def disconnect(self, description: str, code: int) -> None:
         """End the connection on purpose."""
@@ -241,7 +242,7 @@ class Link:
             raise WrongPhase(f"can't {what}: the connection has ended: {self.error}")
         raise WrongPhase(f"can't {what} in the phase of {self.phase.value}, only in that of {phase.value}")
 
-    # ------------------------------------------------------------------------------------- the outlet of the machines
+    # --------------------------------------------------------------------------------------- the outlet of the machines
 
     def send(self, message: Message, tag: int | None = None) -> None:
         """Queue ``message``; see :class:`~sshproto.outlet.Outlet`."""
@@ -312,7 +313,7 @@ class Link:
         if due:
             self.questions.settle(question)
 
-    # ------------------------------------------------------------------------------------------ for what is on top
+    # ----------------------------------------------------------------------------------------------- for what is on top
 
     def _dispatch_transport(self, number: int, payload: bytes) -> None:
         """A legal packet numbered 1 to 49, or above 100."""
@@ -355,7 +356,7 @@ class Link:
         """Whether a question holds up the input."""
         return self.kex.blocked is not None
 
-    # ----------------------------------------------------------------------------------------------------- way out
+    # ---------------------------------------------------------------------------------------------------------- way out
 
     def _queue(self, data: Buffer) -> None:
         self._out.append(data)
@@ -369,19 +370,20 @@ class Link:
             if len(self._tags) > _TAGS_KEPT:
                 del self._tags[next(iter(self._tags))]
         if self._trace is not None:
-            self._traced(payload, sent=True)
+            self._traced(payload, sent=True, message=message)
         self._queue(sealer.seal(payload, conceal=message.number in _CONCEALED))
         self._message_sealed(message)
         if sealer.bytes >= self._rekey_bytes or sealer.packets >= self._rekey_packets:
             self._consider_rekey()
 
-    def _traced(self, payload: bytes, *, sent: bool) -> None:
+    def _traced(self, payload: bytes, *, sent: bool, message: Message | None = None) -> None:
         if self._trace is None:
             return
-        try:
-            message = messages.decode(payload, self._context(payload[0]))
-        except WireError:
-            message = None
+        if message is None:
+            try:
+                message = messages.decode(payload, self._context(payload[0]))
+            except WireError:
+                message = None  # what is wrong with it will be said where it is used
         number = self.sealer.sequence_number if sent else (self.opener.sequence_number - 1) & 0xFFFFFFFF
         self._trace(Trace(sent=sent, sequence_number=number, message=message, number=payload[0], length=len(payload)))
 
@@ -399,7 +401,7 @@ class Link:
         if self.room():
             self._writable()
 
-    # ------------------------------------------------------------------------------------------------------ way in
+    # ----------------------------------------------------------------------------------------------------------- way in
 
     def _advance(self, now: float) -> None:
         self.now = max(self.now, now)
@@ -520,7 +522,7 @@ class Link:
             f"the peer closed the connection without a DISCONNECT, in the phase of {self.phase.value}", self.phase.value
         )
 
-    # ----------------------------------------------------------------------------------------------- time, and the end
+    # ------------------------------------------------------------------------------------------------ time, and the end
 
     def _arm(self, timer: Timer, seconds: float | None, *, untimed: bool = False) -> None:
         """Set a deadline, or none.

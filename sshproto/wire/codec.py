@@ -128,7 +128,10 @@ class Reader:
             raise self.error(field, "is an mpint with a superfluous leading 00", start)
         if data[0] == 0xFF and len(data) > 1 and data[1] >= 0x80:
             raise self.error(field, "is an mpint with a superfluous leading ff", start)
-        return int.from_bytes(data, "big", signed=True)
+        value = int.from_bytes(data, "big", signed=True)
+        if value.bit_length() > MAX_MPINT_BITS:
+            raise self.error(field, f"is an mpint of {value.bit_length()} bits, at most {MAX_MPINT_BITS} can be", start)
+        return value
 
     def name_list(self, field: str = "") -> tuple[str, ...]:
         """Names separated by commas; an empty string is an empty list."""
@@ -170,6 +173,8 @@ def uint64(value: int) -> bytes:
 
 
 def string(value: Buffer) -> bytes:
+    if isinstance(value, memoryview):
+        value = value.cast("B")  # its length is in items, which may be wider than bytes
     return b"".join((_UINT32.pack(len(value)), value))
 
 
@@ -178,6 +183,8 @@ def text(value: str) -> bytes:
 
 
 def name(value: str) -> bytes:
+    if "\0" in value:
+        raise InvalidArgument("a name holds no NUL")
     return string(value.encode("ascii"))
 
 
@@ -190,10 +197,12 @@ def mpint(value: int) -> bytes:
 
 
 def name_list(value: tuple[str, ...]) -> bytes:
-    return string(",".join(value).encode("ascii"))
+    if isinstance(value, str) or any(not item or "," in item for item in value):
+        raise InvalidArgument("a name in a name-list is not empty and holds no comma")
+    return name(",".join(value))
 
 
-# ----------------------------------------------------------------------------------------- types for annotations
+# ------------------------------------------------------------------------------------------------ types for annotations
 
 
 class WireType(Protocol):
@@ -245,6 +254,10 @@ def _read_rest(reader: Reader, field: str) -> bytes:
     return reader.rest()
 
 
+def _write_rest(value: Buffer) -> bytes:
+    return bytes(memoryview(value))  # not bytes(value), which makes zeros of a number
+
+
 _STRING = Codec(Reader.string, string)
 _TEXT = Codec(Reader.text, text)
 
@@ -257,7 +270,7 @@ Text = Annotated[str, _TEXT]
 Name = Annotated[str, Codec(Reader.name, name)]
 Mpint = Annotated[int, Codec(Reader.mpint, mpint)]
 NameList = Annotated[tuple[str, ...], Codec(Reader.name_list, name_list)]
-Rest = Annotated[bytes, Codec(_read_rest, bytes)]
+Rest = Annotated[bytes, Codec(_read_rest, _write_rest)]
 TrailingString = Annotated[bytes, Trailing(_STRING, b"")]
 TrailingText = Annotated[str, Trailing(_TEXT, "")]
 

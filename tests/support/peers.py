@@ -252,7 +252,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def listening(argv: Sequence[str], log_file: Path, ready: str, env: dict[str, str]) -> Iterator[None]:
     """Run a server until the block is left. Enters the block when ``ready`` stands in its log."""
     with log_file.open("wb") as log:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True)
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True
+        )
     try:
         deadline = time.monotonic() + SECONDS
         while ready not in log_file.read_text(errors="replace"):
@@ -672,7 +674,9 @@ def asyncssh_server(
 
 
 @contextlib.contextmanager
-def paramiko_client(server: Server, *, key: Key | None = None, password: str | None = None, **options: Any) -> Iterator[Any]:
+def paramiko_client(
+    server: Server, *, key: Key | None = None, password: str | None = None, **options: Any
+) -> Iterator[Any]:
     """A ``paramiko.SSHClient`` that is logged in; ``options`` go to its ``connect``."""
     paramiko = need_module("paramiko")
     client = paramiko.SSHClient()  # its default is to reject unknown hosts

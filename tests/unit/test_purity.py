@@ -177,7 +177,11 @@ def test_short(module):
 
 def test_exceptions_are_needed():
     for (name, room), _reason in EXCEPTIONS.items():
-        used = {room_of(i.split(".")[1]) for _, i in imports(ast.parse((CORE / name).read_text())) if i.startswith("sshproto.")}
+        used = {
+            room_of(i.split(".")[1])
+            for _, i in imports(ast.parse((CORE / name).read_text()))
+            if i.startswith("sshproto.")
+        }
         assert room in used, f"{name} does not import {room} any more"
 
 

@@ -31,7 +31,9 @@ def wheel(checkout, tmp_path_factory):
         except importlib.metadata.PackageNotFoundError:
             version = "-1"
         if int(version.split(".")[0]) < oldest:
-            reason = f"{package} {oldest or 'of any version'} or later is needed to build a wheel: pip install '.[test]'"
+            reason = (
+                f"{package} {oldest or 'of any version'} or later is needed to build a wheel: pip install '.[test]'"
+            )
             pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     # No isolation: that would fetch the build backend from a package index.
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(out), str(source)]

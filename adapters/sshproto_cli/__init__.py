@@ -1,0 +1,1 @@
+"""The `sshproto` command: a terminal and files around :mod:`sshproto_io`."""
