@@ -87,10 +87,10 @@ class ClientSession(Session):
         """The application has answered a question of the login: it is the server's turn, or there is another one."""
         self.login_step()
         if self.phase is Phase.AUTH and all(other.id <= question.id for other in self.questions.owed):
-            self._arm(Timer.AUTH, self.config.timeouts.auth, untimed=True)
+            self._arm(Timer.AUTH, self.config.timeouts.auth)
 
     def accept_host_key(self, question: HostKeyOffered) -> None:
-        self._arm(Timer.HANDSHAKE, self.config.timeouts.handshake, untimed=True)
+        self._arm(Timer.HANDSHAKE, self.config.timeouts.handshake)
         self.kex.accept_host_key(question)
         self._after_kex_step()
 
@@ -168,7 +168,15 @@ class ClientConnection(Connection[ClientSession]):
         )
 
     def auth_keyboard_interactive(self, question: CredentialNeeded, submethods: str = "") -> None:
-        """Log in by answering the server's questions (RFC 4256). ``PromptsReceived`` follows."""
+        """Log in by answering the server's questions (RFC 4256). ``PromptsReceived`` follows.
+
+        Args:
+            question: Which.
+            submethods: Hints for the server, comma-separated; mostly empty.
+
+        Raises:
+            InvalidArgument: The hints cannot be sent.
+        """
         self._login(question, (CredentialNeeded,), lambda auth: auth.keyboard_interactive(question, submethods))
 
     def answer_prompts(self, question: PromptsReceived, answers: Sequence[str]) -> None:
@@ -180,7 +188,11 @@ class ClientConnection(Connection[ClientSession]):
         self._login(question, (PromptsReceived,), lambda auth: auth.answer_prompts(question, answers))
 
     def new_password(self, question: PasswordExpired, old: str, new: str) -> None:
-        """Change the password (RFC 4252 section 8)."""
+        """Change the password (RFC 4252 section 8).
+
+        Raises:
+            InvalidArgument: One of them does not encode, or is longer than 32 KiB.
+        """
         self._login(question, (PasswordExpired,), lambda auth: auth.new_password(question, old, new))
 
     def give_up(self, question: CredentialNeeded | PromptsReceived | PasswordExpired) -> None:

@@ -45,7 +45,7 @@ def compute_now(label: str, compute: Callable[[], bytes]) -> bytes:
 
 def _known(category: str) -> Callable[[Any, attrs.Attribute[Any], tuple[str, ...] | None], None]:
     def validate(instance: Any, attribute: attrs.Attribute[Any], value: tuple[str, ...] | None) -> None:
-        if value is None:
+        if value is None and attribute.default is None:
             return
         if not value:
             raise InvalidArgument(f"Preferences.{attribute.name} is empty: at least one algorithm is needed")
@@ -99,7 +99,34 @@ class Preferences:
     allow_terrapin: bool = False
 
 
-@attrs.frozen(kw_only=True)
+def _not_negative(instance: Any, attribute: attrs.Attribute[Any], value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InvalidArgument(f"Limits.{attribute.name} must be a number from 0 on, not {value!r}")
+
+
+def _rsa_bits(instance: Any, attribute: attrs.Attribute[Any], value: int) -> None:
+    if not isinstance(value, int) or not _WEAKEST_RSA <= value <= _STRONGEST_RSA:
+        raise InvalidArgument(f"Limits.{attribute.name} must be from {_WEAKEST_RSA} to {_STRONGEST_RSA}, not {value!r}")
+
+
+def _checked_limits(kind: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+    return [field.evolve(validator=field.validator or _not_negative) for field in fields]
+
+
+def _positive(instance: Any, attribute: attrs.Attribute[Any], value: float | None) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
+        raise InvalidArgument(f"Timeouts.{attribute.name} must be more than 0 seconds, or None, not {value!r}")
+
+
+def _checked_timeouts(kind: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+    return [field.evolve(validator=_positive) for field in fields]
+
+
+_WEAKEST_RSA = 1024
+_STRONGEST_RSA = 16384
+
+
+@attrs.frozen(kw_only=True, field_transformer=_checked_limits)
 class Limits:
     """Bounds on everything that a peer can make grow. Sizes are bytes; each bound is the most that is still accepted.
 
@@ -124,7 +151,7 @@ class Limits:
     host_key: int = 16 * 1024
     """A public key or certificate, in key exchange and in login."""
     signature: int = 4 * 1024
-    minimum_rsa_bits: int = 2048
+    minimum_rsa_bits: int = attrs.field(default=2048, validator=_rsa_bits)
     """The shortest RSA key that is believed, in key exchange and in login; 1024 is the least that can be asked for."""
     output_high: int = 1024 * 1024
     """Unsent output at which ``send()`` takes no more and ``want_read`` turns False."""
@@ -190,7 +217,7 @@ class Limits:
     """Keys in one hostkeys-00@openssh.com announcement."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, field_transformer=_checked_timeouts)
 class Timeouts:
     """Deadlines in seconds; None means never."""
 
@@ -223,7 +250,9 @@ def _identification(instance: Any, attribute: attrs.Attribute[Any], value: str) 
     if not pattern.fullmatch(value):
         kind = "printable US-ASCII without space or '-'" if attribute.name == "software" else "printable US-ASCII"
         raise InvalidArgument(f"{attribute.name} must be {kind} (RFC 4253 section 4.2), not {value!r}")
-    length = len("SSH-2.0-") + len(instance.software) + len(instance.comments) + len(" \r\n")
+    length = len("SSH-2.0-") + len(instance.software) + len("\r\n")
+    if instance.comments:
+        length += len(" ") + len(instance.comments)
     if length > _IDENT_LINE:
         raise InvalidArgument(f"software and comments make a line of {length} bytes, at most {_IDENT_LINE} are allowed")
 
@@ -276,7 +305,10 @@ class Config:
 
 
 def _gex_bits(instance: Any, attribute: attrs.Attribute[Any], value: tuple[int, int, int]) -> None:
-    smallest, preferred, largest = value
+    try:
+        smallest, preferred, largest = value
+    except (TypeError, ValueError):
+        raise InvalidArgument(f"gex_bits must be three sizes, not {value!r}") from None
     if not 2048 <= smallest <= preferred <= largest <= 8192:
         raise InvalidArgument(f"gex_bits must be three rising sizes from 2048 to 8192 (RFC 8270), not {value}")
 
@@ -284,7 +316,7 @@ def _gex_bits(instance: Any, attribute: attrs.Attribute[Any], value: tuple[int, 
 def _user(instance: Any, attribute: attrs.Attribute[Any], value: str) -> None:
     try:
         size = len(value.encode())
-    except UnicodeEncodeError:
+    except (UnicodeEncodeError, AttributeError):
         raise InvalidArgument("user is not text that UTF-8 can carry") from None
     if not value or size > instance.limits.user_name or _CONTROLS.search(value):
         raise InvalidArgument(f"user must be 1 to {instance.limits.user_name} bytes without control characters")

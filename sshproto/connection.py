@@ -95,7 +95,11 @@ class Connection(Generic[S]):
         return self._session.data_to_send()
 
     def next_deadline(self) -> float | None:
-        """When :meth:`handle_timeout` should be called, in the clock of ``now``; None if never."""
+        """When :meth:`handle_timeout` should be called, in the clock of ``now``; None if never.
+
+        A command brings no time.  A deadline that one has set counts from the next input on, and may lie in the past
+        until then: call :meth:`handle_timeout` all the same, it sets it right.
+        """
         return self._session.next_deadline()
 
     # ---------------------------------------------------------------------------------------------------------- getters
@@ -132,7 +136,7 @@ class Connection(Generic[S]):
 
     @property
     def rekeying(self) -> bool:
-        """Whether a key exchange is under way; ``send`` takes nothing until it is over."""
+        """Whether a key exchange is under way; ``send`` takes nothing until our NEWKEYS has been sent."""
         return self._session.kex.active
 
     @property
@@ -190,6 +194,7 @@ class Connection(Generic[S]):
 
         Raises:
             WrongPhase: Nobody is logged in, or the connection has ended.
+            InvalidArgument: The kind cannot be sent, or not by this role; a size is out of range.
             LimitReached: ``Limits.channels_from_us`` are open, or too much waits for a key exchange.
         """
         self._session.need(Phase.OPEN, "open a channel")
@@ -198,7 +203,16 @@ class Connection(Generic[S]):
     def accept_channel(
         self, question: ChannelOpenRequested, *, window: int | None = None, packet: int | None = None
     ) -> None:
-        """Let the peer have its channel; it is open at once. The arguments are :meth:`open_channel`'s."""
+        """Let the peer have its channel; it is open at once.
+
+        Args:
+            question: Which.
+            window, packet: See :meth:`open_channel`.
+
+        Raises:
+            InvalidArgument: A size is out of range.
+            LimitReached: Too much waits for the end of a key exchange.
+        """
         with self._session.answering(question, ChannelOpenRequested) as due:
             if due:
                 self._session.mux.accept_channel(question, window=window, packet=packet)
@@ -212,6 +226,10 @@ class Connection(Generic[S]):
             question: Which.
             reason: A code, see :class:`~sshproto.channels.requests.OpenFailure`.
             description: Words for the peer's user.
+
+        Raises:
+            InvalidArgument: The reason or the description cannot be sent.
+            LimitReached: Too much waits for the end of a key exchange.
         """
         with self._session.answering(question, ChannelOpenRequested) as due:
             if due:
@@ -227,13 +245,22 @@ class Connection(Generic[S]):
 
         Raises:
             UnknownChannel, ChannelStateError: There is no such channel, or it is not open.
+            InvalidArgument: The request cannot be sent, or not by this role or on this kind of channel.
             LimitReached: ``Limits.requests_pending`` wait for their replies.
         """
         self._session.need(Phase.OPEN, "send a channel request")
         return self._session.mux.request(channel, request, want_reply)
 
     def global_request(self, request: GlobalRequestData, want_reply: bool = True) -> int:
-        """Ask something of the peer itself (RFC 4254 section 4). ``GlobalSucceeded`` or ``GlobalFailed`` follows."""
+        """Ask something of the peer itself (RFC 4254 section 4). ``GlobalSucceeded`` or ``GlobalFailed`` follows.
+
+        Returns:
+            A number by which those events name the request; they come only with ``want_reply``.
+
+        Raises:
+            InvalidArgument: The request cannot be sent, or not by this role.
+            LimitReached: ``Limits.requests_pending`` wait for their replies.
+        """
         self._session.need(Phase.OPEN, "send a global request")
         return self._session.mux.global_request(request, want_reply)
 
@@ -263,8 +290,8 @@ class Connection(Generic[S]):
             stream: 0 for data, 1 for standard error, which only a server's session has.
 
         Returns:
-            How many bytes were taken: as many as the peer's window and our output have room for, 0 while a key
-            exchange is under way. If not all, ``ChannelWritable`` tells when to go on.
+            How many bytes were taken: as many as the peer's window and our output have room for, 0 from our KEXINIT to
+            our NEWKEYS. If not all, ``ChannelWritable`` tells when to go on.
 
         Raises:
             UnknownChannel, ChannelStateError: There is no such channel, or it takes no data.
@@ -277,12 +304,23 @@ class Connection(Generic[S]):
             raise
 
     def send_eof(self, channel: int) -> None:
-        """Send no more data on a channel; the peer still may (RFC 4254 section 5.3)."""
+        """Send no more data on a channel; the peer still may (RFC 4254 section 5.3).
+
+        Raises:
+            UnknownChannel, ChannelStateError: There is no such channel, it is not open, or EOF was sent.
+            LimitReached: Too much waits for the end of a key exchange.
+        """
         self._session.need(Phase.OPEN, "send EOF")
         self._session.mux.send_eof(channel)
 
     def close_channel(self, channel: int) -> None:
-        """Close a channel, both directions. ``ChannelClosed`` follows when the peer has closed it as well."""
+        """Close a channel, both directions. ``ChannelClosed`` follows when the peer has closed it as well.
+
+        Raises:
+            UnknownChannel, ChannelStateError: There is no such channel, it is closed already, or it is the peer's and
+                not decided on.
+            LimitReached: Too much waits for the end of a key exchange.
+        """
         self._session.need(Phase.OPEN, "close a channel")
         self._session.mux.close_channel(channel)
 
@@ -297,7 +335,13 @@ class Connection(Generic[S]):
         self._session.mux.credit(channel, count)
 
     def send_window(self, channel: int) -> int:
-        """How many bytes the peer's window of this channel still takes."""
+        """How many bytes :meth:`send` would take now.
+
+        Raises:
+            UnknownChannel: There is no such channel.
+            WrongPhase: Nobody is logged in, or the connection has ended.
+        """
+        self._session.need(Phase.OPEN, "ask for a window")
         return self._session.mux.window(channel)
 
     # -------------------------------------------------------------------------------------------------------- transport
@@ -341,7 +385,7 @@ class Connection(Generic[S]):
         """The signature that was asked for, in SSH form (RFC 4253 section 6.6).
 
         Raises:
-            SignatureInvalid: It does not verify; the question stays open.
+            InvalidArgument: It does not verify; the question stays open.
         """
         with self._session.answering(question, SignatureNeeded) as due:
             if due:

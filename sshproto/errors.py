@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import IntEnum
+from typing import Any
 
 from sshproto.text import printable
 
@@ -38,7 +39,17 @@ class DisconnectCode(IntEnum):
 
 
 class SSHError(Exception):
-    """Base of everything that sshproto raises or carries."""
+    """Base of everything that sshproto raises or carries. Copies and pickles whole."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[SSHError], args: tuple[Any, ...], state: dict[str, Any]) -> SSHError:
+    """An error as it was, past its ``__init__``, whose arguments are not those of :class:`Exception`."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 # ------------------------------------------------------------------------------------------------------- misuse: raised

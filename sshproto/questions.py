@@ -55,11 +55,11 @@ class Questions:
             UsageError: The question is of another kind than the answer.
             AlreadyAnswered: It has been answered, or this connection never asked it.
         """
-        if not getattr(question, "want_reply", True):
-            return False
         if not isinstance(question, kinds):
             names = " or ".join(kind.__name__ for kind in kinds)
             raise UsageError(f"this answers {names}, not {type(question).__name__}")
+        if not getattr(question, "want_reply", True):
+            return False
         if self._ended:
             return False
         if self._owed.get(question.id) == question:

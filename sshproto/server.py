@@ -100,7 +100,7 @@ class ServerConnection(Connection[ServerSession]):
         """Let the user in.
 
         Raises:
-            UsageError: The question is a ``KeyProbe``: nothing has been proved yet.
+            InvalidArgument: The question is a ``KeyProbe``: nothing has been proved yet.
         """
         self._login(question, (AuthQuestion,), lambda auth: auth.accept(question))
 
@@ -140,6 +140,9 @@ class ServerConnection(Connection[ServerSession]):
             question: Which.
             prompts: What to ask; may be empty.
             name, instruction: What the client shows first.
+
+        Raises:
+            InvalidArgument: More than ``Limits.prompts``, or a text that cannot be sent.
         """
         self._login(
             question,

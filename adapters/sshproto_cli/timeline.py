@@ -103,7 +103,8 @@ PHASES: dict[str, tuple[str, str]] = {
 
 _PHASE_OF: tuple[tuple[int, int, str], ...] = (
     (1, 1, "disconnection"),
-    (5, 7, "service"),
+    (5, 6, "service"),
+    (7, 7, "new keys"),
     (20, 20, "negotiation"),
     (21, 21, "new keys"),
     (30, 49, "key exchange"),

@@ -22,6 +22,7 @@ from sshproto.config import ClientConfig, Config, ServerConfig
 from sshproto.errors import (
     HostKeyRejected,
     HostKeySignatureInvalid,
+    InvalidArgument,
     KeyExchangeFailed,
     KeyFormatError,
     ProtocolViolation,
@@ -55,6 +56,9 @@ class KexOutlet(Outlet, Protocol):
 
     def send_now(self, message: Message) -> None:
         """Queue a message of the key exchange itself, past everything that waits for its end."""
+
+    def new_keys_sent(self) -> None:
+        """Our NEWKEYS has left, and the sealer has switched."""
 
 
 @attrs.frozen
@@ -308,9 +312,12 @@ class KeyExchange:
         """The application's signature; verified before it leaves, since a faulty one can give the key away.
 
         Raises:
-            SignatureInvalid: It does not verify; the question stays open.
+            InvalidArgument: It does not verify; the question stays open.
         """
-        question.key.verify(signature, question.data, question.algorithm)
+        try:
+            question.key.verify(signature, question.data, question.algorithm)
+        except SignatureInvalid as error:
+            raise InvalidArgument(f"the signature is not sent, it does not verify: {error}") from None
         if self._signing is None:
             return
         reply, secret, digest = self._signing
@@ -358,6 +365,7 @@ class KeyExchange:
         self._outlet.sealer.switch(cipher, mac, keys, reset_sequence=self.strict)
         self._outlet.sealer.set_compression(compression, authenticated=self.authenticated)
         self._sent_new_keys = True
+        self._outlet.new_keys_sent()
         self._finish()
 
     def receive_new_keys(self, payload: bytes) -> None:

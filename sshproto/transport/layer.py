@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sshproto.errors import LimitExceeded, PeerDisconnected, ProtocolViolation, TimedOut, WrongPhase
+from sshproto.errors import InvalidArgument, LimitExceeded, PeerDisconnected, ProtocolViolation, TimedOut, WrongPhase
 from sshproto.events import DebugReceived, ExtInfoReceived, KeysExchanged, PongReceived, UnimplementedReceived
 from sshproto.timers import Timer
 from sshproto.transport.link import Link, Phase
@@ -20,12 +20,14 @@ from sshproto.wire.table import Role, State
 if TYPE_CHECKING:
     from sshproto.config import Config
     from sshproto.wire.codec import Buffer
+    from sshproto.wire.messages import Message
 
 PING = "ping@openssh.com"
 EXT_INFO_IN_AUTH = "ext-info-in-auth@openssh.com"
 
 _HARD_PACKETS = 2**32 - 2**16  # no key may ever see a sequence number twice, whatever the peer does (RFC 4344 3.1)
 _MINUTE = 60.0
+_SAFE_PAYLOAD = 32768  # every peer takes that much (RFC 4253 section 6.1)
 
 
 class TransportLayer(Link):
@@ -59,17 +61,23 @@ class TransportLayer(Link):
         self.need(Phase.OPEN, "ping")
         if PING not in self.peer_extensions:
             raise WrongPhase(f"can't ping: the peer does not offer {PING}")
-        self.send(Ping(data))
+        self._send_small(Ping(data))
 
     def ignore(self, data: bytes) -> None:
         """Send an IGNORE."""
         self.need(Phase.OPEN, "send IGNORE")
-        self.send(Ignore(data))
+        self._send_small(Ignore(data))
 
     def debug(self, message: str, *, always_display: bool) -> None:
         """Send a DEBUG."""
         self.need(Phase.OPEN, "send DEBUG")
-        self.send(Debug(always_display, message))
+        self._send_small(Debug(always_display, message))
+
+    def _send_small(self, message: Message) -> None:
+        size = len(message.encode())
+        if size > _SAFE_PAYLOAD:
+            raise InvalidArgument(f"{size} bytes of payload: a peer need not accept more than {_SAFE_PAYLOAD}")
+        self.send(message)
 
     # ----------------------------------------------------------------------------------------------- for what is on top
 
@@ -152,7 +160,7 @@ class TransportLayer(Link):
         if self._ping_offered:
             self.send(Pong(message.data))
         else:
-            self._not_implemented()
+            self.not_implemented()
 
     def _on_pong(self, payload: bytes) -> None:
         self.emit(PongReceived(Pong.parse(payload).data))
@@ -183,16 +191,21 @@ class TransportLayer(Link):
         self._timers.stop(Timer.HANDSHAKE)
         self.phase = Phase.AUTH
         self._state = State.TRANSPORT
+        self._transport_ready()
+
+    def new_keys_sent(self) -> None:
+        """RFC 8308 section 2.4: our EXT_INFO is the very next packet after our first NEWKEYS."""
+        if self._exchanges:
+            return
         offer = self.kex.peer_offer
         wanted = "ext-info-s" if self.role is Role.CLIENT else "ext-info-c"
         extensions = self._our_extensions()
         if extensions and offer is not None and wanted in offer.kex_algorithms:
             self._ping_offered = any(name == PING for name, _ in extensions)
             self.send(ExtInfo(extensions))
-        self._transport_ready()
 
     def _start_rekey(self) -> None:
-        self._arm(Timer.KEX, self.config.timeouts.kex, untimed=True)
+        self._arm(Timer.KEX, self.config.timeouts.kex)
         self.kex.start()
 
     def _consider_rekey(self) -> None:

@@ -24,6 +24,7 @@ from sshproto.config import Trace
 from sshproto.errors import (
     ConnectionLoss,
     InternalError,
+    InvalidArgument,
     LimitExceeded,
     LimitReached,
     LocalClose,
@@ -55,6 +56,10 @@ if TYPE_CHECKING:
 _CHANNEL_DATA = 94
 _KEX_NUMBERS = range(20, 50)
 _TAGS_KEPT = 64
+
+LARGEST_PAYLOAD = 256 * 1024 - 1024
+"""What may be sent in one packet besides channel data: what OpenSSH accepts, with room for framing."""
+
 _CONCEALED = frozenset((50, 61))  # USERAUTH_REQUEST and USERAUTH_INFO_RESPONSE: passwords may be in them
 
 
@@ -99,6 +104,7 @@ class Link:
         self.questions = Questions()
         self._timers = TimerTable()
         self._untimed: dict[Timer, float] = {}
+        self._drained = False
         self._events: deque[Event] = deque()
         # way in
         self._ident: ident.IdentReader | None = ident.IdentReader(receiver=self.role, limits=config.limits)
@@ -112,7 +118,7 @@ class Link:
         # way out
         self._out: list[Buffer] = []
         self.output_size = 0
-        self._deferred: deque[tuple[Message, int | None]] = deque()
+        self._deferred: deque[tuple[Message, bytes, int | None]] = deque()
         self._deferred_size = 0
         self._tags: dict[int, int] = {}
 
@@ -147,7 +153,8 @@ class Link:
         """The time of :meth:`next_deadline` has come, or will come, or has long been over."""
         self._advance(now)
         for timer in self._timers.expired(self.now):
-            self._guard(self._expired, timer)
+            if self.phase is not Phase.CLOSED or timer is Timer.LINGER:
+                self._guard(self._expired, timer)
 
     # ---------------------------------------------------------------------------------------------------------- outputs
 
@@ -155,17 +162,27 @@ class Link:
         """The pump: open packets one after the other until one of them means something to the application."""
         events = self._events
         while not events:
-            if self.phase is Phase.CLOSED or self._blocked():
+            if self.phase is Phase.CLOSED:
+                self._drained = True
                 return None
+            if self._blocked():
+                if not self._eof:
+                    self._drained = True
+                    return None
+                # Nobody is left whom the answer could reach; the application should not wait for it.
+                self.lose(self._unexpected_eof())
+                continue
             try:
                 if self._ident is not None:
                     if not self._read_ident(self._ident):
+                        self._drained = True
                         return None
                     continue
                 payload = self.opener.next_packet()
                 if payload is None:
                     if self._eof:
                         raise self._unexpected_eof()
+                    self._drained = True
                     return None
                 number = payload[0]
                 if self._trace is not None:
@@ -246,19 +263,22 @@ class Link:
 
     def send(self, message: Message, tag: int | None = None) -> None:
         """Queue ``message``; see :class:`~sshproto.outlet.Outlet`."""
+        payload = message.encode()
+        size = len(payload)
+        if size > LARGEST_PAYLOAD:
+            raise InvalidArgument(f"a {type(message).__name__} of {size} bytes: at most {LARGEST_PAYLOAD} can be sent")
         if not self.kex.holds_output:
-            self._seal(message, tag)
+            self._seal(message, payload, tag)
             return
         limits = self.config.limits
-        size = len(message.encode())
         if len(self._deferred) >= limits.deferred_packets or self._deferred_size + size > limits.deferred_bytes:
             raise LimitReached(f"{len(self._deferred)} messages wait for the end of the key exchange already")
-        self._deferred.append((message, tag))
+        self._deferred.append((message, payload, tag))
         self._deferred_size += size
 
     def send_now(self, message: Message) -> None:
         """Queue a message of the key exchange, past everything that waits for its end."""
-        self._seal(message, None)
+        self._seal(message, message.encode(), None)
 
     def send_data(self, head: bytes, body: Buffer) -> None:
         """Queue the payload ``head + body``."""
@@ -333,6 +353,9 @@ class Link:
     def _expired(self, timer: Timer) -> None:
         """A deadline has passed."""
 
+    def new_keys_sent(self) -> None:
+        """Our NEWKEYS has left: what is sent from now on is under new keys."""
+
     def _keys_exchanged(self, event: KeysExchanged) -> None:
         """Both directions use new keys."""
 
@@ -362,8 +385,7 @@ class Link:
         self._out.append(data)
         self.output_size += len(data)
 
-    def _seal(self, message: Message, tag: int | None) -> None:
-        payload = message.encode()
+    def _seal(self, message: Message, payload: bytes, tag: int | None) -> None:
         sealer = self.sealer
         if tag is not None:
             self._tags[sealer.sequence_number] = tag
@@ -395,9 +417,9 @@ class Link:
         if self.kex.holds_output or self.phase is Phase.CLOSED:
             return
         while self._deferred and not self.kex.holds_output:
-            message, tag = self._deferred.popleft()
-            self._deferred_size -= len(message.encode())
-            self._seal(message, tag)
+            message, payload, tag = self._deferred.popleft()
+            self._deferred_size -= len(payload)
+            self._seal(message, payload, tag)
         if self.room():
             self._writable()
 
@@ -405,6 +427,7 @@ class Link:
 
     def _advance(self, now: float) -> None:
         self.now = max(self.now, now)
+        self._drained = False
         if self._untimed:
             for timer, seconds in self._untimed.items():
                 if self._timers.runs(timer):
@@ -479,18 +502,16 @@ class Link:
                 name = message_name(number, self._context(number))
                 raise LimitExceeded(f"too many messages came too late, the last is {name}", "ignored_messages")
         elif verdict is Verdict.UNIMPLEMENTED:
-            self._not_implemented()
+            self.not_implemented()
         else:
             name = message_name(number, self._context(number))
             raise ProtocolViolation(f"{name} ({number}) came, which is not allowed {self._situation()}")
         if self.output_size > self.config.limits.output_hard:
             raise LimitExceeded("the peer makes us answer and does not read", "output_hard")
 
-    def _not_implemented(self) -> None:
-        try:
-            self.send(Unimplemented((self.opener.sequence_number - 1) & 0xFFFFFFFF))
-        except LimitReached as error:
-            raise LimitExceeded(str(error), "deferred_packets") from error
+    def not_implemented(self) -> None:
+        """Answer that the packet just received means nothing to us. That is allowed during a key exchange, too."""
+        self.send_now(Unimplemented((self.opener.sequence_number - 1) & 0xFFFFFFFF))
 
     def _situation(self) -> str:
         column = self._column()
@@ -524,21 +545,22 @@ class Link:
 
     # ------------------------------------------------------------------------------------------------ time, and the end
 
-    def _arm(self, timer: Timer, seconds: float | None, *, untimed: bool = False) -> None:
+    def _arm(self, timer: Timer, seconds: float | None) -> None:
         """Set a deadline, or none.
+
+        Commands bring no time.  Once the events of an input have been drained, that input may be long ago, and the
+        seconds of a deadline that a command sets count from the next input on.
 
         Args:
             timer: Which.
             seconds: How long from now; None means never.
-            untimed: A command sets it. Commands bring no time, and the last input may be long ago, so the seconds
-                count from the next input on.
         """
         self._untimed.pop(timer, None)
         if seconds is None:
             self._timers.stop(timer)
         else:
             self._timers.set(timer, self.now + seconds)
-            if untimed:
+            if self._drained:
                 self._untimed[timer] = seconds
 
     def _bug(self, error: Exception) -> None:
@@ -553,16 +575,16 @@ class Link:
         if self.error is not None:
             return
         self.error = error
+        self.phase = Phase.CLOSED  # before the DISCONNECT, which may bring a key to its limit and must be the last packet
         if goodbye is None and error.code is not None and not isinstance(error, PeerDisconnected):
             # The peer learns what was wrong, not what this side is like inside.
             goodbye = Disconnect(error.code, str(error) if not isinstance(error, InternalError) else "internal error")
         if goodbye is not None:
-            self._seal(goodbye, None)
-        self.phase = Phase.CLOSED
+            self._seal(goodbye, goodbye.encode(), None)
         self._deferred.clear()
         self._ident_input.clear()
         self.questions.end()
         self._ended()
         self._timers.clear()
-        self._arm(Timer.LINGER, self.config.timeouts.linger, untimed=True)
+        self._arm(Timer.LINGER, self.config.timeouts.linger)
         self._events.append(ConnectionLost(error))

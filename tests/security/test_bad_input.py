@@ -12,9 +12,10 @@ import pytest
 from sshproto import events as ev
 from sshproto.channels.requests import Session
 from sshproto.client import ClientConnection
-from sshproto.config import ClientConfig, Limits, Preferences, ServerConfig
+from sshproto.config import ClientConfig, Limits, Preferences, ServerConfig, Timeouts
 from sshproto.errors import (
     Incompatible,
+    InvalidArgument,
     LimitExceeded,
     MacError,
     PeerDisconnected,
@@ -424,7 +425,7 @@ def test_login_has_its_time() -> None:
 
 
 def test_keepalives_find_a_dead_peer() -> None:
-    from sshproto.config import Timeouts
+
 
     pair = Pair.make(ClientConfig(user="alice", timeouts=Timeouts(keepalive=10.0, keepalive_count=2))).login()
     pair.sleep(100)
@@ -491,3 +492,29 @@ def test_a_person_may_take_time_but_the_server_may_not() -> None:
     pair.client.conn.handle_timeout(5120.0)
     pair.client.drain()
     assert isinstance(loss(pair.client.events), TimedOut)
+
+
+def test_a_peer_that_goes_away_while_a_question_is_open() -> None:
+    pair = Pair.make(client_answer=None)
+    pair.run()
+    (question,) = pair.client.conn.questions
+    pair.client.conn.receive_eof(0.0)
+    pair.client.drain()
+    assert isinstance(loss(pair.client.events), UnexpectedEof)
+    pair.client.conn.accept_host_key(question)  # too late to matter
+    assert pair.client.conn.data_to_send() == b""
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Limits(channels_from_peer=-1),
+        lambda: Limits(packet="many"),  # type: ignore[arg-type]
+        lambda: Limits(minimum_rsa_bits=512),
+        lambda: Timeouts(auth=0.0),
+        lambda: Timeouts(keepalive=-1.0),
+    ],
+)
+def test_bounds_that_make_no_sense(make: Any) -> None:
+    with pytest.raises(InvalidArgument):
+        make()

@@ -3,9 +3,9 @@
 Servers are context managers that give a :class:`Server`; clients are functions that run one command and give a
 :class:`Ran`.  Nothing here knows sshproto: a server of ours is described by a :class:`Server` as well.
 
-Rules: ports are free ones, never 22; keys, homes and logs live in directories of their own; no file of the user who runs
-the tests is read or written; every wait has an end; every process that was started is ended.  A peer that the machine
-lacks skips the test with its name and how to install it, and fails it under ``SSHPROTO_REQUIRE_PEERS=1``.
+Rules: ports are free ones, never 22; keys, homes and logs live in directories of their own; no file of the user who
+runs the tests is read or written; every wait has an end; every process that was started is ended.  A peer that the
+machine lacks skips the test with its name and how to install it, and fails it under ``SSHPROTO_REQUIRE_PEERS=1``.
 
 ``SSHPROTO_TEST_USER`` and ``SSHPROTO_TEST_PASSWORD`` name a system user for tests of passwords; ``.ci/run`` makes one.
 """
@@ -420,8 +420,8 @@ def _can_swap_passwd() -> bool:
 def _dropbear_home(directory: Path, authorized_keys: Sequence[str]) -> Iterator[tuple[list[str], str]]:
     """Where Dropbear looks for authorized keys: in the home that /etc/passwd names, and nowhere else.
 
-    Gives the words to put before the command, and the user. The true home of the user who runs the tests stays untouched:
-    either Dropbear sees an /etc/passwd of its own, or the system user for password tests lends its home.
+    Gives the words to put before the command, and the user. The true home of the user who runs the tests stays
+    untouched: either Dropbear sees an /etc/passwd of its own, or the system user for password tests lends its home.
     """
     text = "".join(f"{line}\n" for line in authorized_keys)
     if _can_swap_passwd():

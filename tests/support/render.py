@@ -18,10 +18,11 @@ CONTEXTS = ("", "dh", "ecdh", "gex", "publickey", "password", "keyboard-interact
 HEAD = """\
 # Which message is legal when
 
-<!-- Written by `python -m tests.support.render` from sshproto/wire/table.py and sshproto/channels/channel.py. Edit those. -->
+<!-- Written by `python -m tests.support.render` from sshproto/wire/table.py and sshproto/channels/channel.py. -->
 
 Every packet of a live connection is looked up in a table before anything else happens to it. This page is that table,
-written out by a program from the one that runs. The default is to refuse: a message is handled only where its row says so.
+written out by a program from the one that runs. The default is to refuse: a message is handled only where its row
+says so.
 
 How the tables are meant, and why there are two of them, is told in [State](../explanation/state.md).
 
@@ -45,8 +46,8 @@ A row says what the *receiver* of a message does with it: a server on the left, 
 | C | The connection protocol: somebody is logged in. |
 | R | A rekeying, from the peer's KEXINIT to its NEWKEYS. It lies over T, A and C. |
 
-Between our own KEXINIT and the peer's there is no column of its own: what the peer sent before it saw ours is still legal
-as in T, A or C (RFC 4253 section 7.1).
+Between our own KEXINIT and the peer's there is no column of its own: what the peer sent before it saw ours is still
+legal as in T, A or C (RFC 4253 section 7.1).
 
 UNIMPLEMENTED is itself never answered with UNIMPLEMENTED, so two puzzled sides can't keep each other busy.
 """
@@ -73,8 +74,8 @@ finer table; it is the same for clients and servers, and it is asked after the f
 | EOF_IN | The peer has sent EOF; we may still send. |
 | CLOSE_OUT | We have sent CLOSE, the peer's is still to come. |
 
-A close by the peer is answered at once, so there is no state for one that is not. Nothing is tolerated for a channel that
-is FREE: its number gets free only when both sides have closed it, so no message for it can still be on its way.
+A close by the peer is answered at once, so there is no state for one that is not. Nothing is tolerated for a channel
+that is FREE: its number gets free only when both sides have closed it, so no message for it can still be on its way.
 """
 
 COMMANDS = """\
@@ -92,8 +93,8 @@ The same states decide what the application may do. Where it may not, the comman
 
 COMMANDS_TAIL = """\
 Two entries deserve a word. `close_channel` on a channel that is OPENING waits for the peer's confirmation and closes it
-then, without a `ChannelOpened`. `credit` on a channel that is FREE *because it has closed* does nothing instead of raising:
-an application that hands back room for the last bytes it used can't know that the channel has gone meanwhile.
+then, without a `ChannelOpened`. `credit` on a channel that is FREE *because it has closed* does nothing instead of
+raising: an application that hands back room for the last bytes it used can't know that the channel has gone meanwhile.
 """
 
 
