@@ -32,12 +32,11 @@ if TYPE_CHECKING:
 USERAUTH = "ssh-userauth"
 
 
-class ClientSession(Session):
+class ClientSession(Session[ClientAuth]):
     """The engine of a client."""
 
     role = Role.CLIENT
     config: ClientConfig
-    auth: ClientAuth | None = None
 
     def __init__(self, config: ClientConfig, now: float) -> None:
         super().__init__(config, now)

@@ -118,8 +118,13 @@ def _positive(instance: Any, attribute: attrs.Attribute[Any], value: float | Non
         raise InvalidArgument(f"Timeouts.{attribute.name} must be more than 0 seconds, or None, not {value!r}")
 
 
+def _count(instance: Any, attribute: attrs.Attribute[Any], value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidArgument(f"Timeouts.{attribute.name} must be a number from 1 on, not {value!r}")
+
+
 def _checked_timeouts(kind: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
-    return [field.evolve(validator=_positive) for field in fields]
+    return [field.evolve(validator=field.validator or _positive) for field in fields]
 
 
 _WEAKEST_RSA = 1024
@@ -231,7 +236,7 @@ class Timeouts:
     """Age of a key at which we start a key exchange (RFC 4253 section 9)."""
     keepalive: float | None = None
     """Silence of the peer after which we ask whether it is there."""
-    keepalive_count: int = 3
+    keepalive_count: int = attrs.field(default=3, validator=_count)
     """Questions without any sign of life after which the connection is given up."""
     linger: float | None = 5.0
     """How long ``should_close`` may wait for unsent output once the connection has ended."""
@@ -382,8 +387,6 @@ class ServerConfig(Config):
     """
 
     host_keys: tuple[PrivateKey | PublicKey, ...] = attrs.field(converter=_keys, validator=_host_keys)
-    auth_methods: tuple[str, ...] = attrs.field(
-        default=("publickey",), converter=_strings, validator=_auth_methods
-    )
+    auth_methods: tuple[str, ...] = attrs.field(default=("publickey",), converter=_strings, validator=_auth_methods)
     ask_none: bool = False
     banner: str = attrs.field(default="", validator=_banner)

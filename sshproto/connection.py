@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from sshproto.transport.negotiation import Negotiated
     from sshproto.wire.codec import Buffer
 
-S = TypeVar("S", bound=Session)
+S = TypeVar("S", bound=Session[Any])
 
 
 class Connection(Generic[S]):
@@ -71,7 +71,11 @@ class Connection(Generic[S]):
         self._session.receive_data(data, now)
 
     def receive_eof(self, now: float) -> None:
-        """The peer will send no more bytes. Whatever came before is still processed; repeated calls do nothing."""
+        """The peer will send no more bytes.
+
+        What came before is still processed, unless a question holds it up: nobody is left to hear the answer.
+        Repeated calls do nothing.
+        """
         self._session.receive_eof(now)
 
     def handle_timeout(self, now: float) -> None:

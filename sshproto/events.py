@@ -516,7 +516,7 @@ class ConnectionLost(Event):
 
 def show(event: Event) -> str:
     """``event`` on one line for people: the peer's words made printable, no secret, long bytes by their length."""
-    parts = []
+    parts: list[str] = []
     for field in attrs.fields(cast(Any, type(event))):  # the base alone is no attrs class
         if not field.repr:
             continue
@@ -527,7 +527,3 @@ def show(event: Event) -> str:
             value = printable(value)
         parts.append(f"{field.name}={value}")
     return f"{type(event).__name__} {' '.join(parts)}".rstrip()
-
-
-__all__ = [name for name, value in list(globals().items()) if isinstance(value, type) and issubclass(value, Event)]
-__all__ += ["Prompt", "show"]

@@ -40,6 +40,7 @@ class Outlet(Protocol):
 
     def room(self) -> int:
         """How many bytes of data may be queued now; 0 while a key exchange is under way or the output is full."""
+        ...
 
     def emit(self, event: Event) -> None:
         """Hand ``event`` to the application."""
@@ -49,6 +50,7 @@ class Outlet(Protocol):
 
     def question_id(self) -> int:
         """A number for a new question."""
+        ...
 
     def withdraw(self, question_id: int) -> None:
         """The question has become void; an answer to it does nothing."""

@@ -32,12 +32,11 @@ if TYPE_CHECKING:
 USERAUTH = "ssh-userauth"
 
 
-class ServerSession(Session):
+class ServerSession(Session[ServerAuth]):
     """The engine of a server."""
 
     role = Role.SERVER
     config: ServerConfig
-    auth: ServerAuth | None = None
 
     def __init__(self, config: ServerConfig, now: float) -> None:
         super().__init__(config, now)

@@ -8,7 +8,7 @@ connection when the login has succeeded, and asks a silent peer whether it is st
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from sshproto.channels.mux import Mux
 from sshproto.channels.requests import Keepalive
@@ -21,17 +21,37 @@ from sshproto.wire import messages
 from sshproto.wire.table import State, message_name
 
 if TYPE_CHECKING:
-    from sshproto.auth.client import ClientAuth
-    from sshproto.auth.server import ServerAuth
     from sshproto.config import Config
+    from sshproto.errors import ConnectionLoss
     from sshproto.events import Event, SignatureNeeded
     from sshproto.wire.codec import Buffer
+    from sshproto.wire.messages import Message
 
 _WINDOW_ADJUST = 93
 _CONNECTION_NUMBERS = range(80, 101)
 
 
-class Session(TransportLayer):
+class LoginMachine(Protocol):
+    """What the authentication machines of the two roles have in common.
+
+    Attributes:
+        context: The method that gives the numbers 60 to 79 their meaning.
+        lost: Why the connection must end, if it must.
+    """
+
+    lost: ConnectionLoss | None
+
+    @property
+    def context(self) -> str: ...
+
+    def receive(self, message: Message) -> None:
+        """Take one message of the peer."""
+
+
+A = TypeVar("A", bound=LoginMachine)
+
+
+class Session(TransportLayer, Generic[A]):
     """The engine of one live connection; the roles are in :mod:`sshproto.client` and :mod:`sshproto.server`.
 
     Attributes:
@@ -39,7 +59,7 @@ class Session(TransportLayer):
         auth: The authentication machine, from the moment its service is accepted.
     """
 
-    auth: ClientAuth | ServerAuth | None = None
+    auth: A | None = None
 
     def __init__(self, config: Config, now: float) -> None:
         super().__init__(config, now)

@@ -83,7 +83,7 @@ def _write_port(value: int) -> bytes:
 
 def _read_modes(reader: Reader, field: str) -> tuple[tuple[int, int], ...]:
     inner = Reader(reader.string(field, MAX_MODES), f"{reader.where}.{field}")
-    modes = []
+    modes: list[tuple[int, int]] = []
     while inner.remaining:  # OpenSSH, too, takes the end of the string for a missing TTY_OP_END
         opcode = inner.byte("opcode")
         if opcode == TTY_OP_END or opcode >= FIRST_UNDEFINED_MODE:
@@ -93,7 +93,7 @@ def _read_modes(reader: Reader, field: str) -> tuple[tuple[int, int], ...]:
 
 
 def _write_modes(value: tuple[tuple[int, int], ...]) -> bytes:
-    parts = []
+    parts: list[bytes] = []
     for opcode, argument in value:
         if not TTY_OP_END < opcode < FIRST_UNDEFINED_MODE:
             raise ValueError(f"{opcode} is no opcode of a terminal mode (RFC 4254 section 8)")

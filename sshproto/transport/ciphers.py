@@ -155,6 +155,7 @@ class Opening(Protocol):
 
     def length(self, view: memoryview, offset: int, sequence: int) -> int:
         """Decrypt the packet_length of the packet at ``offset``. Called once for each packet, before :meth:`open`."""
+        ...
 
     def open(self, view: memoryview, offset: int, length: int, sequence: int) -> memoryview | bytes:
         """Verify and decrypt the packet at ``offset``.
@@ -166,6 +167,7 @@ class Opening(Protocol):
         Raises:
             MacError: The tag is wrong.
         """
+        ...
 
     def doom(self) -> None:
         """The packet whose length was just read fails when it is opened, whatever its tag."""
@@ -179,6 +181,7 @@ class Sealing(Protocol):
 
     def seal(self, length: int, head: bytes, body: Buffer, padding: bytes, sequence: int) -> bytes | bytearray:
         """The finished packet of payload ``head + body``; ``length`` is its packet_length."""
+        ...
 
 
 def _bad_tag(protection: str, sequence: int) -> MacError:

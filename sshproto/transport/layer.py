@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sshproto.errors import InvalidArgument, LimitExceeded, PeerDisconnected, ProtocolViolation, TimedOut, WrongPhase
 from sshproto.events import DebugReceived, ExtInfoReceived, KeysExchanged, PongReceived, UnimplementedReceived
 from sshproto.timers import Timer
-from sshproto.transport.link import Link, Phase
+from sshproto.transport.link import SAFE_PAYLOAD, Link, Phase
 from sshproto.wire.messages import Debug, Disconnect, ExtInfo, Ignore, Ping, Pong, Unimplemented
 from sshproto.wire.table import Role, State
 
@@ -27,7 +27,6 @@ EXT_INFO_IN_AUTH = "ext-info-in-auth@openssh.com"
 
 _HARD_PACKETS = 2**32 - 2**16  # no key may ever see a sequence number twice, whatever the peer does (RFC 4344 3.1)
 _MINUTE = 60.0
-_SAFE_PAYLOAD = 32768  # every peer takes that much (RFC 4253 section 6.1)
 
 
 class TransportLayer(Link):
@@ -75,8 +74,8 @@ class TransportLayer(Link):
 
     def _send_small(self, message: Message) -> None:
         size = len(message.encode())
-        if size > _SAFE_PAYLOAD:
-            raise InvalidArgument(f"{size} bytes of payload: a peer need not accept more than {_SAFE_PAYLOAD}")
+        if size > SAFE_PAYLOAD:
+            raise InvalidArgument(f"{size} bytes of payload: a peer need not accept more than {SAFE_PAYLOAD}")
         self.send(message)
 
     # ----------------------------------------------------------------------------------------------- for what is on top

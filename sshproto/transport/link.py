@@ -57,6 +57,9 @@ _CHANNEL_DATA = 94
 _KEX_NUMBERS = range(20, 50)
 _TAGS_KEPT = 64
 
+SAFE_PAYLOAD = 32768
+"""What every peer accepts in one packet (RFC 4253 section 6.1)."""
+
 LARGEST_PAYLOAD = 256 * 1024 - 1024
 """What may be sent in one packet besides channel data: what OpenSSH accepts, with room for framing."""
 
@@ -243,7 +246,8 @@ class Link:
     def disconnect(self, description: str, code: int) -> None:
         """End the connection on purpose."""
         message = Disconnect(code, description)
-        message.encode()  # an argument that does not encode is refused before anything changes
+        if len(message.encode()) > SAFE_PAYLOAD:  # what does not fit is refused before anything changes
+            raise InvalidArgument(f"a description of {len(description)} characters is too long for a DISCONNECT")
         self.lose(LocalClose(description, code), message)
 
     def need(self, phase: Phase, what: str) -> None:
@@ -537,7 +541,7 @@ class Link:
         if self._ident is not None:
             what = "in the middle of its identification" if self._ident.started else "before it identified itself"
             return UnexpectedEof(f"the peer closed the connection {what}", Phase.IDENT.value)
-        if self.opener.buffered:
+        if self.opener.buffered and not self._blocked():
             return UnexpectedEof("the peer closed the connection in the middle of a packet", "packet")
         return UnexpectedEof(
             f"the peer closed the connection without a DISCONNECT, in the phase of {self.phase.value}", self.phase.value
@@ -575,7 +579,9 @@ class Link:
         if self.error is not None:
             return
         self.error = error
-        self.phase = Phase.CLOSED  # before the DISCONNECT, which may bring a key to its limit and must be the last packet
+        self.phase = (
+            Phase.CLOSED
+        )  # before the DISCONNECT, which may bring a key to its limit and must be the last packet
         if goodbye is None and error.code is not None and not isinstance(error, PeerDisconnected):
             # The peer learns what was wrong, not what this side is like inside.
             goodbye = Disconnect(error.code, str(error) if not isinstance(error, InternalError) else "internal error")

@@ -317,7 +317,7 @@ class Struct:
         Raises:
             InvalidArgument: A value does not fit its field.
         """
-        parts = []
+        parts: list[bytes] = []
         for field, codec in self.codecs():
             value = getattr(self, field)
             try:

@@ -1,4 +1,4 @@
-"""The properties that every sans-I/O connection must have (DESIGN: any chunking, no raise, determinism, rekey anywhere)."""
+"""The properties that every sans-I/O connection must have: any chunking, no raise, determinism, rekey anywhere."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_rekeys_by_volume_are_invisible_to_the_data(strict: bool, every: int) ->
 @settings(max_examples=25)
 @given(data=st.data())
 def test_rekeys_by_either_side_at_any_event_crossing_or_not(data: st.DataObject) -> None:
-    """Both ends rekey at events that hypothesis picks, with latency so that requests cross, while channels come and go."""
+    """Both ends rekey at events that hypothesis picks, with latency so that they cross, while channels come and go."""
     pair = scenario.make(preferences=FAST, rekey=False, latency=0.05)
     picks = {end: data.draw(st.sets(st.integers(0, 25), max_size=5), label=end) for end in ("client", "server")}
     for end in (pair.client, pair.server):
@@ -236,7 +236,9 @@ def streams() -> Quiet:
 @pytest.mark.parametrize("role", ["client", "server"])
 @settings(max_examples=60)
 @given(data=st.data())
-def test_a_damaged_stream_ends_the_connection_once_and_raises_nothing(role: str, streams: Any, data: st.DataObject) -> None:
+def test_a_damaged_stream_ends_the_connection_once_and_raises_nothing(
+    role: str, streams: Any, data: st.DataObject
+) -> None:
     tape, stream = streams.value[role]
     stream = bytearray(stream[:20_000])
     for _ in range(data.draw(st.integers(1, 4))):
@@ -285,7 +287,7 @@ def test_a_peer_that_closes_at_every_byte_of_the_handshake(role: str, streams: A
         assert end.conn.next_event() is None
 
 
-# ------------------------------------------------------------------------------------------------ misuse changes nothing
+# ----------------------------------------------------------------------------------------------- misuse changes nothing
 
 COMMANDS = {
     "send": lambda conn, n: conn.send(n, b"data"),

@@ -234,7 +234,9 @@ def test_without_the_marker_ignore_is_ignored(role: str) -> None:
     assert not [event for event in events if isinstance(event, ev.ConnectionLost)]
 
 
-@pytest.mark.parametrize("payload", [m.ServiceRequest("ssh-userauth"), m.UserauthRequest("root", "ssh-connection", "none")])
+@pytest.mark.parametrize(
+    "payload", [m.ServiceRequest("ssh-userauth"), m.UserauthRequest("root", "ssh-connection", "none")]
+)
 def test_login_before_keys(payload: m.Message) -> None:
     """[V04]"""
     conn = make("server")
@@ -289,7 +291,9 @@ def test_a_peer_that_goes_away(role: str, version: str) -> None:
 )
 def test_connection_messages_before_login(message: m.Message) -> None:
     """[V05 R66] CVE-2025-32433 and its family."""
-    pair = Pair.make(client_answer=lambda conn, q: conn.accept_host_key(q) if isinstance(q, ev.HostKeyOffered) else None)
+    pair = Pair.make(
+        client_answer=lambda conn, q: conn.accept_host_key(q) if isinstance(q, ev.HostKeyOffered) else None
+    )
     pair.run()
     inject(pair.client, message)
     pair.run()
@@ -297,10 +301,14 @@ def test_connection_messages_before_login(message: m.Message) -> None:
     assert not pair.server.of(ev.ChannelOpenRequested)
 
 
-@pytest.mark.parametrize("message", [m.UserauthSuccess(), m.UserauthFailure((), False), m.ServiceAccept("ssh-userauth")])
+@pytest.mark.parametrize(
+    "message", [m.UserauthSuccess(), m.UserauthFailure((), False), m.ServiceAccept("ssh-userauth")]
+)
 def test_a_client_that_plays_the_server(message: m.Message) -> None:
     """[V06] CVE-2018-10933."""
-    pair = Pair.make(client_answer=lambda conn, q: conn.accept_host_key(q) if isinstance(q, ev.HostKeyOffered) else None)
+    pair = Pair.make(
+        client_answer=lambda conn, q: conn.accept_host_key(q) if isinstance(q, ev.HostKeyOffered) else None
+    )
     pair.run()
     inject(pair.client, message)
     pair.run()
@@ -418,14 +426,15 @@ def test_a_silent_peer_is_timed_out(role: str) -> None:
 
 
 def test_login_has_its_time() -> None:
-    pair = Pair.make(client_answer=lambda conn, q: conn.accept_host_key(q) if isinstance(q, ev.HostKeyOffered) else None)
+    pair = Pair.make(
+        client_answer=lambda conn, q: conn.accept_host_key(q) if isinstance(q, ev.HostKeyOffered) else None
+    )
     pair.run()
     pair.sleep(121)
     assert isinstance(loss(pair.server.events), TimedOut)
 
 
 def test_keepalives_find_a_dead_peer() -> None:
-
 
     pair = Pair.make(ClientConfig(user="alice", timeouts=Timeouts(keepalive=10.0, keepalive_count=2))).login()
     pair.sleep(100)

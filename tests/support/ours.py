@@ -1,4 +1,4 @@
-"""Our own command line as one of the peers of :mod:`tests.support.peers`: a server in a process, a client in another."""
+"""Our own command line as a peer, like those of :mod:`tests.support.peers`: a server process, and a client."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sshproto import algorithms
 from tests.support.peers import HOST, Key, Ran, Server, current_user, environment, listening, make_key, run, scratch
 
 PROGRAM = (sys.executable, "-m", "sshproto_cli.main")
-PASSWORD = "correct horse battery"  # noqa: S105  of a server that lives for one test
+PASSWORD = "correct horse battery"  # of a server that lives for one test
 
 EVERYTHING = (
     *("--kex", ",".join(algorithms.KEX_DEFAULT + algorithms.KEX_EXTRA + algorithms.KEX_LEGACY)),

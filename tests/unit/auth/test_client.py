@@ -159,7 +159,9 @@ def test_password_change_with_two_rounds(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "algorithm"), [(KEY, "ssh-ed25519"), (ECDSA, "ecdsa-sha2-nistp256"), (RSA, "rsa-sha2-512")], ids=["ed25519", "ecdsa", "rsa"]
+    ("key", "algorithm"),
+    [(KEY, "ssh-ed25519"), (ECDSA, "ecdsa-sha2-nistp256"), (RSA, "rsa-sha2-512")],
+    ids=["ed25519", "ecdsa", "rsa"],
 )
 def test_a_private_key_signs_at_once(client: Client, key: PrivateKey, algorithm: str) -> None:
     client.machine.public_key(client.event(CredentialNeeded), key)

@@ -100,7 +100,7 @@ class Machine(RuleBasedStateMachine):
                 r.UnknownOpen("x@example.org", token), window=window, packet=packet
             )
         except UsageError:
-            assert len([link for link in self.links[side].values()]) >= LIMITS.channels_from_us
+            assert len(list(self.links[side].values())) >= LIMITS.channels_from_us
             return
         assert number not in self.links[side]
         assert number not in self.gone[side]

@@ -382,7 +382,7 @@ def test_malformed_adjust(client: Any, payload: bytes) -> None:
 
 def test_window_and_packet_size_bind_the_peer(client: Any) -> None:
     """V30, R91: each at the limit and one past it, both kinds of data."""
-    for make in (lambda n, d: m.ChannelData(n, d), lambda n, d: m.ChannelExtendedData(n, 1, d)):
+    for make in (m.ChannelData, lambda n, d: m.ChannelExtendedData(n, 1, d)):
         number = opened(client, peer=len(client.mux.channels), window=1000, packet=100)
         other = client.mux.open_channel(r.Session(), window=25, packet=10)
         client.feed(m.ChannelOpenConfirmation(other, 100 + other, 1000, 100))

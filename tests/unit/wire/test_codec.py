@@ -352,7 +352,9 @@ def test_a_value_that_does_not_fit_is_the_callers_fault_and_named(change: dict[s
         attrs.evolve(EXAMPLE, **change).encode()
 
 
-@pytest.mark.parametrize("change", [{"word": "a\0b"}, {"words_list": ("a,b",)}, {"words_list": ("",)}, {"words_list": "ab"}])
+@pytest.mark.parametrize(
+    "change", [{"word": "a\0b"}, {"words_list": ("a,b",)}, {"words_list": ("",)}, {"words_list": "ab"}]
+)
 def test_names_that_would_not_survive_the_way_are_not_sent(change: dict[str, Any]) -> None:
     """[R4 R168]"""
     value = attrs.evolve(EXAMPLE, **change)

@@ -1,7 +1,7 @@
 """Every message: its number and name, both ways, cut short, too long, and with numbers that lie.
 
-The strategies are made from the schema (``codecs()``), so a new message is tested as soon as it exists; what is optional
-at the end of a message, and what the standards call it, is written here by hand.
+The strategies are made from the schema (``codecs()``), so a new message is tested as soon as it exists; what is
+optional at the end of a message, and what the standards call it, is written here by hand.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ REST = {
 ASCII = st.characters(min_codepoint=1, max_codepoint=127)
 NAME = st.text(ASCII, max_size=20)
 NAME_LIST = st.lists(
-    st.text(st.characters(min_codepoint=1, max_codepoint=127, exclude_characters=","), min_size=1, max_size=8), max_size=4
+    st.text(st.characters(min_codepoint=1, max_codepoint=127, exclude_characters=","), min_size=1, max_size=8),
+    max_size=4,
 ).map(tuple)
 TEXT = st.binary(max_size=20).map(lambda data: data.decode("utf-8", "surrogateescape"))
 U32 = st.integers(0, 2**32 - 1) | st.sampled_from([0, 1, 2**31 - 1, 2**31, 2**32 - 1])
@@ -196,7 +197,9 @@ def test_an_empty_payload_is_no_message() -> None:
 @each_message
 def test_one_class_does_not_read_anothers_payload(cls: type[m.Message]) -> None:
     """[V46] Even where the fields would fit."""
-    with pytest.raises(WireError, match=rf"^{cls.__name__}\.message number at offset 0: is 255, expected {cls.number}$"):
+    with pytest.raises(
+        WireError, match=rf"^{cls.__name__}\.message number at offset 0: is 255, expected {cls.number}$"
+    ):
         cls.parse(b"\xff" + bytes(20))
 
 
@@ -204,7 +207,7 @@ def test_one_class_does_not_read_anothers_payload(cls: type[m.Message]) -> None:
 
 
 @each_message
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_decode_undoes_encode(cls: type[m.Message], data: st.DataObject) -> None:
     message = data.draw(instances(cls))
@@ -215,7 +218,7 @@ def test_decode_undoes_encode(cls: type[m.Message], data: st.DataObject) -> None
 
 
 @each_message
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_whatever_decodes_means_the_same_when_it_is_encoded_again(cls: type[m.Message], data: st.DataObject) -> None:
     """[R158] Any bytes, and damaged real ones: a WireError or a value, never anything else."""
@@ -224,7 +227,9 @@ def test_whatever_decodes_means_the_same_when_it_is_encoded_again(cls: type[m.Me
         payload[1:] = data.draw(st.binary(max_size=60))
     elif len(payload) > 1:
         for _ in range(data.draw(st.integers(1, 4))):
-            payload[data.draw(st.integers(1, len(payload) - 1))] = data.draw(st.sampled_from([0, 1, 0x7F, 0x80, 0xFF, 44]))
+            payload[data.draw(st.integers(1, len(payload) - 1))] = data.draw(
+                st.sampled_from([0, 1, 0x7F, 0x80, 0xFF, 44])
+            )
     try:
         message = cls.parse(payload)
     except WireError as error:
@@ -238,7 +243,7 @@ def test_whatever_decodes_means_the_same_when_it_is_encoded_again(cls: type[m.Me
 
 
 @each_message
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_cut_at_every_byte(cls: type[m.Message], data: st.DataObject) -> None:
     """[R158 V26] The error names the message and the field that the cut went through."""
@@ -260,7 +265,7 @@ def test_cut_at_every_byte(cls: type[m.Message], data: st.DataObject) -> None:
 
 
 @each_message
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_one_byte_too_many(cls: type[m.Message], data: st.DataObject) -> None:
     """[V27 R159]"""
@@ -324,7 +329,9 @@ COUNTED = [
     (m.UserauthInfoRequest, b"\x3c" + bytes(12), 100, bytes(5), "prompts"),
     (m.UserauthInfoResponse, b"\x3d", 100, bytes(4), "responses"),
 ]
-each_count = pytest.mark.parametrize(("cls", "head", "limit", "item", "field"), COUNTED, ids=["EXT_INFO", "REQUEST", "RESPONSE"])
+each_count = pytest.mark.parametrize(
+    ("cls", "head", "limit", "item", "field"), COUNTED, ids=["EXT_INFO", "REQUEST", "RESPONSE"]
+)
 
 
 def test_the_limits_of_counts() -> None:
@@ -366,7 +373,14 @@ def test_one_item_less_than_declared(cls: Any, head: bytes, limit: int, item: by
 
 
 def test_an_item_that_is_broken_is_named_by_its_index() -> None:
-    payload = b"\x07" + (2).to_bytes(4, "big") + codec.name("a") + codec.string(b"b") + codec.string(b"\xff") + codec.string(b"")
+    payload = (
+        b"\x07"
+        + (2).to_bytes(4, "big")
+        + codec.name("a")
+        + codec.string(b"b")
+        + codec.string(b"\xff")
+        + codec.string(b"")
+    )
     error = refusal(m.ExtInfo, payload)
     assert (error.field, error.offset) == ("extensions[1].name", 15)
 
