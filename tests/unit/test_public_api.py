@@ -99,12 +99,6 @@ def test_every_all_resolves(name: str) -> None:
     assert [entry for entry in getattr(module, "__all__", ()) if not hasattr(module, entry)] == []
 
 
-def test_events_exports_every_event() -> None:
-    assert {kind.__name__ for kind in all_subclasses(Event) if kind.__module__ == "sshproto.events"} <= set(
-        events.__all__
-    )
-
-
 def test_what_the_package_says_is_what_it_has() -> None:
     assert sshproto.__version__ == sshproto.config.VERSION  # type: ignore[attr-defined]
     assert sshproto.ClientConnection is ClientConnection
