@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sshproto.auth.client import ClientAuth
 from sshproto.connection import Connection
+from sshproto.engine import USERAUTH, Engine
 from sshproto.errors import HostKeyRejected, ProtocolViolation
 from sshproto.events import (
     CredentialNeeded,
@@ -16,10 +17,9 @@ from sshproto.events import (
     Question,
     SignatureNeeded,
 )
-from sshproto.session import Session
+from sshproto.text import printable
 from sshproto.timers import Timer
-from sshproto.transport.layer import EXT_INFO_IN_AUTH, PING
-from sshproto.transport.link import Phase
+from sshproto.transport.link import EXT_INFO_IN_AUTH, PING, SERVER_SIG_ALGS, Phase
 from sshproto.wire.messages import ServiceAccept, ServiceRequest
 from sshproto.wire.table import Role, State
 
@@ -29,10 +29,8 @@ if TYPE_CHECKING:
     from sshproto.keys.public import PublicKey
     from sshproto.wire.codec import Buffer
 
-USERAUTH = "ssh-userauth"
 
-
-class ClientSession(Session[ClientAuth]):
+class ClientEngine(Engine[ClientAuth]):
     """The engine of a client."""
 
     role = Role.CLIENT
@@ -50,30 +48,30 @@ class ClientSession(Session[ClientAuth]):
         super()._transport_ready()
         self.send(ServiceRequest(USERAUTH))
 
-    def _dispatch_service(self, number: int, payload: Buffer) -> None:
+    def _dispatch_service(self, payload: Buffer) -> None:
         service = ServiceAccept.parse(payload).service
         if service != USERAUTH:
-            raise ProtocolViolation(f"SERVICE_ACCEPT for {service!r} came, expected {USERAUTH!r}")
+            raise ProtocolViolation(f"SERVICE_ACCEPT for {printable(service)!r} came, expected {USERAUTH!r}")
         session_id = self.kex.session_id
         if session_id is None:
             raise ProtocolViolation("SERVICE_ACCEPT before the first key exchange")
-        self._state = State.AUTH
+        self._enter(State.AUTH)
         self.auth = ClientAuth(self.config, self, session_id)
         self._extensions_changed()
         self.auth.start()
 
     def _extensions_changed(self) -> None:
-        names = self.peer_extensions.get("server-sig-algs")
+        names = self.peer_extensions.get(SERVER_SIG_ALGS)
         if self.auth is not None and names is not None:
             self.auth.server_signature_algorithms = tuple(names.decode("ascii", "replace").split(","))
 
-    def ask(self, question: Question) -> None:
+    def ask(self, question: Question, *, hold: bool = False) -> None:
         # A deadline is for the server. While a person reads a fingerprint or types a password, none runs.
         if isinstance(question, HostKeyOffered):
-            self._timers.stop(Timer.HANDSHAKE)
+            self.timers.stop(Timer.HANDSHAKE)
         elif self.phase is Phase.AUTH:
-            self._timers.stop(Timer.AUTH)
-        super().ask(question)
+            self.timers.stop(Timer.AUTH)
+        super().ask(question, hold=hold)
 
     def login_step(self) -> None:
         """The login has moved, by a message or by an answer."""
@@ -86,12 +84,12 @@ class ClientSession(Session[ClientAuth]):
         """The application has answered a question of the login: it is the server's turn, or there is another one."""
         self.login_step()
         if self.phase is Phase.AUTH and all(other.id <= question.id for other in self.questions.owed):
-            self._arm(Timer.AUTH, self.config.timeouts.auth)
+            self.timers.arm(Timer.AUTH, self.config.timeouts.auth)
 
     def accept_host_key(self, question: HostKeyOffered) -> None:
-        self._arm(Timer.HANDSHAKE, self.config.timeouts.handshake)
+        self.timers.arm(Timer.HANDSHAKE, self.config.timeouts.handshake)
         self.kex.accept_host_key(question)
-        self._after_kex_step()
+        self.kex_moved()
 
     def reject_host_key(self, question: HostKeyOffered) -> None:
         self.lose(HostKeyRejected(f"the host key {question.key.fingerprint()} was not accepted"))
@@ -107,7 +105,7 @@ class ClientSession(Session[ClientAuth]):
             self.answered(question)
 
 
-class ClientConnection(Connection[ClientSession]):
+class ClientConnection(Connection[ClientEngine]):
     """An SSH client: bytes in, events out.
 
     Args:
@@ -116,19 +114,19 @@ class ClientConnection(Connection[ClientSession]):
     """
 
     def __init__(self, config: ClientConfig, now: float) -> None:
-        super().__init__(ClientSession(config, now))
+        super().__init__(ClientEngine(config, now))
 
     def accept_host_key(self, question: HostKeyOffered) -> None:
         """It is the server's key: go on."""
-        with self._session.answering(question, HostKeyOffered) as due:
+        with self._engine.answering(question, HostKeyOffered) as due:
             if due:
-                self._session.accept_host_key(question)
+                self._engine.accept_host_key(question)
 
     def reject_host_key(self, question: HostKeyOffered) -> None:
         """It is not: disconnect with code 9."""
-        with self._session.answering(question, HostKeyOffered) as due:
+        with self._engine.answering(question, HostKeyOffered) as due:
             if due:
-                self._session.reject_host_key(question)
+                self._engine.reject_host_key(question)
 
     def auth_none(self, question: CredentialNeeded) -> None:
         """Log in without proof, which mostly serves to learn the server's methods (RFC 4252 section 5.2)."""
@@ -201,11 +199,11 @@ class ClientConnection(Connection[ClientSession]):
     def _login(
         self, question: Question, kinds: tuple[type[Question], ...], answer: Callable[[ClientAuth], None]
     ) -> None:
-        session = self._session
-        with session.answering(question, *kinds) as due:
-            if due and session.auth is not None:
-                answer(session.auth)
-                session.answered(question)
+        engine = self._engine
+        with engine.answering(question, *kinds) as due:
+            if due and engine.auth is not None:
+                answer(engine.auth)
+                engine.answered(question)
 
     _REFUSALS: ClassVar[dict[type[Question], Callable[[Any, Any], None]]] = {
         **Connection._REFUSALS,

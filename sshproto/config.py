@@ -104,6 +104,23 @@ def _not_negative(instance: Any, attribute: attrs.Attribute[Any], value: int) ->
         raise InvalidArgument(f"Limits.{attribute.name} must be a number from 0 on, not {value!r}")
 
 
+def _one_or_more(instance: Any, attribute: attrs.Attribute[Any], value: int) -> None:
+    _not_negative(instance, attribute, value)
+    if not value:
+        raise InvalidArgument(f"Limits.{attribute.name} must be a number from 1 on: with 0 keys would change for ever")
+
+
+def _at_most(largest: int) -> Callable[[Any, attrs.Attribute[Any], int], None]:
+    """For a bound that a codec below has as well: more could be configured, and would have no effect."""
+
+    def validate(instance: Any, attribute: attrs.Attribute[Any], value: int) -> None:
+        _not_negative(instance, attribute, value)
+        if value > largest:
+            raise InvalidArgument(f"Limits.{attribute.name} can be at most {largest}, not {value}")
+
+    return validate
+
+
 def _rsa_bits(instance: Any, attribute: attrs.Attribute[Any], value: int) -> None:
     if not isinstance(value, int) or not _WEAKEST_RSA <= value <= _STRONGEST_RSA:
         raise InvalidArgument(f"Limits.{attribute.name} must be from {_WEAKEST_RSA} to {_STRONGEST_RSA}, not {value!r}")
@@ -153,7 +170,7 @@ class Limits:
     """One name-list of a KEXINIT."""
     names: int = 256
     """Names in one name-list of a KEXINIT."""
-    host_key: int = 16 * 1024
+    host_key: int = attrs.field(default=16 * 1024, validator=_at_most(16 * 1024))
     """A public key or certificate, in key exchange and in login."""
     signature: int = 4 * 1024
     minimum_rsa_bits: int = attrs.field(default=2048, validator=_rsa_bits)
@@ -167,9 +184,9 @@ class Limits:
     deferred_packets: int = 4096
     deferred_bytes: int = 2 * 1024 * 1024
     """What may wait for the end of a key exchange that is under way."""
-    rekey_bytes: int = 1024**3
+    rekey_bytes: int = attrs.field(default=1024**3, validator=_one_or_more)
     """Bytes under one key, either direction, after which we start a key exchange (RFC 4253 section 9)."""
-    rekey_packets: int = 2**31
+    rekey_packets: int = attrs.field(default=2**31, validator=_one_or_more)
     """Packets under one key, either direction, after which we start a key exchange (RFC 4344 section 3.1)."""
     peer_rekeys: int = 100
     """Key exchanges that the peer may start in a minute, over and above one for each ``peer_rekey_bytes`` moved."""
@@ -187,7 +204,7 @@ class Limits:
     password: int = 1024
     info_rounds: int = 32
     """INFO_REQUESTs in one keyboard-interactive login."""
-    prompts: int = 32
+    prompts: int = attrs.field(default=32, validator=_at_most(100))
     banners: int = 16
     banner_bytes: int = 64 * 1024
     channels_from_peer: int = 256

@@ -23,7 +23,7 @@ Packets are parsed lazily, one for each ``next_event``, so what the getters show
 returned.  The peer's faults are data: one :class:`~sshproto.events.ConnectionLost`, always the last event, with the
 DISCONNECT already queued.
 
-Behind this interface works a :class:`~sshproto.session.Session`.
+Behind this interface works an :class:`~sshproto.engine.Engine`.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from sshproto.channels.requests import OpenFailure, UnknownOpen
+from sshproto.engine import Engine
 from sshproto.errors import DisconnectCode, UnknownChannel, UsageError
 from sshproto.events import ChannelOpenRequested, ChannelRequested, GlobalRequested, Question, SignatureNeeded
-from sshproto.session import Session
 from sshproto.transport.link import Phase
 
 if TYPE_CHECKING:
@@ -45,19 +45,19 @@ if TYPE_CHECKING:
     from sshproto.transport.negotiation import Negotiated
     from sshproto.wire.codec import Buffer
 
-S = TypeVar("S", bound=Session[Any])
+E = TypeVar("E", bound=Engine[Any])
 
 
-class Connection(Generic[S]):
+class Connection(Generic[E]):
     """What clients and servers share: :class:`~sshproto.client.ClientConnection` and
     :class:`~sshproto.server.ServerConnection`."""
 
-    def __init__(self, session: S) -> None:
-        self._session = session
+    def __init__(self, engine: E) -> None:
+        self._engine = engine
 
     def __repr__(self) -> str:
-        session = self._session
-        return f"<{type(self).__name__} in the phase of {session.phase.value}, {len(session.mux.channels)} channels>"
+        engine = self._engine
+        return f"<{type(self).__name__} in the phase of {engine.phase.value}, {len(engine.mux.channels)} channels>"
 
     # ----------------------------------------------------------------------------------------------------------- inputs
 
@@ -68,7 +68,7 @@ class Connection(Generic[S]):
             data: Any number of them; copied. None at all is not the end, that is :meth:`receive_eof`.
             now: The time in seconds, in the clock that the constructor was given.
         """
-        self._session.receive_data(data, now)
+        self._engine.receive_data(data, now)
 
     def receive_eof(self, now: float) -> None:
         """The peer will send no more bytes.
@@ -76,11 +76,11 @@ class Connection(Generic[S]):
         What came before is still processed, unless a question holds it up: nobody is left to hear the answer.
         Repeated calls do nothing.
         """
-        self._session.receive_eof(now)
+        self._engine.receive_eof(now)
 
     def handle_timeout(self, now: float) -> None:
         """The time of :meth:`next_deadline` has come. Calls that come early or late do no harm."""
-        self._session.handle_timeout(now)
+        self._engine.handle_timeout(now)
 
     # ---------------------------------------------------------------------------------------------------------- outputs
 
@@ -89,14 +89,14 @@ class Connection(Generic[S]):
 
         None as well while an unanswered question holds up the input, see :attr:`blocked_on`.
         """
-        return self._session.next_event()
+        return self._engine.next_event()
 
     def data_to_send(self) -> bytes:
         """Everything that waits to be sent, to be written to the transport in this order; ``b""`` if nothing does.
 
         Taking it makes room, which may bring new events: ask :meth:`next_event` again afterwards.
         """
-        return self._session.data_to_send()
+        return self._engine.data_to_send()
 
     def next_deadline(self) -> float | None:
         """When :meth:`handle_timeout` should be called, in the clock of ``now``; None if never.
@@ -104,69 +104,69 @@ class Connection(Generic[S]):
         A command brings no time.  A deadline that one has set counts from the next input on, and may lie in the past
         until then: call :meth:`handle_timeout` all the same, it sets it right.
         """
-        return self._session.next_deadline()
+        return self._engine.next_deadline()
 
     # ---------------------------------------------------------------------------------------------------------- getters
 
     @property
     def phase(self) -> Phase:
         """How far the connection has come."""
-        return self._session.phase
+        return self._engine.phase
 
     @property
     def peer_version(self) -> VersionReceived | None:
         """The peer's identification, once read."""
-        return self._session.peer_version
+        return self._engine.peer_version
 
     @property
     def peer_extensions(self) -> dict[str, bytes]:
         """The extensions that the peer has announced (RFC 8308): name to value."""
-        return dict(self._session.peer_extensions)
+        return dict(self._engine.peer_extensions)
 
     @property
     def negotiated(self) -> Negotiated | None:
         """The algorithms in use; None before the first key exchange is complete."""
-        return self._session.kex.negotiated
+        return self._engine.kex.negotiated
 
     @property
     def session_id(self) -> bytes | None:
         """The exchange hash of the first key exchange (RFC 4253 section 7.2); None before."""
-        return self._session.kex.session_id
+        return self._engine.kex.session_id
 
     @property
     def host_key(self) -> PublicKey | None:
         """The server's host key, once proved and, on a client, accepted."""
-        return self._session.kex.host_key
+        return self._engine.kex.host_key
 
     @property
     def rekeying(self) -> bool:
         """Whether a key exchange is under way; ``send`` takes nothing until our NEWKEYS has been sent."""
-        return self._session.kex.active
+        return self._engine.kex.active
 
     @property
     def questions(self) -> tuple[Question, ...]:
         """The questions that the application owes an answer to, oldest first."""
-        return self._session.questions.owed
+        return self._engine.questions.owed
 
     @property
     def blocked_on(self) -> Question | None:
         """The question that holds up all input, or None."""
-        return self._session.blocked_on
+        return self._engine.blocked_on
 
     @property
     def channels(self) -> tuple[int, ...]:
         """The numbers of all channels that are not closed."""
-        return self._session.mux.channels
+        return self._engine.mux.channels
 
     @property
     def output_size(self) -> int:
         """Bytes that :meth:`data_to_send` would return."""
-        return self._session.output_size
+        return self._engine.outbox.size
 
     @property
     def want_read(self) -> bool:
         """False when reading from the transport should pause: enough waits here already."""
-        return self._session.want_read
+        return self._engine.want_read
 
     @property
     def should_close(self) -> bool:
@@ -175,23 +175,23 @@ class Connection(Generic[S]):
         When sending takes longer than ``Timeouts.linger``, what is left is dropped, so that a peer that has stopped
         reading can't hold the transport open.
         """
-        return self._session.phase is Phase.CLOSED
+        return self._engine.phase is Phase.CLOSED
 
     @property
     def error(self) -> ConnectionLoss | None:
         """Why the connection has ended, or None."""
-        return self._session.error
+        return self._engine.error
 
     # --------------------------------------------------------------------------------------------------------- channels
 
-    def open_channel(self, kind: ChannelOpenData, *, window: int | None = None, packet: int | None = None) -> int:
+    def open_channel(self, kind: ChannelOpenData, *, window: int | None = None, max_packet: int | None = None) -> int:
         """Ask the peer for a channel (RFC 4254 section 5.1). ``ChannelOpened`` or ``ChannelOpenFailed`` follows.
 
         Args:
             kind: What for, see :mod:`sshproto.channels.requests`.
             window: Bytes that the peer may send before we give credit; None for ``Limits.window``, or less when
                 ``Limits.window_pool`` is used up.
-            packet: Most bytes of data in one packet; ``Limits.channel_packet`` if None.
+            max_packet: Most bytes of data in one packet; ``Limits.channel_packet`` if None.
 
         Returns:
             The channel's number, never used again in this connection.
@@ -201,28 +201,31 @@ class Connection(Generic[S]):
             InvalidArgument: The kind cannot be sent, or not by this role; a size is out of range.
             LimitReached: ``Limits.channels_from_us`` are open, or too much waits for a key exchange.
         """
-        self._session.need(Phase.OPEN, "open a channel")
-        return self._session.mux.open_channel(kind, window=window, packet=packet)
+        self._engine.need(Phase.OPEN, "open a channel")
+        return self._engine.mux.open_channel(kind, window=window, max_packet=max_packet)
 
     def accept_channel(
-        self, question: ChannelOpenRequested, *, window: int | None = None, packet: int | None = None
+        self, question: ChannelOpenRequested, *, window: int | None = None, max_packet: int | None = None
     ) -> None:
         """Let the peer have its channel; it is open at once.
 
         Args:
             question: Which.
-            window, packet: See :meth:`open_channel`.
+            window, max_packet: See :meth:`open_channel`.
 
         Raises:
             InvalidArgument: A size is out of range.
             LimitReached: Too much waits for the end of a key exchange.
         """
-        with self._session.answering(question, ChannelOpenRequested) as due:
+        with self._engine.answering(question, ChannelOpenRequested) as due:
             if due:
-                self._session.mux.accept_channel(question, window=window, packet=packet)
+                self._engine.mux.accept_channel(question, window=window, max_packet=max_packet)
 
     def reject_channel(
-        self, question: ChannelOpenRequested, reason: int = 1, description: str = "administratively prohibited"
+        self,
+        question: ChannelOpenRequested,
+        reason: int = OpenFailure.ADMINISTRATIVELY_PROHIBITED,
+        description: str = "administratively prohibited",
     ) -> None:
         """Refuse the peer its channel.
 
@@ -235,11 +238,11 @@ class Connection(Generic[S]):
             InvalidArgument: The reason or the description cannot be sent.
             LimitReached: Too much waits for the end of a key exchange.
         """
-        with self._session.answering(question, ChannelOpenRequested) as due:
+        with self._engine.answering(question, ChannelOpenRequested) as due:
             if due:
-                self._session.mux.reject_channel(question, reason, description)
+                self._engine.mux.reject_channel(question, reason, description)
 
-    def request(self, channel: int, request: ChannelRequestData, want_reply: bool = True) -> int:
+    def request(self, channel: int, request: ChannelRequestData, *, want_reply: bool = True) -> int:
         """Ask something of the other end of a channel (RFC 4254 section 5.4).
 
         Returns:
@@ -252,10 +255,10 @@ class Connection(Generic[S]):
             InvalidArgument: The request cannot be sent, or not by this role or on this kind of channel.
             LimitReached: ``Limits.requests_pending`` wait for their replies.
         """
-        self._session.need(Phase.OPEN, "send a channel request")
-        return self._session.mux.request(channel, request, want_reply)
+        self._engine.need(Phase.OPEN, "send a channel request")
+        return self._engine.mux.request(channel, request, want_reply=want_reply)
 
-    def global_request(self, request: GlobalRequestData, want_reply: bool = True) -> int:
+    def global_request(self, request: GlobalRequestData, *, want_reply: bool = True) -> int:
         """Ask something of the peer itself (RFC 4254 section 4). ``GlobalSucceeded`` or ``GlobalFailed`` follows.
 
         Returns:
@@ -265,8 +268,8 @@ class Connection(Generic[S]):
             InvalidArgument: The request cannot be sent, or not by this role.
             LimitReached: ``Limits.requests_pending`` wait for their replies.
         """
-        self._session.need(Phase.OPEN, "send a global request")
-        return self._session.mux.global_request(request, want_reply)
+        self._engine.need(Phase.OPEN, "send a global request")
+        return self._engine.mux.global_request(request, want_reply=want_reply)
 
     def succeed(self, question: ChannelRequested | GlobalRequested, data: bytes = b"") -> None:
         """Grant a request. Answers may be given in any order; the replies leave in the requests' order.
@@ -275,15 +278,15 @@ class Connection(Generic[S]):
             question: Which. If the peer wants no reply, nothing happens.
             data: What the reply to a global request carries.
         """
-        with self._session.answering(question, ChannelRequested, GlobalRequested) as due:
+        with self._engine.answering(question, ChannelRequested, GlobalRequested) as due:
             if due:
-                self._session.mux.succeed(question, data)
+                self._engine.mux.succeed(question, data)
 
     def fail(self, question: ChannelRequested | GlobalRequested) -> None:
         """Refuse a request. If the peer wants no reply, nothing happens."""
-        with self._session.answering(question, ChannelRequested, GlobalRequested) as due:
+        with self._engine.answering(question, ChannelRequested, GlobalRequested) as due:
             if due:
-                self._session.mux.fail(question)
+                self._engine.mux.fail(question)
 
     def send(self, channel: int, data: Buffer, stream: int = 0) -> int:
         """Send data on a channel (RFC 4254 section 5.2).
@@ -302,9 +305,9 @@ class Connection(Generic[S]):
             WrongPhase: Nobody is logged in, or the connection has ended.
         """
         try:
-            return self._session.mux.send(channel, data, stream)
+            return self._engine.mux.send(channel, data, stream)
         except UnknownChannel:
-            self._session.need(Phase.OPEN, "send data")  # outside its phase that is the better error
+            self._engine.need(Phase.OPEN, "send data")  # outside its phase that is the better error
             raise
 
     def send_eof(self, channel: int) -> None:
@@ -314,8 +317,8 @@ class Connection(Generic[S]):
             UnknownChannel, ChannelStateError: There is no such channel, it is not open, or EOF was sent.
             LimitReached: Too much waits for the end of a key exchange.
         """
-        self._session.need(Phase.OPEN, "send EOF")
-        self._session.mux.send_eof(channel)
+        self._engine.need(Phase.OPEN, "send EOF")
+        self._engine.mux.send_eof(channel)
 
     def close_channel(self, channel: int) -> None:
         """Close a channel, both directions. ``ChannelClosed`` follows when the peer has closed it as well.
@@ -325,8 +328,8 @@ class Connection(Generic[S]):
                 not decided on.
             LimitReached: Too much waits for the end of a key exchange.
         """
-        self._session.need(Phase.OPEN, "close a channel")
-        self._session.mux.close_channel(channel)
+        self._engine.need(Phase.OPEN, "close a channel")
+        self._engine.mux.close_channel(channel)
 
     def credit(self, channel: int, count: int) -> None:
         """Give the peer room for ``count`` more bytes: so many were used, or thrown away.
@@ -335,18 +338,19 @@ class Connection(Generic[S]):
 
         Raises:
             InvalidArgument: More than was received.
+            UnknownChannel: There never was such a channel.
         """
-        self._session.mux.credit(channel, count)
+        self._engine.mux.credit(channel, count)
 
-    def send_window(self, channel: int) -> int:
+    def sendable(self, channel: int) -> int:
         """How many bytes :meth:`send` would take now.
 
         Raises:
             UnknownChannel: There is no such channel.
             WrongPhase: Nobody is logged in, or the connection has ended.
         """
-        self._session.need(Phase.OPEN, "ask for a window")
-        return self._session.mux.window(channel)
+        self._engine.need(Phase.OPEN, "ask what may be sent")
+        return self._engine.mux.sendable(channel)
 
     # -------------------------------------------------------------------------------------------------------- transport
 
@@ -356,7 +360,7 @@ class Connection(Generic[S]):
         Raises:
             WrongPhase: Nobody is logged in, or the connection has ended.
         """
-        self._session.rekey()
+        self._engine.rekey()
 
     def ping(self, data: bytes = b"") -> None:
         """Ask for a ``PongReceived`` with the same data (OpenSSH PROTOCOL section 1.8).
@@ -364,24 +368,24 @@ class Connection(Generic[S]):
         Raises:
             WrongPhase: Nobody is logged in, or the peer has not said that it answers.
         """
-        self._session.ping(data)
+        self._engine.ping(data)
 
     def ignore(self, data: bytes = b"") -> None:
         """Send SSH_MSG_IGNORE, which the peer throws away (RFC 4253 section 11.2)."""
-        self._session.ignore(data)
+        self._engine.ignore(data)
 
     def debug(self, message: str, *, always_display: bool = False) -> None:
         """Send SSH_MSG_DEBUG (RFC 4253 section 11.3)."""
-        self._session.debug(message, always_display=always_display)
+        self._engine.debug(message, always_display=always_display)
 
-    def disconnect(self, description: str = "", code: int = DisconnectCode.BY_APPLICATION) -> None:
+    def disconnect(self, description: str = "", *, code: int = DisconnectCode.BY_APPLICATION) -> None:
         """End the connection. What was sent before still leaves; ``ConnectionLost`` is the last event.
 
         Args:
             description: Words for the peer.
             code: A code, see :class:`~sshproto.errors.DisconnectCode`.
         """
-        self._session.disconnect(description, code)
+        self._engine.disconnect(description, code)
 
     # ---------------------------------------------------------------------------------------------------------- answers
 
@@ -391,15 +395,15 @@ class Connection(Generic[S]):
         Raises:
             InvalidArgument: It does not verify; the question stays open.
         """
-        with self._session.answering(question, SignatureNeeded) as due:
+        with self._engine.answering(question, SignatureNeeded) as due:
             if due:
-                self._session.sign(question, signature)
+                self._engine.sign(question, signature)
 
     def decline_sign(self, question: SignatureNeeded) -> None:
         """There will be no signature: a login goes on to the next method, a key exchange fails."""
-        with self._session.answering(question, SignatureNeeded) as due:
+        with self._engine.answering(question, SignatureNeeded) as due:
             if due:
-                self._session.decline_sign(question)
+                self._engine.decline_sign(question)
 
     def refuse(self, question: Question) -> None:
         """Give ``question``, of whatever kind, its safe answer: no."""

@@ -351,11 +351,11 @@ class GlobalSucceeded(Event):
     """The peer granted our global request.
 
     Attributes:
-        request: What ``global_request`` returned.
+        request_id: What ``global_request`` returned.
         data: What the reply carried (the port, for a ``tcpip-forward`` of port 0).
     """
 
-    request: int
+    request_id: int
     data: bytes = b""
 
 
@@ -363,7 +363,7 @@ class GlobalSucceeded(Event):
 class GlobalFailed(Event):
     """The peer refused our global request, or does not know it."""
 
-    request: int
+    request_id: int
 
 
 @attrs.frozen(kw_only=True)
@@ -480,11 +480,11 @@ class RequestSucceeded(Event):
 
     Attributes:
         channel: The channel's number.
-        request: What ``request`` returned.
+        request_id: What ``request`` returned.
     """
 
     channel: int
-    request: int
+    request_id: int
 
 
 @attrs.frozen
@@ -492,7 +492,7 @@ class RequestFailed(Event):
     """The peer refused our channel request, or does not know it."""
 
     channel: int
-    request: int
+    request_id: int
 
 
 # ------------------------------------------------------------------------------------------------------------------ end

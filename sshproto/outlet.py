@@ -16,13 +16,7 @@ if TYPE_CHECKING:
 
 
 class Outlet(Protocol):
-    """The owner of a machine.
-
-    Attributes:
-        now: The time of the input or command being processed, in seconds.
-    """
-
-    now: float
+    """The owner of a machine."""
 
     def send(self, message: Message, tag: int | None = None) -> None:
         """Queue ``message``. While a key exchange is under way it waits, in order.
@@ -45,8 +39,13 @@ class Outlet(Protocol):
     def emit(self, event: Event) -> None:
         """Hand ``event`` to the application."""
 
-    def ask(self, question: Question) -> None:
-        """Hand ``question`` to the application and note that an answer is owed."""
+    def ask(self, question: Question, *, hold: bool = False) -> None:
+        """Hand ``question`` to the application and note that an answer is owed.
+
+        Args:
+            question: What to ask.
+            hold: Process no input until it is answered.
+        """
 
     def question_id(self) -> int:
         """A number for a new question."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sshproto.auth.server import ServerAuth
 from sshproto.connection import Connection
+from sshproto.engine import USERAUTH, Engine
 from sshproto.errors import KeyExchangeFailed, LimitExceeded, ProtocolViolation, ServiceRefused
 from sshproto.events import (
     AuthQuestion,
@@ -17,9 +18,8 @@ from sshproto.events import (
     Question,
     SignatureNeeded,
 )
-from sshproto.session import Session
 from sshproto.text import printable
-from sshproto.transport.layer import PING
+from sshproto.transport.link import PING, SERVER_SIG_ALGS
 from sshproto.wire.messages import ServiceAccept, ServiceRequest, UserauthSuccess
 from sshproto.wire.table import Role, State
 
@@ -29,10 +29,8 @@ if TYPE_CHECKING:
     from sshproto.wire.codec import Buffer
     from sshproto.wire.messages import Message
 
-USERAUTH = "ssh-userauth"
 
-
-class ServerSession(Session[ServerAuth]):
+class ServerEngine(Engine[ServerAuth]):
     """The engine of a server."""
 
     role = Role.SERVER
@@ -44,19 +42,9 @@ class ServerSession(Session[ServerAuth]):
 
     def _our_extensions(self) -> tuple[tuple[str, bytes], ...]:
         names = ",".join(self.config.preferences.signature).encode("ascii")
-        return (("server-sig-algs", names), (PING, b"0"))
+        return ((SERVER_SIG_ALGS, names), (PING, b"0"))
 
-    def _blocked(self) -> bool:
-        auth = self.auth
-        return self.kex.blocked is not None or (auth is not None and auth.blocked)
-
-    @property
-    def blocked_on(self) -> Question | None:
-        if self.kex.blocked is not None:
-            return self.kex.blocked
-        return next((question for question in self.questions.owed if isinstance(question, AuthQuestion)), None)
-
-    def _dispatch_service(self, number: int, payload: Buffer) -> None:
+    def _dispatch_service(self, payload: Buffer) -> None:
         service = ServiceRequest.parse(payload).service
         if service != USERAUTH:
             raise ServiceRefused(f"the service {printable(service)!r} is not available before login")
@@ -68,7 +56,7 @@ class ServerSession(Session[ServerAuth]):
             raise ProtocolViolation("SERVICE_REQUEST before the first key exchange")
         self.send(ServiceAccept(USERAUTH))
         if self.auth is None:
-            self._state = State.AUTH
+            self._enter(State.AUTH)
             self.auth = ServerAuth(self.config, self, session_id)
             self.auth.start()
 
@@ -78,13 +66,13 @@ class ServerSession(Session[ServerAuth]):
 
     def sign(self, question: SignatureNeeded, signature: bytes) -> None:
         self.kex.sign(question, signature)
-        self._after_kex_step()
+        self.kex_moved()
 
     def decline_sign(self, question: SignatureNeeded) -> None:
         self.lose(KeyExchangeFailed("the host key's signature was declined"))
 
 
-class ServerConnection(Connection[ServerSession]):
+class ServerConnection(Connection[ServerEngine]):
     """An SSH server's end of one connection: bytes in, events out.
 
     Args:
@@ -93,7 +81,7 @@ class ServerConnection(Connection[ServerSession]):
     """
 
     def __init__(self, config: ServerConfig, now: float) -> None:
-        super().__init__(ServerSession(config, now))
+        super().__init__(ServerEngine(config, now))
 
     def accept_auth(self, question: AuthQuestion) -> None:
         """Let the user in.
@@ -156,11 +144,11 @@ class ServerConnection(Connection[ServerSession]):
     def _login(
         self, question: Question, kinds: tuple[type[Question], ...], answer: Callable[[ServerAuth], None]
     ) -> None:
-        session = self._session
-        with session.answering(question, *kinds) as due:
-            if due and session.auth is not None:
-                answer(session.auth)
-                session.login_step()
+        engine = self._engine
+        with engine.answering(question, *kinds) as due:
+            if due and engine.auth is not None:
+                answer(engine.auth)
+                engine.login_step()
 
     _REFUSALS: ClassVar[dict[type[Question], Callable[[Any, Any], None]]] = {
         **Connection._REFUSALS,

@@ -1,7 +1,8 @@
-"""Deadlines: one small table, no clock.
+"""Time: the moment that the last input brought, and one deadline for each purpose. No clock.
 
-The core asks for no time; it is told.  :meth:`TimerTable.next` is what ``Connection.next_deadline()`` returns, and the
-timers whose time has come are taken out by :meth:`TimerTable.expired`.
+The core asks for no time; it is told, with every input.  Commands and answers bring none.  So once the events of an
+input have been drained, "now" may be long ago, and the seconds of a deadline that a command sets count from the next
+input on.
 """
 
 from __future__ import annotations
@@ -15,44 +16,73 @@ class Timer(Enum):
     HANDSHAKE = "handshake"
     """From the start to the end of the first key exchange."""
     AUTH = "authentication"
-    """From the end of the first key exchange to a successful login."""
+    """On a server, from the end of the first key exchange to a successful login; on a client, each answer."""
     REKEY = "rekey"
     """Time to start a key exchange of our own."""
     KEX = "key exchange"
-    """A rekeying, from our KEXINIT to the peer's NEWKEYS."""
+    """A rekeying, from its first KEXINIT to the peer's NEWKEYS."""
     KEEPALIVE = "keepalive"
     """Time to ask whether the peer is still there."""
     LINGER = "linger"
     """Time to stop waiting for a closing peer."""
 
 
-class TimerTable:
-    """One optional deadline for each :class:`Timer`, in seconds of whatever monotonic clock the caller uses."""
+class Timers:
+    """The time, and at most one deadline for each :class:`Timer`.
 
-    __slots__ = ("_deadlines",)
+    Args:
+        now: The time in seconds, of any monotonic clock; the same one ever after.
 
-    def __init__(self) -> None:
+    Attributes:
+        now: The latest time that was told; it never goes back.
+    """
+
+    __slots__ = ("_deadlines", "_settled", "_untimed", "now")
+
+    def __init__(self, now: float) -> None:
+        self.now = now
         self._deadlines: dict[Timer, float] = {}
+        self._untimed: dict[Timer, float] = {}
+        self._settled = False
 
-    def set(self, timer: Timer, deadline: float) -> None:
-        self._deadlines[timer] = deadline
+    def advance(self, now: float) -> None:
+        """An input has come, at ``now``."""
+        self.now = max(self.now, now)
+        self._settled = False
+        if self._untimed:
+            for timer, seconds in self._untimed.items():
+                self._deadlines[timer] = self.now + seconds
+            self._untimed.clear()
+
+    def settle(self) -> None:
+        """The events of the last input have been drained: from here on ``now`` is of the past."""
+        self._settled = True
+
+    def arm(self, timer: Timer, seconds: float | None) -> None:
+        """Set a deadline ``seconds`` from now, or none if that is None."""
+        self.stop(timer)
+        if seconds is not None:
+            self._deadlines[timer] = self.now + seconds
+            if self._settled:
+                self._untimed[timer] = seconds
 
     def stop(self, timer: Timer) -> None:
         self._deadlines.pop(timer, None)
-
-    def runs(self, timer: Timer) -> bool:
-        return timer in self._deadlines
+        self._untimed.pop(timer, None)
 
     def clear(self) -> None:
         self._deadlines.clear()
+        self._untimed.clear()
 
     def next(self) -> float | None:
-        """The earliest deadline, or None."""
+        """The earliest deadline, or None. One that waits for the next input may lie in the past."""
         return min(self._deadlines.values(), default=None)
 
-    def expired(self, now: float) -> list[Timer]:
-        """The timers that are due at ``now``, earliest first; they are stopped."""
-        due = sorted((deadline, timer.name, timer) for timer, deadline in self._deadlines.items() if deadline <= now)
+    def expired(self) -> list[Timer]:
+        """The timers that are due now, earliest first; they are stopped."""
+        due = sorted(
+            (deadline, timer.name, timer) for timer, deadline in self._deadlines.items() if deadline <= self.now
+        )
         for _, _, timer in due:
-            del self._deadlines[timer]
+            self.stop(timer)
         return [timer for _, _, timer in due]

@@ -81,7 +81,7 @@ class Describer:
             words = _WORDS.get(type(message), _plain)(message)
         return attrs.evolve(words, fields={**_fields(message), **words.fields})
 
-    # ------------------------------------------------------------------------------------------------ key exchange
+    # ----------------------------------------------------------------------------------------------------- key exchange
 
     def _kexinit(self, sender: Role, message: m.KexInit) -> Words:
         if len(self._offers) == len(Role):  # the first of a new pair
@@ -177,7 +177,7 @@ def quoted(data: bytes | str) -> str:
     return f'"{printable(data, _TEXT_SHOWN)}"'
 
 
-# --------------------------------------------------------------------------------------------------------------- words
+# ---------------------------------------------------------------------------------------------------------------- words
 
 
 def _count(number: int, one: str, many: str) -> str:
@@ -393,7 +393,7 @@ _WORDS: dict[type[m.Message], Callable[[Any], Words]] = {
 }
 
 
-# -------------------------------------------------------------------------------------------------------------- fields
+# --------------------------------------------------------------------------------------------------------------- fields
 
 
 def _fields(value: Any) -> dict[str, Any]:

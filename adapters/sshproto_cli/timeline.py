@@ -191,7 +191,7 @@ def steps(sent: Iterable[Sent]) -> Iterator[Step]:
             yield step(sender=sender, encrypted=True, summary=words.summary, details=words.details, fields=words.fields)
 
 
-# ------------------------------------------------------------------------------------------------------------- drawing
+# -------------------------------------------------------------------------------------------------------------- drawing
 
 
 @attrs.frozen

@@ -448,7 +448,7 @@ class ServerAuth:
 
     def _ask(self, question: AuthQuestion) -> None:
         self._question = question
-        self._outlet.ask(question)
+        self._outlet.ask(question, hold=True)
 
     def _fail(self) -> None:
         """Answer FAILURE, or end the connection if that was one too many."""

@@ -1,8 +1,8 @@
 """One channel: where its two halves stand, its windows, and the replies that each side owes the other.
 
 A channel decides nothing about the connection and sends nothing; :mod:`sshproto.channels.mux` does.  What may come and
-what may be asked for in which state stands in two tables here, :data:`MESSAGES` and :data:`COMMANDS`; the rest of the
-package looks it up.
+what may be asked for in which state stands in two tables here, :data:`CHANNEL_MESSAGES` and :data:`COMMANDS`; the rest
+of the package looks it up.
 
 Invariants:
 
@@ -17,13 +17,25 @@ RFC 4254 sections 5.1 to 5.4.
 from __future__ import annotations
 
 import struct
-from collections import deque
 from enum import Enum, IntEnum
 
 import attrs
 
 from sshproto.channels.requests import ChannelOpenData, ChannelRequestData, Session, UnknownOpen
 from sshproto.errors import ProtocolViolation
+from sshproto.wire.messages import (
+    ChannelClose,
+    ChannelData,
+    ChannelEof,
+    ChannelExtendedData,
+    ChannelFailure,
+    ChannelOpenConfirmation,
+    ChannelOpenFailure,
+    ChannelRequest,
+    ChannelSuccess,
+    ChannelWindowAdjust,
+    Message,
+)
 
 MAX_WINDOW = 2**32 - 1
 """The largest window there is (RFC 4254 section 5.2)."""
@@ -59,7 +71,7 @@ class ChannelState(IntEnum):
     """We have sent CLOSE; the peer's is still to come."""
 
 
-class Verdict(Enum):
+class ChannelVerdict(Enum):
     """What is done with a message for a channel."""
 
     HANDLE = "h"
@@ -70,43 +82,44 @@ class Verdict(Enum):
 
 
 @attrs.frozen
-class Row:
-    """What is done with message ``number`` in each :class:`ChannelState`, one letter a state."""
+class ChannelRow:
+    """What is done with a ``message`` in each :class:`ChannelState`, one letter a state."""
 
-    number: int
+    message: type[Message]
     letters: str
 
 
-MESSAGES: tuple[Row, ...] = (
-    #         FREE, OPENING, ASKED, OPEN, EOF_IN, CLOSE_OUT
-    Row(91, "DhDDDD"),  # OPEN_CONFIRMATION
-    Row(92, "DhDDDD"),  # OPEN_FAILURE
-    Row(93, "DDDhhi"),  # WINDOW_ADJUST
-    Row(94, "DDDhDc"),  # DATA
-    Row(95, "DDDhDc"),  # EXTENDED_DATA
-    Row(96, "DDDhDi"),  # EOF
-    Row(97, "DDDhhh"),  # CLOSE
-    Row(98, "DDDhhi"),  # REQUEST
-    Row(99, "DDDhhi"),  # SUCCESS
-    Row(100, "DDDhhi"),  # FAILURE
+CHANNEL_MESSAGES: tuple[ChannelRow, ...] = (
+    #                                   FREE, OPENING, ASKED, OPEN, EOF_IN, CLOSE_OUT
+    ChannelRow(ChannelOpenConfirmation, "DhDDDD"),
+    ChannelRow(ChannelOpenFailure, "DhDDDD"),
+    ChannelRow(ChannelWindowAdjust, "DDDhhi"),
+    ChannelRow(ChannelData, "DDDhDc"),
+    ChannelRow(ChannelExtendedData, "DDDhDc"),
+    ChannelRow(ChannelEof, "DDDhDi"),
+    ChannelRow(ChannelClose, "DDDhhh"),
+    ChannelRow(ChannelRequest, "DDDhhi"),
+    ChannelRow(ChannelSuccess, "DDDhhi"),
+    ChannelRow(ChannelFailure, "DDDhhi"),
 )
 """What the peer may send when.
 
 Nothing is tolerated for a channel that is not there: a number is free only after both sides have closed it, so no
 message for it can still be on its way."""
 
-VERDICTS: dict[int, tuple[Verdict, ...]] = {row.number: tuple(map(Verdict, row.letters)) for row in MESSAGES}
-"""``VERDICTS[message number][state]``: the table as it is looked up."""
+CHANNEL_VERDICTS: dict[type[Message], tuple[ChannelVerdict, ...]] = {
+    row.message: tuple(map(ChannelVerdict, row.letters)) for row in CHANNEL_MESSAGES
+}
+"""``CHANNEL_VERDICTS[message][state]``: the table as it is looked up."""
 
 
 class Command(Enum):
-    """What the application may do to a channel that exists."""
+    """What the application may do to a channel. ``credit`` is not among them: it is bounded by what was received."""
 
     SEND = "send"
     SEND_EOF = "send EOF"
     CLOSE = "close"
     REQUEST = "request"
-    CREDIT = "credit"
 
 
 COMMANDS: dict[Command, str] = {
@@ -115,7 +128,6 @@ COMMANDS: dict[Command, str] = {
     Command.SEND_EOF: "nnnssn",
     Command.CLOSE: "nynyyn",  # OPENING: it is closed as soon as the peer has confirmed it
     Command.REQUEST: "nnnyyn",
-    Command.CREDIT: "nyyyyy",  # bounded by what was received, so it is harmless
 }
 """What the application may do when."""
 
@@ -132,19 +144,22 @@ class Reply:
 
 
 class Replies:
-    """The replies that we owe the peer, in the order of its requests."""
+    """The replies that we owe the peer, in the order of its requests.
+
+    They are few, and most channels owe none at all: a tuple, since the empty one takes no memory.
+    """
 
     __slots__ = ("_queue",)
 
     def __init__(self) -> None:
-        self._queue: deque[Reply] = deque()
+        self._queue: tuple[Reply, ...] = ()
 
     def __len__(self) -> int:
         return len(self._queue)
 
     def owe(self, question: int | None, granted: bool | None = None) -> None:
         """A request came; ``granted`` if the answer is already known."""
-        self._queue.append(Reply(question, granted))
+        self._queue += (Reply(question, granted),)
 
     def answer(self, question: int, granted: bool, data: bytes = b"") -> bool:
         """Decide on a reply. False if no undecided one belongs to ``question``."""
@@ -161,12 +176,12 @@ class Replies:
 
     def sent(self) -> None:
         """The first has left."""
-        self._queue.popleft()
+        self._queue = self._queue[1:]
 
     def drop(self) -> list[int]:
         """Forget all. Returns the questions that were undecided."""
         questions = [reply.question for reply in self._queue if reply.question is not None and reply.granted is None]
-        self._queue.clear()
+        self._queue = ()
         return questions
 
 
@@ -252,7 +267,7 @@ class Channel:
         self.started = False
         self.started_by: int | None = None
         self.owed = Replies()
-        self.requested: deque[tuple[int, ChannelRequestData]] = deque()
+        self.requested: tuple[tuple[int, ChannelRequestData], ...] = ()  # see Replies
         self.environment = 0
         self.empties = 0
         self.move(ChannelState.OPENING if ours else ChannelState.ASKED)
@@ -260,7 +275,7 @@ class Channel:
     def move(self, state: ChannelState) -> None:
         """Go to ``state``."""
         self.state = state
-        self.receiving = VERDICTS[94][state] is Verdict.HANDLE
+        self.receiving = CHANNEL_VERDICTS[ChannelData][state] is ChannelVerdict.HANDLE
         self.sending = self.may(Command.SEND)
 
     def may(self, command: Command) -> bool:
@@ -287,7 +302,7 @@ class Channel:
         self.peer_number = peer_number
         self.send_window = window
         self.send_packet = packet
-        self.full_head = HEAD.pack(94, peer_number, packet)
+        self.full_head = HEAD.pack(ChannelData.number, peer_number, packet)
 
     def take(self, length: int) -> None:
         """Count ``length`` bytes of data that came.

@@ -6,8 +6,6 @@ in order, and replies of ours leave in order, whatever the order in which the ap
 
 from __future__ import annotations
 
-from collections import deque
-
 from sshproto.channels.channel import Replies
 from sshproto.channels.forwarding import Invitations
 from sshproto.channels.requests import (
@@ -36,20 +34,20 @@ class GlobalRequests:
     """Global requests of both sides.
 
     Attributes:
-        forwards: Listeners that the peer has asked for, and that were not refused or cancelled.
         no_more_sessions: The client has said so (OpenSSH PROTOCOL section 2.2).
         unsolicited: Replies that came though none was due, global and on channels.
     """
 
     __slots__ = (
         "_config",
+        "_forwards_asked",
         "_invitations",
+        "_listeners",
         "_next",
         "_outlet",
         "_owed",
         "_requested",
         "_role",
-        "forwards",
         "no_more_sessions",
         "unsolicited",
     )
@@ -60,9 +58,10 @@ class GlobalRequests:
         self._outlet = outlet
         self._invitations = invitations
         self._owed = Replies()
-        self._requested: deque[tuple[int, GlobalRequestData]] = deque()
+        self._requested: list[tuple[int, GlobalRequestData]] = []
+        self._forwards_asked = 0
+        self._listeners: list[tuple[str, int] | str] = []
         self._next = 1
-        self.forwards = 0
         self.no_more_sessions = False
         self.unsolicited = 0
 
@@ -71,24 +70,29 @@ class GlobalRequests:
         """Whether the peer owes a reply."""
         return bool(self._requested)
 
+    @property
+    def forwards(self) -> int:
+        """Listeners that the peer has asked for, and that were not refused or cancelled."""
+        return self._forwards_asked + len(self._listeners)
+
     # --------------------------------------------------------------------------------------------------------- commands
 
-    def request(self, data: GlobalRequestData, want_reply: bool) -> int:
+    def request(self, request: GlobalRequestData, *, want_reply: bool) -> int:
         """See :meth:`Mux.global_request <sshproto.channels.mux.Mux.global_request>`."""
-        if not isinstance(data, GlobalRequestData):
-            raise InvalidArgument(f"{data!r} is not a global request")
-        if self._role.peer not in data.receivers:
-            raise InvalidArgument(f"a {self._role.value} does not send {data.type!r}")
+        if not isinstance(request, GlobalRequestData):
+            raise InvalidArgument(f"{request!r} is not a global request")
+        if self._role.peer not in request.receivers:
+            raise InvalidArgument(f"a {self._role.value} does not send {request.type!r}")
         if want_reply and len(self._requested) >= self._config.limits.requests_pending:
             raise LimitReached(f"{len(self._requested)} global requests wait for a reply (Limits.requests_pending)")
         number = self._next
-        self._outlet.send(GlobalRequest(data.type, want_reply, data.encode()), number if want_reply else None)
+        self._outlet.send(GlobalRequest(request.type, want_reply, request.encode()), number if want_reply else None)
         self._next = number + 1
-        self._invitations.asked(data)
+        self._invitations.asked(request)
         if want_reply:
-            self._requested.append((number, data))
+            self._requested.append((number, request))
         else:
-            self._invitations.answered(data, granted=True)
+            self._invitations.answered(request, granted=True)
         return number
 
     def check_reply(self, request: GlobalRequestData, data: bytes) -> None:
@@ -104,11 +108,22 @@ class GlobalRequests:
 
     def answer(self, question: GlobalRequested, granted: bool, data: bytes = b"") -> bool:
         """Decide on a reply. True if replies wait because the outlet takes no more."""
-        ended = (CancelTcpipForward, CancelStreamlocalForward) if granted else (TcpipForward, StreamlocalForward)
-        if isinstance(question.request, ended) and self.forwards:
-            self.forwards -= 1
-        self._owed.answer(question.id, granted, data)
+        if self._owed.answer(question.id, granted, data):
+            self._count(question.request, granted, data)
         return self.flush()
+
+    def _count(self, request: GlobalRequestData, granted: bool, data: bytes = b"") -> None:
+        """``request`` of the peer is decided on: take note of a listener that there is, or is no more."""
+        match request:
+            case TcpipForward() | StreamlocalForward():
+                self._forwards_asked -= 1
+                if granted:
+                    self._listeners.append(_listener(request, int.from_bytes(data, "big")))
+            case CancelTcpipForward() | CancelStreamlocalForward() if granted:
+                if (listener := _listener(request)) in self._listeners:
+                    self._listeners.remove(listener)
+            case _:
+                pass
 
     def flush(self) -> bool:
         """Send the replies whose turn it is. True if some must wait because the outlet takes no more."""
@@ -156,6 +171,7 @@ class GlobalRequests:
                 self._owed.owe(number)
                 self._outlet.ask(question)
             else:
+                self._count(request, granted=True)  # nobody will say; OpenSSH's clients cancel forwards in this way
                 self._outlet.emit(question)
         elif want_reply:
             self._owed.owe(None, bool(granted))
@@ -182,7 +198,7 @@ class GlobalRequests:
             case TcpipForward() | StreamlocalForward():
                 if self.forwards >= limits.forwards:
                     return False, request
-                self.forwards += 1
+                self._forwards_asked += 1
             case HostKeysAnnounced() | HostKeysProve():
                 if len(request.keys) > limits.host_keys_announced:
                     return False, request
@@ -209,7 +225,7 @@ class GlobalRequests:
                 raise ProtocolViolation(f"the reply to 'tcpip-forward' has {len(data)} bytes, expected a uint32 port")
             if request.port == 0 and not 0 < port <= 65535:
                 raise ProtocolViolation(f"the reply to 'tcpip-forward' says port {port}, which is no port")
-        self._requested.popleft()
+        del self._requested[0]
         self._invitations.answered(request, granted, port)
         self._outlet.emit(GlobalSucceeded(number, data) if granted else GlobalFailed(number))
 
@@ -225,6 +241,15 @@ class GlobalRequests:
                 f"{self.unsolicited} replies to requests that were never made (Limits.unsolicited_replies)",
                 "unsolicited_replies",
             )
+
+
+def _listener(
+    request: TcpipForward | CancelTcpipForward | StreamlocalForward | CancelStreamlocalForward, chosen: int = 0
+) -> tuple[str, int] | str:
+    """What ``request`` is about; ``chosen`` is the port if it left that open."""
+    if isinstance(request, (TcpipForward, CancelTcpipForward)):
+        return request.address, request.port or chosen
+    return request.path
 
 
 def _size(text: str) -> int:

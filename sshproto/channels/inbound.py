@@ -1,14 +1,14 @@
 """What the peer says about channels, other than data and window adjusts: the typed messages and our reaction to them.
 
-A message that :data:`~sshproto.channels.channel.MESSAGES` does not allow ends the connection.  Opens that we do not
-want are refused; requests that make no sense here fail, or are ignored if no reply is wanted (RFC 4254
+A message that :data:`~sshproto.channels.channel.CHANNEL_MESSAGES` does not allow ends the connection.  Opens that we
+do not want are refused; requests that make no sense here fail, or are ignored if no reply is wanted (RFC 4254
 sections 5.1 and 5.4).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from sshproto.channels.channel import ENVELOPE, SAFE_PACKET, STDERR, Channel, ChannelState
 from sshproto.channels.global_requests import GlobalRequests
@@ -60,7 +60,7 @@ from sshproto.wire.table import Role, message_name
 class Inbound:
     """The peer's side of the multiplexer."""
 
-    __slots__ = ("_config", "_global", "_handlers", "_outlet", "_registry", "_role")
+    __slots__ = ("_config", "_global", "_outlet", "_registry", "_role")
 
     def __init__(self, registry: Registry, global_requests: GlobalRequests) -> None:
         self._registry = registry
@@ -68,29 +68,18 @@ class Inbound:
         self._role = registry.role
         self._config = registry.config
         self._outlet = registry.outlet
-        self._handlers: dict[int, Callable[[Any], None]] = {
-            GlobalRequest.number: self._global.requested,
-            RequestSuccess.number: self._global_success,
-            RequestFailure.number: self._global_failure,
-            ChannelOpen.number: self._open,
-            ChannelOpenConfirmation.number: self._confirmation,
-            ChannelOpenFailure.number: self._open_failure,
-            ChannelExtendedData.number: self._extended_data,
-            ChannelEof.number: self._eof,
-            ChannelClose.number: self._close,
-            ChannelRequest.number: self._request,
-            ChannelSuccess.number: self._success,
-            ChannelFailure.number: self._failure,
-        }
 
     def receive(self, message: Message) -> None:
         """One of GLOBAL_REQUEST to REQUEST_FAILURE, CHANNEL_OPEN to CHANNEL_OPEN_FAILURE and
         CHANNEL_EXTENDED_DATA to CHANNEL_FAILURE came.
         """
-        handler = self._handlers.get(message.number)
+        handler = self._HANDLERS.get(type(message))
         if handler is None:
             raise ProtocolViolation(f"{message_name(message.number)} is not of the connection protocol")
-        handler(message)
+        handler(self, message)
+
+    def _global_request(self, message: GlobalRequest) -> None:
+        self._global.requested(message)
 
     def _global_success(self, message: RequestSuccess) -> None:
         self._global.replied(True, message.payload)
@@ -142,7 +131,7 @@ class Inbound:
         return kind
 
     def _confirmation(self, message: ChannelOpenConfirmation) -> None:
-        channel = self._registry.expect(91, message.recipient_channel)
+        channel = self._registry.expect(ChannelOpenConfirmation, message.recipient_channel)
         peer_number = message.sender_channel
         if peer_number in self._registry.peer_numbers:
             raise ProtocolViolation(
@@ -165,7 +154,7 @@ class Inbound:
             self._outlet.emit(ChannelOpened(channel.number, message.payload))
 
     def _open_failure(self, message: ChannelOpenFailure) -> None:
-        channel = self._registry.expect(92, message.recipient_channel)
+        channel = self._registry.expect(ChannelOpenFailure, message.recipient_channel)
         self._registry.forget(channel)
         self._outlet.emit(ChannelOpenFailed(channel.number, message.reason, printable(message.description, 4096)))
 
@@ -174,7 +163,7 @@ class Inbound:
         length = len(message.data)
         channel = self._registry.channels.get(number)
         if channel is None or not channel.receiving:
-            self._registry.unreceivable(95, number, length)
+            self._registry.unreceivable(ChannelExtendedData, number, length)
             return
         if not length:
             self._registry.empty(channel)
@@ -190,13 +179,13 @@ class Inbound:
         self._outlet.emit(DataReceived(number, message.data, STDERR))
 
     def _eof(self, message: ChannelEof) -> None:
-        channel = self._registry.admit(96, message.recipient_channel)
+        channel = self._registry.admit(ChannelEof, message.recipient_channel)
         if channel is not None:
             channel.move(ChannelState.EOF_IN)
             self._outlet.emit(EofReceived(channel.number))
 
     def _close(self, message: ChannelClose) -> None:
-        channel = self._registry.expect(97, message.recipient_channel)
+        channel = self._registry.expect(ChannelClose, message.recipient_channel)
         if channel.state is not ChannelState.CLOSE_OUT:
             self._registry.tell(ChannelClose(channel.peer_number))
             self._registry.closing(channel)
@@ -204,7 +193,7 @@ class Inbound:
         self._outlet.emit(ChannelClosed(channel.number))
 
     def _request(self, message: ChannelRequest) -> None:
-        channel = self._registry.admit(98, message.recipient_channel)
+        channel = self._registry.admit(ChannelRequest, message.recipient_channel)
         if channel is None:
             return
         want_reply = message.want_reply
@@ -251,10 +240,10 @@ class Inbound:
         return not (request.starts and channel.started)
 
     def _success(self, message: ChannelSuccess) -> None:
-        self._replied(self._registry.admit(99, message.recipient_channel), True)
+        self._replied(self._registry.admit(ChannelSuccess, message.recipient_channel), True)
 
     def _failure(self, message: ChannelFailure) -> None:
-        self._replied(self._registry.admit(100, message.recipient_channel), False)
+        self._replied(self._registry.admit(ChannelFailure, message.recipient_channel), False)
 
     def _replied(self, channel: Channel | None, granted: bool) -> None:
         if channel is None:
@@ -262,7 +251,8 @@ class Inbound:
         if not channel.requested:
             self._global.count_unsolicited()
             return
-        number, request = channel.requested.popleft()
+        number, request = channel.requested[0]
+        channel.requested = channel.requested[1:]
         if granted:
             self._outlet.emit(RequestSucceeded(channel.number, number))
         else:
@@ -275,3 +265,19 @@ class Inbound:
         Some promise 2^31 and more, and cannot mean it: then what the standard requires is safe.
         """
         return offered if offered <= self._config.limits.packet - ENVELOPE else SAFE_PACKET
+
+    _HANDLERS: ClassVar[dict[type[Message], Callable[[Any, Any], None]]] = {
+        GlobalRequest: _global_request,
+        RequestSuccess: _global_success,
+        RequestFailure: _global_failure,
+        ChannelOpen: _open,
+        ChannelOpenConfirmation: _confirmation,
+        ChannelOpenFailure: _open_failure,
+        ChannelExtendedData: _extended_data,
+        ChannelEof: _eof,
+        ChannelClose: _close,
+        ChannelRequest: _request,
+        ChannelSuccess: _success,
+        ChannelFailure: _failure,
+    }
+    """What takes each message."""

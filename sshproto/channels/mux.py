@@ -11,12 +11,15 @@ Invariants:
 * Data never waits here: ``send`` takes what can leave at once and says how much that was.  The few small messages that
   the outlet would not take (replies, window adjusts) are tried again by :meth:`Mux.writable`.
 
-CHANNEL_DATA and CHANNEL_WINDOW_ADJUST are most of all traffic and do without typed messages: :meth:`Mux.data`,
-:meth:`Mux.adjust`, :meth:`Mux.send`, :meth:`Mux.credit`.
+CHANNEL_DATA and the peer's CHANNEL_WINDOW_ADJUST are most of all traffic and do without typed messages:
+:meth:`Mux.data`, :meth:`Mux.adjust`, :meth:`Mux.send`.  Our own window adjusts are few, one for half a window.
+
+What the commands mean to an application is told in :class:`~sshproto.connection.Connection`, which has them under the
+same names.
 
 Where the standard leaves a choice: data past the window, or in packets larger than we offered, ends the connection, as
-does every message that :data:`~sshproto.channels.channel.MESSAGES` does not allow; opens that we do not want are
-refused, requests that make no sense fail (``CHANNEL_FAILURE``) or, if no reply is wanted, are ignored.
+does every message that :data:`~sshproto.channels.channel.CHANNEL_MESSAGES` does not allow; opens that we do not want
+are refused, requests that make no sense fail (``CHANNEL_FAILURE``) or, if no reply is wanted, are ignored.
 """
 
 from __future__ import annotations
@@ -24,21 +27,21 @@ from __future__ import annotations
 import struct
 
 from sshproto.channels.channel import (
+    CHANNEL_VERDICTS,
     ENVELOPE,
     EXTENDED_HEAD,
     HEAD,
     MAX_WINDOW,
     STDERR,
-    VERDICTS,
     Channel,
     ChannelState,
+    ChannelVerdict,
     Command,
-    Verdict,
 )
 from sshproto.channels.global_requests import GlobalRequests
 from sshproto.channels.inbound import Inbound
 from sshproto.channels.registry import Registry, within
-from sshproto.channels.requests import ChannelOpenData, ChannelRequestData, GlobalRequestData, OpenFailure, Session
+from sshproto.channels.requests import ChannelOpenData, ChannelRequestData, GlobalRequestData, Session
 from sshproto.config import Config
 from sshproto.errors import (
     AlreadyAnswered,
@@ -59,7 +62,9 @@ from sshproto.outlet import Outlet
 from sshproto.wire.codec import Buffer
 from sshproto.wire.messages import (
     ChannelClose,
+    ChannelData,
     ChannelEof,
+    ChannelExtendedData,
     ChannelOpen,
     ChannelOpenConfirmation,
     ChannelOpenFailure,
@@ -70,6 +75,8 @@ from sshproto.wire.messages import (
 from sshproto.wire.table import Role
 
 _TWO_NUMBERS = struct.Struct(">II")
+_DATA = ChannelData.number
+_EXTENDED_DATA = ChannelExtendedData.number
 
 
 class Mux:
@@ -114,12 +121,8 @@ class Mux:
         """Whether the peer owes the reply to a global request."""
         return self._global.awaits_reply
 
-    def window(self, channel: int) -> int:
-        """How many bytes ``send`` would take now.
-
-        Raises:
-            UnknownChannel: There is no such channel.
-        """
+    def sendable(self, channel: int) -> int:
+        """How many bytes ``send`` would take now. See ``Connection.sendable``."""
         found = self._channels.get(channel)
         if found is None:
             raise self._registry.unknown(channel)
@@ -127,99 +130,49 @@ class Mux:
 
     # --------------------------------------------------------------------------------------------- commands: life cycle
 
-    def open_channel(self, kind: ChannelOpenData, *, window: int | None = None, packet: int | None = None) -> int:
-        """Ask the peer for a channel (RFC 4254 section 5.1).
-
-        Args:
-            kind: What for.
-            window: Bytes that the peer may send before it must wait for credit; None for ``Limits.window``, or less
-                when ``Limits.window_pool`` is used up.
-            packet: Bytes of data that it may send in one packet; None for ``Limits.channel_packet``.
-
-        Returns:
-            The channel's number. ``ChannelOpened`` or ``ChannelOpenFailed`` follows.
-
-        Raises:
-            InvalidArgument: ``kind`` cannot be sent, or not by this role; a size is out of range.
-            LimitReached: ``Limits.channels_from_us``, or too much waits for the end of a key exchange.
-        """
+    def open_channel(self, kind: ChannelOpenData, *, window: int | None = None, max_packet: int | None = None) -> int:
+        """Ask the peer for a channel. See ``Connection.open_channel``."""
         if not isinstance(kind, ChannelOpenData):
             raise InvalidArgument(f"{kind!r} is not a kind of channel")
         if self._role.peer not in kind.receivers:
             raise InvalidArgument(f"a {self._role.value} does not open {kind.type!r} channels")
-        window, packet = self._sizes(window, packet)
+        window, max_packet = self._sizes(window, max_packet)
         if self._registry.by_us >= self._config.limits.channels_from_us:
             raise LimitReached(f"we have opened {self._registry.by_us} channels (Limits.channels_from_us)")
         number = self._registry.next_channel
-        self._outlet.send(ChannelOpen(kind.type, number, window, packet, kind.encode()))
-        self._registry.offer(self._registry.add(kind, ours=True), window, packet)
+        self._outlet.send(ChannelOpen(kind.type, number, window, max_packet, kind.encode()))
+        self._registry.offer(self._registry.add(kind, ours=True), window, max_packet)
         return number
 
     def accept_channel(
-        self,
-        question: ChannelOpenRequested,
-        *,
-        window: int | None = None,
-        packet: int | None = None,
-        data: bytes = b"",
+        self, question: ChannelOpenRequested, *, window: int | None = None, max_packet: int | None = None
     ) -> None:
-        """Let the peer have its channel.
-
-        Args:
-            question: Its question.
-            window, packet: See :meth:`open_channel`.
-            data: Kind-specific data for the confirmation; no kind of the standards has any.
+        """Let the peer have its channel. See ``Connection.accept_channel``.
 
         Raises:
-            InvalidArgument: A size is out of range.
             AlreadyAnswered: The channel is decided on.
-            LimitReached: Too much waits for the end of a key exchange.
         """
-        window, packet = self._sizes(window, packet)
-        if not isinstance(data, bytes):
-            raise InvalidArgument(f"data must be bytes, not {type(data).__name__}")
+        window, max_packet = self._sizes(window, max_packet)
         channel = self._undecided(question)
-        self._outlet.send(ChannelOpenConfirmation(channel.peer_number, channel.number, window, packet, data))
-        channel.question = None
-        self._registry.offer(channel, window, packet)
+        self._outlet.send(ChannelOpenConfirmation(channel.peer_number, channel.number, window, max_packet))
+        self._registry.decided(channel)
+        self._registry.offer(channel, window, max_packet)
         channel.move(ChannelState.OPEN)
-        self._registry.asked -= 1
 
-    def reject_channel(
-        self,
-        question: ChannelOpenRequested,
-        reason: int = OpenFailure.ADMINISTRATIVELY_PROHIBITED,
-        description: str = "",
-    ) -> None:
-        """Do not let the peer have its channel.
-
-        Args:
-            question: Its question.
-            reason: A reason code (RFC 4254 section 5.1).
-            description: Words for the peer's user.
+    def reject_channel(self, question: ChannelOpenRequested, reason: int, description: str) -> None:
+        """Do not let the peer have its channel. See ``Connection.reject_channel``.
 
         Raises:
-            InvalidArgument: ``reason`` or ``description`` cannot be sent.
             AlreadyAnswered: The channel is decided on.
-            LimitReached: Too much waits for the end of a key exchange.
         """
         channel = self._undecided(question)
-        message = ChannelOpenFailure(channel.peer_number, reason, description)
-        message.encode()  # the outlet may encode later
-        self._outlet.send(message)
+        self._outlet.send(ChannelOpenFailure(channel.peer_number, reason, description))
         self._registry.forget(channel)
 
     def close_channel(self, channel: int) -> None:
-        """Close a channel at once (RFC 4254 section 5.3): what still comes on it is thrown away.
+        """Close a channel at once: what still comes on it is thrown away. See ``Connection.close_channel``.
 
-        ``ChannelClosed`` follows when the peer has closed it, too. A channel that the peer has not confirmed yet is
-        closed as soon as it is, without ``ChannelOpened``.
-
-        Raises:
-            UnknownChannel: There is no such channel.
-            ChannelStateError: It is closed already, or is the peer's and waits for ``accept_channel`` or
-                ``reject_channel``.
-            LimitReached: Too much waits for the end of a key exchange.
+        A channel that the peer has not confirmed yet is closed as soon as it is, without ``ChannelOpened``.
         """
         found = self._get(channel, Command.CLOSE)
         if found.state is ChannelState.OPENING:
@@ -229,13 +182,7 @@ class Mux:
         self._registry.closing(found)
 
     def send_eof(self, channel: int) -> None:
-        """Say that no more data will be sent (RFC 4254 section 5.3). The peer may still send.
-
-        Raises:
-            UnknownChannel: There is no such channel.
-            ChannelStateError: It is not open, or EOF was sent.
-            LimitReached: Too much waits for the end of a key exchange.
-        """
+        """Say that no more data will be sent. See ``Connection.send_eof``."""
         found = self._get(channel, Command.SEND_EOF)
         self._outlet.send(ChannelEof(found.peer_number))
         found.eof_sent = True
@@ -246,21 +193,7 @@ class Mux:
     # --------------------------------------------------------------------------------------------------- commands: data
 
     def send(self, channel: int, data: Buffer, stream: int = 0) -> int:
-        """Send data, as much of it as can leave now.
-
-        Args:
-            channel: The channel's number.
-            data: Any number of bytes.
-            stream: 0 for data, 1 for standard error (of a server's session).
-
-        Returns:
-            How many bytes were taken. If that is not all, ``ChannelWritable`` tells when to go on.
-
-        Raises:
-            UnknownChannel: There is no such channel.
-            ChannelStateError: It is not open, or EOF was sent.
-            InvalidArgument: ``data`` is not bytes, or there is no such stream.
-        """
+        """Send data, as much of it as can leave now. See ``Connection.send``."""
         found = self._channels.get(channel)
         if found is None or not found.sending:
             raise self._refusal(channel, Command.SEND)
@@ -276,9 +209,9 @@ class Mux:
             if not size:
                 return 0
             if stream:
-                head = EXTENDED_HEAD.pack(95, found.peer_number, stream, size)
+                head = EXTENDED_HEAD.pack(_EXTENDED_DATA, found.peer_number, stream, size)
             else:
-                head = found.full_head if size == packet else HEAD.pack(94, found.peer_number, size)
+                head = found.full_head if size == packet else HEAD.pack(_DATA, found.peer_number, size)
             outlet.send_data(head, data)
             found.send_window = window - size
             return size
@@ -293,9 +226,9 @@ class Mux:
                     self._registry.blocked[channel] = found
                 break
             if stream:
-                head = EXTENDED_HEAD.pack(95, found.peer_number, stream, count)
+                head = EXTENDED_HEAD.pack(_EXTENDED_DATA, found.peer_number, stream, count)
             else:
-                head = found.full_head if count == packet else HEAD.pack(94, found.peer_number, count)
+                head = found.full_head if count == packet else HEAD.pack(_DATA, found.peer_number, count)
             outlet.send_data(head, view[taken : taken + count])
             taken += count
             window -= count
@@ -303,13 +236,10 @@ class Mux:
         return taken
 
     def credit(self, channel: int, count: int) -> None:
-        """Give the peer room for ``count`` bytes that were used or thrown away.
+        """Give the peer room for ``count`` bytes that were used or thrown away. See ``Connection.credit``.
 
-        On a channel that has closed meanwhile it does nothing.
-
-        Raises:
-            UnknownChannel: There never was such a channel.
-            InvalidArgument: More bytes than were received and not yet credited.
+        It is possible in every state, being bounded by what was received; only an adjust that nobody needs any more
+        (after the peer's EOF, or our CLOSE) is not sent.
         """
         found = self._channels.get(channel)
         if found is None:
@@ -327,62 +257,39 @@ class Mux:
 
     # ----------------------------------------------------------------------------------------------- commands: requests
 
-    def request(self, channel: int, data: ChannelRequestData, want_reply: bool = True) -> int:
-        """Ask or tell something about a channel (RFC 4254 section 5.4).
+    def request(self, channel: int, request: ChannelRequestData, *, want_reply: bool = True) -> int:
+        """Ask or tell something about a channel. See ``Connection.request``.
 
-        Args:
-            channel: The channel's number.
-            data: What.
-            want_reply: Whether ``RequestSucceeded`` or ``RequestFailed`` is to follow. Notices (window-change,
-                signal, exit-status ...) have no reply, whatever is said here.
-
-        Returns:
-            A number for the request, unique among the connection's channel requests.
-
-        Raises:
-            UnknownChannel: There is no such channel.
-            ChannelStateError: It is not open.
-            InvalidArgument: ``data`` cannot be sent, or not by this role or on this kind of channel.
-            LimitReached: ``Limits.requests_pending``, or too much waits for the end of a key exchange.
+        The number that it returns is unique among the connection's channel requests.
         """
         found = self._get(channel, Command.REQUEST)
-        if not isinstance(data, ChannelRequestData):
-            raise InvalidArgument(f"{data!r} is not a channel request")
-        if self._role.peer not in data.receivers:
-            raise InvalidArgument(f"a {self._role.value} does not send {data.type!r}")
-        if data.session_only and not found.session_like:
-            raise InvalidArgument(f"{data.type!r} belongs to sessions, channel {channel} is {found.kind.type!r}")
-        want_reply = bool(want_reply) and not data.notice
+        if not isinstance(request, ChannelRequestData):
+            raise InvalidArgument(f"{request!r} is not a channel request")
+        if self._role.peer not in request.receivers:
+            raise InvalidArgument(f"a {self._role.value} does not send {request.type!r}")
+        if request.session_only and not found.session_like:
+            raise InvalidArgument(f"{request.type!r} belongs to sessions, channel {channel} is {found.kind.type!r}")
+        want_reply = bool(want_reply) and not request.notice
         if want_reply and len(found.requested) >= self._config.limits.requests_pending:
             count = len(found.requested)
             raise LimitReached(f"{count} requests on channel {channel} wait for a reply (Limits.requests_pending)")
-        self._outlet.send(ChannelRequest(found.peer_number, data.type, want_reply, data.encode()))
+        self._outlet.send(ChannelRequest(found.peer_number, request.type, want_reply, request.encode()))
         number = self._next_request
         self._next_request = number + 1
-        self._registry.invitations.asked_on(channel, data)
+        self._registry.invitations.asked_on(channel, request)
         if want_reply:
-            found.requested.append((number, data))
+            found.requested += ((number, request),)
         return number
 
-    def global_request(self, data: GlobalRequestData, want_reply: bool = True) -> int:
-        """Ask or tell something about the connection as a whole (RFC 4254 section 4).
+    def global_request(self, request: GlobalRequestData, *, want_reply: bool = True) -> int:
+        """Ask or tell something about the connection as a whole. See ``Connection.global_request``.
 
-        Returns:
-            A number for the request, unique among the connection's global requests. ``GlobalSucceeded`` or
-            ``GlobalFailed`` follows if a reply is wanted.
-
-        Raises:
-            InvalidArgument: ``data`` cannot be sent, or not by this role.
-            LimitReached: ``Limits.requests_pending``, or too much waits for the end of a key exchange.
+        The number that it returns is unique among the connection's global requests, and the tag of its message.
         """
-        return self._global.request(data, bool(want_reply))
+        return self._global.request(request, want_reply=bool(want_reply))
 
     def succeed(self, question: ChannelRequested | GlobalRequested, data: bytes = b"") -> None:
-        """Grant a request. Replies leave in the order of the requests; nothing happens if none is owed (any more).
-
-        Args:
-            question: The request's.
-            data: What the reply carries: of a ``tcpip-forward`` of port 0 the port, as a uint32; of most none.
+        """Grant a request. See ``Connection.succeed``. Nothing happens if no reply is owed (any more).
 
         Raises:
             InvalidArgument: ``data`` is not what the reply to this request carries.
@@ -396,7 +303,7 @@ class Mux:
             self._answer(question, True)
 
     def fail(self, question: ChannelRequested | GlobalRequested) -> None:
-        """Refuse a request. Replies leave in the order of the requests; nothing happens if none is owed (any more)."""
+        """Refuse a request. See ``Connection.fail``. Nothing happens if no reply is owed (any more)."""
         if isinstance(question, GlobalRequested):
             self._globals_late |= self._global.answer(question, False)
         else:
@@ -421,7 +328,7 @@ class Mux:
             raise WireError("ChannelData", "data", 5, f"declares a string of {length} bytes, {size - 9} are left")
         channel = self._channels.get(number)
         if channel is None or not channel.receiving:
-            self._registry.unreceivable(94, number, length)
+            self._registry.unreceivable(ChannelData, number, length)
             return None
         if not 0 < length <= channel.receive_window or length > channel.receive_packet:
             self._registry.unusual(channel, length)
@@ -437,7 +344,7 @@ class Mux:
         number, count = _TWO_NUMBERS.unpack_from(payload, 1)
         channel = self._channels.get(number)
         if channel is None or channel.state not in _ADJUSTABLE:
-            self._registry.admit(93, number)
+            self._registry.admit(ChannelWindowAdjust, number)
             return
         if not count:
             self._registry.empty(channel)
@@ -502,17 +409,17 @@ class Mux:
 
     # ---------------------------------------------------------------------------------------------------------- helpers
 
-    def _sizes(self, window: int | None, packet: int | None) -> tuple[int, int]:
+    def _sizes(self, window: int | None, max_packet: int | None) -> tuple[int, int]:
         """Check what is to be offered to the peer."""
         limits = self._config.limits
         window = self._registry.default_window() if window is None else window
-        packet = limits.channel_packet if packet is None else packet
+        max_packet = limits.channel_packet if max_packet is None else max_packet
         if not within(window, 0, MAX_WINDOW):
             raise InvalidArgument(f"a window of {window!r} bytes: it is 0 to {MAX_WINDOW}")
         largest = limits.packet - ENVELOPE
-        if not within(packet, 1, largest):
-            raise InvalidArgument(f"channel packets of {packet!r} bytes: they are 1 to {largest} (Limits.packet)")
-        return window, packet
+        if not within(max_packet, 1, largest):
+            raise InvalidArgument(f"channel packets of {max_packet!r} bytes: they are 1 to {largest} (Limits.packet)")
+        return window, max_packet
 
     def _check_stream(self, channel: Channel, stream: int) -> None:
         if stream != STDERR:
@@ -536,7 +443,7 @@ class Mux:
 
 
 _ADJUSTABLE = frozenset(
-    state for state in ChannelState if VERDICTS[ChannelWindowAdjust.number][state] is Verdict.HANDLE
+    state for state in ChannelState if CHANNEL_VERDICTS[ChannelWindowAdjust][state] is ChannelVerdict.HANDLE
 )
 
 

@@ -6,7 +6,7 @@ peer's side) have in common.
 
 from __future__ import annotations
 
-from sshproto.channels.channel import VERDICTS, Channel, ChannelState, Verdict
+from sshproto.channels.channel import CHANNEL_VERDICTS, Channel, ChannelState, ChannelVerdict
 from sshproto.channels.forwarding import Invitations
 from sshproto.channels.requests import ChannelOpenData, Session
 from sshproto.config import Config
@@ -91,37 +91,42 @@ class Registry:
         channel.offer(window, packet)
         self.promised += window
 
-    def admit(self, number: int, recipient: int) -> Channel | None:
-        """The channel that message ``number`` is for, or None if the message is to be ignored."""
+    def decided(self, channel: Channel) -> None:
+        """The peer's channel was asked about, and is accepted, refused or lost now."""
+        channel.question = None
+        self.asked -= 1
+
+    def admit(self, message: type[Message], recipient: int) -> Channel | None:
+        """The channel that a ``message`` is for, or None if it is to be ignored."""
         channel = self.channels.get(recipient)
-        verdict = VERDICTS[number][ChannelState.FREE if channel is None else channel.state]
-        if verdict is Verdict.HANDLE:
+        verdict = CHANNEL_VERDICTS[message][ChannelState.FREE if channel is None else channel.state]
+        if verdict is ChannelVerdict.HANDLE:
             return channel
-        if verdict is Verdict.DISCONNECT:
-            raise self.violation(number, recipient)
+        if verdict is ChannelVerdict.DISCONNECT:
+            raise self.violation(message, recipient)
         return None
 
-    def expect(self, number: int, recipient: int) -> Channel:
+    def expect(self, message: type[Message], recipient: int) -> Channel:
         """The same for a message that is never ignored."""
-        channel = self.admit(number, recipient)
+        channel = self.admit(message, recipient)
         if channel is None:
-            raise self.violation(number, recipient)
+            raise self.violation(message, recipient)
         return channel
 
-    def violation(self, number: int, recipient: int) -> ProtocolViolation:
-        """Message ``number`` is not allowed for that channel."""
+    def violation(self, message: type[Message], recipient: int) -> ProtocolViolation:
+        """A ``message`` is not allowed for that channel."""
         channel = self.channels.get(recipient)
         if channel is not None:
             where = f"which is {channel.state.name}"
         else:
             where = "which is closed" if recipient < self.next_channel else "which never was"
-        return ProtocolViolation(f"{message_name(number)} for channel {recipient}, {where}")
+        return ProtocolViolation(f"{message_name(message.number)} for channel {recipient}, {where}")
 
-    def unreceivable(self, number: int, recipient: int, length: int) -> None:
+    def unreceivable(self, message: type[Message], recipient: int, length: int) -> None:
         """Data that nobody will read: a violation, or late for a channel that we have closed."""
         channel = self.channels.get(recipient)
-        if channel is None or VERDICTS[number][channel.state] is not Verdict.COUNT:
-            raise self.violation(number, recipient)
+        if channel is None or CHANNEL_VERDICTS[message][channel.state] is not ChannelVerdict.COUNT:
+            raise self.violation(message, recipient)
         channel.take(length)
 
     def unusual(self, channel: Channel, length: int) -> None:
@@ -183,7 +188,7 @@ class Registry:
         """We have sent CLOSE: no reply can follow, and none is waited for."""
         for question in channel.owed.drop():
             self.outlet.withdraw(question)
-        channel.requested.clear()
+        channel.requested = ()
         channel.waiting = False
         self.blocked.pop(channel.number, None)
         self.late.pop(channel.number, None)
@@ -196,7 +201,7 @@ class Registry:
         if channel.state is not ChannelState.OPENING:
             self.peer_numbers.discard(channel.peer_number)
         if channel.state is ChannelState.ASKED:
-            self.asked -= 1
+            self.decided(channel)
         if channel.ours:
             self.by_us -= 1
         else:

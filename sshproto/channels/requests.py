@@ -14,7 +14,6 @@ Further sources: RFC 4335 (break), RFC 8160 (terminal modes), OpenSSH PROTOCOL s
 
 # No "from __future__ import annotations" here: the annotations are the wire types themselves.
 
-import re
 from enum import IntEnum
 from typing import Any, ClassVar, get_args
 
@@ -22,11 +21,9 @@ import attrs
 
 from sshproto.channels.fields import EnvName, EnvValue, Host, Modes, Path, Port, Strings, Term
 from sshproto.errors import InvalidArgument
-from sshproto.wire.codec import MAX_NAME_LENGTH, Boolean, Name, String, Struct, Text, TrailingText, Uint32
+from sshproto.wire.codec import Boolean, Name, String, Struct, Text, TrailingText, Uint32, is_name
 from sshproto.wire.messages import ChannelOpen, ChannelRequest, GlobalRequest
 from sshproto.wire.table import Role
-
-_NAME = re.compile(f"[!-+.-~-]{{1,{MAX_NAME_LENGTH}}}")
 
 Receivers = frozenset[Role]
 
@@ -65,7 +62,7 @@ class Unknown:
         """
         if not isinstance(self.type, str):
             raise InvalidArgument(f"a name must be str, not {type(self.type).__name__}")
-        if not _NAME.fullmatch(self.type):
+        if not is_name(self.type):
             raise InvalidArgument(f"{self.type!r} is not a name that can be sent (RFC 4251 section 6)")
         if not isinstance(self.payload, bytes):
             raise InvalidArgument(f"{type(self).__name__}.payload must be bytes, not {type(self.payload).__name__}")
@@ -528,16 +525,18 @@ GLOBAL_REQUESTS: dict[str, Any] = _by_name(GlobalRequestData)
 """The class of each global request, by its name."""
 
 
+def _decode(classes: dict[str, Any], unknown: type[Unknown], name: str, payload: bytes) -> Any:
+    cls = classes.get(name)
+    return unknown(name, payload) if cls is None else cls.parse(payload)
+
+
 def decode_open(message: ChannelOpen) -> ChannelOpenData:
     """The kind of channel that ``message`` asks for.
 
     Raises:
         WireError: The type-specific part is malformed or out of bounds.
     """
-    cls = KINDS.get(message.channel_type)
-    if cls is None:
-        return UnknownOpen(message.channel_type, message.payload)
-    kind: ChannelOpenData = cls.parse(message.payload)
+    kind: ChannelOpenData = _decode(KINDS, UnknownOpen, message.channel_type, message.payload)
     return kind
 
 
@@ -547,10 +546,7 @@ def decode_request(message: ChannelRequest) -> ChannelRequestData:
     Raises:
         WireError: The request-specific part is malformed or out of bounds.
     """
-    cls = CHANNEL_REQUESTS.get(message.request_type)
-    if cls is None:
-        return UnknownRequest(message.request_type, message.payload)
-    request: ChannelRequestData = cls.parse(message.payload)
+    request: ChannelRequestData = _decode(CHANNEL_REQUESTS, UnknownRequest, message.request_type, message.payload)
     return request
 
 
@@ -560,8 +556,5 @@ def decode_global(message: GlobalRequest) -> GlobalRequestData:
     Raises:
         WireError: The request-specific part is malformed or out of bounds.
     """
-    cls = GLOBAL_REQUESTS.get(message.request_type)
-    if cls is None:
-        return UnknownGlobal(message.request_type, message.payload)
-    request: GlobalRequestData = cls.parse(message.payload)
+    request: GlobalRequestData = _decode(GLOBAL_REQUESTS, UnknownGlobal, message.request_type, message.payload)
     return request

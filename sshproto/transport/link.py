@@ -1,15 +1,14 @@
-"""How packets flow, both ways: identification, framing, keys, the legality table, and the end (RFC 4253).
+"""The transport protocol as one object: how packets flow, both ways, and the messages 1 to 49 (RFC 4253).
 
-A :class:`Link` is the lowest floor of a connection.  It owns the bytes both ways and the time, parses lazily, looks
-every packet up in the legality table before anything else happens to it, holds back what must not leave during a key
-exchange, and turns whatever the peer did wrong into one last :class:`~sshproto.events.ConnectionLost`.  It knows no
-message by itself: :class:`~sshproto.transport.layer.TransportLayer` fills in the numbers 1 to 49, and
-:class:`~sshproto.session.Session` those from 50 on, by overriding the methods under "for what is on top".
+A :class:`Link` is the lower half of a connection.  It owns the bytes and the time, parses lazily, looks every packet up
+in the legality table before anything else happens to it, runs the key exchange, and turns whatever the peer did wrong
+into one last :class:`~sshproto.events.ConnectionLost`.  The upper half, :class:`~sshproto.engine.Engine`, adds the
+numbers from 50 on by overriding the methods under "for the upper half".
 
 The way of a packet in: ``receive_data`` → :class:`~sshproto.transport.packets.Opener` (framing, decryption, integrity,
-decompression) → :data:`~sshproto.wire.table.VERDICTS` → the handler of its number.  The way out: ``send`` (or
-``send_data``, the fast way of channel data) → held back while a key exchange is under way →
-:class:`~sshproto.transport.packets.Sealer` → ``data_to_send``.  A packet is sealed whole as it is queued.
+decompression) → :data:`~sshproto.wire.table.VERDICTS` → the handler of its number.  The way out: ``send`` or
+``send_data``, the fast way of channel data → :class:`~sshproto.transport.outbox.Outbox`, which holds back what must not
+leave during a key exchange → :class:`~sshproto.transport.packets.Sealer` → ``data_to_send``.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from sshproto.config import Trace
 from sshproto.errors import (
@@ -30,6 +29,7 @@ from sshproto.errors import (
     LocalClose,
     PeerDisconnected,
     ProtocolViolation,
+    TimedOut,
     UnexpectedEof,
     VersionUnsupported,
     WireError,
@@ -37,15 +37,32 @@ from sshproto.errors import (
 )
 from sshproto.events import (
     ConnectionLost,
+    DebugReceived,
+    ExtInfoReceived,
     KeysExchanged,
+    PongReceived,
+    UnimplementedReceived,
 )
 from sshproto.questions import Questions
-from sshproto.timers import Timer, TimerTable
+from sshproto.text import printable
+from sshproto.timers import Timer, Timers
 from sshproto.transport import ident
 from sshproto.transport.keyexchange import KeyExchange
-from sshproto.transport.packets import Opener, Sealer
+from sshproto.transport.outbox import Outbox
+from sshproto.transport.packets import Opener
+from sshproto.transport.quota import Quota
 from sshproto.wire import messages
-from sshproto.wire.messages import Disconnect, Message, Unimplemented
+from sshproto.wire.messages import (
+    ChannelData,
+    Debug,
+    Disconnect,
+    ExtInfo,
+    Ignore,
+    Message,
+    Ping,
+    Pong,
+    Unimplemented,
+)
 from sshproto.wire.table import VERDICTS, Role, State, Verdict, message_name
 
 if TYPE_CHECKING:
@@ -53,17 +70,28 @@ if TYPE_CHECKING:
     from sshproto.events import Event, Question, VersionReceived
     from sshproto.wire.codec import Buffer
 
-_CHANNEL_DATA = 94
+PING = "ping@openssh.com"
+EXT_INFO_IN_AUTH = "ext-info-in-auth@openssh.com"
+SERVER_SIG_ALGS = "server-sig-algs"
+
+M = TypeVar("M", bound=Message)
+
+_CHANNEL_DATA = ChannelData.number
 _KEX_NUMBERS = range(20, 50)
-_TAGS_KEPT = 64
+_UPPER_NUMBERS = range(50, 101)
+_HARD_PACKETS = 2**32 - 2**16  # no key may ever see a sequence number twice, whatever the peer does (RFC 4344 3.1)
+_READ_AHEAD = 65536  # beyond one packet, what may wait unprocessed before reading pauses
+_WORDS = 4096  # of a DISCONNECT: what others show of it, and far from what they must accept
 
-SAFE_PAYLOAD = 32768
-"""What every peer accepts in one packet (RFC 4253 section 6.1)."""
-
-LARGEST_PAYLOAD = 256 * 1024 - 1024
-"""What may be sent in one packet besides channel data: what OpenSSH accepts, with room for framing."""
-
-_CONCEALED = frozenset((50, 61))  # USERAUTH_REQUEST and USERAUTH_INFO_RESPONSE: passwords may be in them
+# Where a message is not allowed, for the error.
+_SITUATIONS = {
+    State.FIRST_KEX_STRICT: "during a strict first key exchange",
+    State.FIRST_KEX: "before the first key exchange is complete",
+    State.TRANSPORT: "before a service is accepted",
+    State.AUTH: "from a {} before login",
+    State.OPEN: "from a {} after login",
+    State.REKEY: "between KEXINIT and NEWKEYS",
+}
 
 
 class Phase(Enum):
@@ -87,53 +115,50 @@ class Link:
         role: The side that this object plays.
         phase: How far the connection has come; it agrees with the last event returned.
         peer_version: The peer's identification, once read.
+        peer_extensions: The extensions that the peer has announced (RFC 8308): name to value.
         error: Why the connection has ended, or None.
+        blocked_on: The question that holds up all input, or None.
+        questions: The answers that the application owes.
     """
 
     role: ClassVar[Role]
 
     def __init__(self, config: Config, now: float) -> None:
         self.config = config
-        self.now = now
         self.phase = Phase.IDENT
         self.peer_version: VersionReceived | None = None
+        self.peer_extensions: dict[str, bytes] = {}
         self.error: ConnectionLoss | None = None
+        self.blocked_on: Question | None = None
+        self.questions = Questions()
+        self.timers = Timers(now)
         self.opener = Opener(packet_limit=config.limits.packet_before_auth)
-        self.sealer = Sealer(entropy=config.entropy)
+        self.outbox = Outbox(config, sealed=self._message_sealed, worn=self._key_worn)
+        self.kex = KeyExchange(self.role, config, self)
+        self._quota = Quota(config.limits, now)
         self._rekey_bytes = config.limits.rekey_bytes
         self._rekey_packets = config.limits.rekey_packets
         self._trace = config.trace
-        self.kex = KeyExchange(self.role, config, self)
-        self.questions = Questions()
-        self._timers = TimerTable()
-        self._untimed: dict[Timer, float] = {}
-        self._drained = False
         self._events: deque[Event] = deque()
-        # way in
         self._ident: ident.IdentReader | None = ident.IdentReader(receiver=self.role, limits=config.limits)
         self._ident_input = bytearray()
-        self._state = State.FIRST_KEX
-        self._verdicts = VERDICTS[self.role][State.FIRST_KEX]
+        self._enter(State.FIRST_KEX)
         self._eof = False
         self._received = 0
-        self._packets_before_auth = 0
-        self._ignored = 0
-        # way out
-        self._out: list[Buffer] = []
-        self.output_size = 0
-        self._deferred: deque[tuple[Message, bytes, int | None]] = deque()
-        self._deferred_size = 0
-        self._tags: dict[int, int] = {}
+        self._exchanges = 0
+        self._ext_infos = 0
+        self._ping_offered = False
 
         line = ident.our_line(config.software, config.comments)
         self.kex.idents[self.role] = line
-        self._queue(line + b"\r\n")
+        self.outbox.raw(line + b"\r\n")
+        self.timers.arm(Timer.HANDSHAKE, config.timeouts.handshake)
 
     # ----------------------------------------------------------------------------------------------------------- inputs
 
     def receive_data(self, data: Buffer, now: float) -> None:
         """Bytes from the peer; see :meth:`Connection.receive_data`."""
-        self._advance(now)
+        self.timers.advance(now)
         if self.phase is Phase.CLOSED or self._eof or not len(data):
             return
         self._heard()
@@ -149,13 +174,13 @@ class Link:
 
     def receive_eof(self, now: float) -> None:
         """The peer will send no more bytes."""
-        self._advance(now)
+        self.timers.advance(now)
         self._eof = True
 
     def handle_timeout(self, now: float) -> None:
         """The time of :meth:`next_deadline` has come, or will come, or has long been over."""
-        self._advance(now)
-        for timer in self._timers.expired(self.now):
+        self.timers.advance(now)
+        for timer in self.timers.expired():
             if self.phase is not Phase.CLOSED or timer is Timer.LINGER:
                 self._guard(self._expired, timer)
 
@@ -166,34 +191,30 @@ class Link:
         events = self._events
         while not events:
             if self.phase is Phase.CLOSED:
-                self._drained = True
-                return None
-            if self._blocked():
+                break
+            if self.blocked_on is not None:
                 if not self._eof:
-                    self._drained = True
-                    return None
+                    break
                 # Nobody is left whom the answer could reach; the application should not wait for it.
                 self.lose(self._unexpected_eof())
                 continue
             try:
                 if self._ident is not None:
                     if not self._read_ident(self._ident):
-                        self._drained = True
-                        return None
+                        break
                     continue
                 payload = self.opener.next_packet()
                 if payload is None:
                     if self._eof:
                         raise self._unexpected_eof()
-                    self._drained = True
-                    return None
+                    break
                 number = payload[0]
                 if self._trace is not None:
-                    self._traced(bytes(payload), sent=False)
-                if number == _CHANNEL_DATA and self._verdicts[_CHANNEL_DATA] is Verdict.HANDLE:
+                    self._trace_received(bytes(payload))
+                if number == _CHANNEL_DATA and self._data_legal:
                     event = self._channel_data(payload)
                     if self.opener.bytes >= self._rekey_bytes or self.opener.packets >= self._rekey_packets:
-                        self._consider_rekey()
+                        self._key_worn()
                     if event is not None:
                         return event
                     continue
@@ -204,31 +225,27 @@ class Link:
                 self.lose(ProtocolViolation(str(error)))
             except Exception as error:  # noqa: BLE001  a bug of ours must not tear the caller's loop
                 self._bug(error)
-        return events.popleft()
+        else:
+            return events.popleft()
+        self.timers.settle()
+        return None
 
     def data_to_send(self) -> bytes:
         """Everything that waits to be sent, and room for more."""
-        out = self._out
-        if not out:
+        outbox = self.outbox
+        if not outbox.size:
             return b""
-        data = bytes(out[0]) if len(out) == 1 else b"".join(out)
-        out.clear()
-        was_full = self.output_size >= self.config.limits.output_high
-        self.output_size = 0
+        was_full = outbox.size >= self.config.limits.output_high
+        data = outbox.take()
         if was_full and self.room():
             self._guard(self._writable)
         return data
 
     def next_deadline(self) -> float | None:
         """When :meth:`handle_timeout` should be called."""
-        return self._timers.next()
+        return self.timers.next()
 
-    # ---------------------------------------------------------------------------------------------------------- getters
-
-    @property
-    def blocked_on(self) -> Question | None:
-        """The question that holds up all input, or None."""
-        return self.kex.blocked
+    # --------------------------------------------------------------------------------------------- getters and commands
 
     @property
     def want_read(self) -> bool:
@@ -237,18 +254,9 @@ class Link:
         return (
             self.phase is not Phase.CLOSED
             and not self._eof
-            and self.output_size < limits.output_high
-            and self.opener.buffered <= limits.packet + 65536
+            and self.outbox.size < limits.output_high
+            and self.opener.buffered <= limits.packet + _READ_AHEAD
         )
-
-    # --------------------------------------------------------------------------------------------------------- commands
-
-    def disconnect(self, description: str, code: int) -> None:
-        """End the connection on purpose."""
-        message = Disconnect(code, description)
-        if len(message.encode()) > SAFE_PAYLOAD:  # what does not fit is refused before anything changes
-            raise InvalidArgument(f"a description of {len(description)} characters is too long for a DISCONNECT")
-        self.lose(LocalClose(description, code), message)
 
     def need(self, phase: Phase, what: str) -> None:
         """Refuse a command outside its phase.
@@ -263,62 +271,33 @@ class Link:
             raise WrongPhase(f"can't {what}: the connection has ended: {self.error}")
         raise WrongPhase(f"can't {what} in the phase of {self.phase.value}, only in that of {phase.value}")
 
-    # --------------------------------------------------------------------------------------- the outlet of the machines
+    def rekey(self) -> None:
+        """Start a key exchange, unless one is under way."""
+        self.need(Phase.OPEN, "rekey")
+        if not self.kex.active:
+            self._start_rekey()
 
-    def send(self, message: Message, tag: int | None = None) -> None:
-        """Queue ``message``; see :class:`~sshproto.outlet.Outlet`."""
-        payload = message.encode()
-        size = len(payload)
-        if size > LARGEST_PAYLOAD:
-            raise InvalidArgument(f"a {type(message).__name__} of {size} bytes: at most {LARGEST_PAYLOAD} can be sent")
-        if not self.kex.holds_output:
-            self._seal(message, payload, tag)
-            return
-        limits = self.config.limits
-        if len(self._deferred) >= limits.deferred_packets or self._deferred_size + size > limits.deferred_bytes:
-            raise LimitReached(f"{len(self._deferred)} messages wait for the end of the key exchange already")
-        self._deferred.append((message, payload, tag))
-        self._deferred_size += size
+    def ping(self, data: bytes) -> None:
+        """Send a PING, if the peer answers them."""
+        self.need(Phase.OPEN, "ping")
+        if PING not in self.peer_extensions:
+            raise WrongPhase(f"can't ping: the peer does not offer {PING}")
+        self.outbox.send(_small(Ping(data)))
 
-    def send_now(self, message: Message) -> None:
-        """Queue a message of the key exchange, past everything that waits for its end."""
-        self._seal(message, message.encode(), None)
+    def ignore(self, data: bytes) -> None:
+        """Send an IGNORE."""
+        self.need(Phase.OPEN, "send IGNORE")
+        self.outbox.send(_small(Ignore(data)))
 
-    def send_data(self, head: bytes, body: Buffer) -> None:
-        """Queue the payload ``head + body``."""
-        if self._trace is not None:
-            self._traced(b"".join((head, body)), sent=True)
-        sealer = self.sealer
-        packet = sealer.seal(head, body)
-        self._out.append(packet)
-        self.output_size += len(packet)
-        if sealer.bytes >= self._rekey_bytes or sealer.packets >= self._rekey_packets:
-            self._consider_rekey()
+    def debug(self, message: str, *, always_display: bool) -> None:
+        """Send a DEBUG."""
+        self.need(Phase.OPEN, "send DEBUG")
+        self.outbox.send(_small(Debug(always_display, message)))
 
-    def room(self) -> int:
-        """Bytes of data that may be queued now."""
-        if self.phase is not Phase.OPEN or self.kex.holds_output:
-            return 0
-        return max(0, self.config.limits.output_high - self.output_size)
-
-    def emit(self, event: Event) -> None:
-        """Hand ``event`` to the application."""
-        if isinstance(event, KeysExchanged):
-            self._keys_exchanged(event)
-        self._events.append(event)
-
-    def ask(self, question: Question) -> None:
-        """Hand ``question`` to the application and note that an answer is owed."""
-        self.questions.add(question)
-        self._events.append(question)
-
-    def question_id(self) -> int:
-        """A number for a new question."""
-        return self.questions.new_id()
-
-    def withdraw(self, question_id: int) -> None:
-        """The question is void."""
-        self.questions.withdraw(question_id)
+    def disconnect(self, description: str, code: int) -> None:
+        """End the connection on purpose."""
+        message = _small(Disconnect(code, description))  # what does not fit is refused before anything changes
+        self.lose(LocalClose(description, code), message)
 
     @contextmanager
     def answering(self, question: Question, *kinds: type[Question]) -> Iterator[bool]:
@@ -336,12 +315,48 @@ class Link:
             self.lose(error)
         if due:
             self.questions.settle(question)
+            if self.blocked_on is not None and self.blocked_on.id == question.id:
+                self.blocked_on = None
 
-    # ----------------------------------------------------------------------------------------------- for what is on top
+    # --------------------------------------------------------------------------------------- the outlet of the machines
 
-    def _dispatch_transport(self, number: int, payload: bytes) -> None:
-        """A legal packet numbered 1 to 49, or above 100."""
-        raise NotImplementedError
+    def send(self, message: Message, tag: int | None = None) -> None:
+        """Queue ``message``; see :class:`~sshproto.outlet.Outlet`."""
+        self.outbox.send(message, tag)
+
+    def send_data(self, head: bytes, body: Buffer) -> None:
+        """Queue the payload ``head + body``."""
+        self.outbox.send_data(head, body)
+
+    def room(self) -> int:
+        """Bytes of data that may be queued now."""
+        outbox = self.outbox
+        if self.phase is not Phase.OPEN or outbox.held:
+            return 0
+        return max(0, self.config.limits.output_high - outbox.size)
+
+    def emit(self, event: Event) -> None:
+        """Hand ``event`` to the application."""
+        if isinstance(event, KeysExchanged):
+            self._keys_exchanged(event)
+        self._events.append(event)
+
+    def ask(self, question: Question, *, hold: bool = False) -> None:
+        """Hand ``question`` to the application and note that an answer is owed."""
+        self.questions.add(question)
+        self._events.append(question)
+        if hold:
+            self.blocked_on = question
+
+    def question_id(self) -> int:
+        """A number for a new question."""
+        return self.questions.new_id()
+
+    def withdraw(self, question_id: int) -> None:
+        """The question is void."""
+        self.questions.withdraw(question_id)
+
+    # ----------------------------------------------------------------------------------------------- for the upper half
 
     def _dispatch_upper(self, number: int, payload: Buffer) -> None:
         """A legal packet numbered 50 to 100."""
@@ -351,24 +366,29 @@ class Link:
         """A legal CHANNEL_DATA."""
         raise NotImplementedError
 
-    def _consider_rekey(self) -> None:
-        """A key has reached its limit."""
-
-    def _expired(self, timer: Timer) -> None:
-        """A deadline has passed."""
-
-    def new_keys_sent(self) -> None:
-        """Our NEWKEYS has left: what is sent from now on is under new keys."""
-
-    def _keys_exchanged(self, event: KeysExchanged) -> None:
-        """Both directions use new keys."""
+    def _dispatch_service(self, payload: Buffer) -> None:
+        """A legal SERVICE_REQUEST or SERVICE_ACCEPT, whichever this role receives."""
+        raise NotImplementedError
 
     def _upper_context(self) -> str:
         """The authentication method that gives the numbers 60 to 79 their meaning."""
         return ""
 
+    def _our_extensions(self) -> tuple[tuple[str, bytes], ...]:
+        """What our EXT_INFO says; none, and it is not sent."""
+        return ()
+
+    def _extensions_changed(self) -> None:
+        """``peer_extensions`` has new entries."""
+
+    def _transport_ready(self) -> None:
+        """The first key exchange is complete."""
+
     def _message_sealed(self, message: Message) -> None:
         """``message`` has left for the output, under the keys and compression of now."""
+
+    def _unimplemented(self, tag: int) -> None:
+        """The peer does not know the message that was sent with ``tag``."""
 
     def _writable(self) -> None:
         """There is room for data again."""
@@ -379,75 +399,19 @@ class Link:
     def _ended(self) -> None:
         """The connection has ended."""
 
-    def _blocked(self) -> bool:
-        """Whether a question holds up the input."""
-        return self.kex.blocked is not None
-
-    # ---------------------------------------------------------------------------------------------------------- way out
-
-    def _queue(self, data: Buffer) -> None:
-        self._out.append(data)
-        self.output_size += len(data)
-
-    def _seal(self, message: Message, payload: bytes, tag: int | None) -> None:
-        sealer = self.sealer
-        if tag is not None:
-            self._tags[sealer.sequence_number] = tag
-            if len(self._tags) > _TAGS_KEPT:
-                del self._tags[next(iter(self._tags))]
-        if self._trace is not None:
-            self._traced(payload, sent=True, message=message)
-        self._queue(sealer.seal(payload, conceal=message.number in _CONCEALED))
-        self._message_sealed(message)
-        if sealer.bytes >= self._rekey_bytes or sealer.packets >= self._rekey_packets:
-            self._consider_rekey()
-
-    def _traced(self, payload: bytes, *, sent: bool, message: Message | None = None) -> None:
-        if self._trace is None:
-            return
-        if message is None:
-            try:
-                message = messages.decode(payload, self._context(payload[0]))
-            except WireError:
-                message = None  # what is wrong with it will be said where it is used
-        number = self.sealer.sequence_number if sent else (self.opener.sequence_number - 1) & 0xFFFFFFFF
-        self._trace(Trace(sent=sent, sequence_number=number, message=message, number=payload[0], length=len(payload)))
-
-    def _context(self, number: int) -> str:
-        return self.kex.context if number in _KEX_NUMBERS else self._upper_context()
-
-    def _after_kex_step(self) -> None:
-        """The key exchange has moved: let go what waited for it, if it may go now."""
-        if self.kex.holds_output or self.phase is Phase.CLOSED:
-            return
-        while self._deferred and not self.kex.holds_output:
-            message, payload, tag = self._deferred.popleft()
-            self._deferred_size -= len(payload)
-            self._seal(message, payload, tag)
-        if self.room():
-            self._writable()
+    def _expired(self, timer: Timer) -> None:
+        """A deadline has passed. The upper half takes its own timers and leaves the others to this."""
+        if timer is Timer.LINGER:
+            self.outbox.take()
+        elif timer is Timer.REKEY:
+            if self.phase is not Phase.OPEN:
+                self.timers.arm(timer, self.config.timeouts.rekey)
+            elif not self.kex.active:
+                self._start_rekey()
+        else:
+            raise TimedOut(f"the time for {timer.value} is over", timer.value)
 
     # ----------------------------------------------------------------------------------------------------------- way in
-
-    def _advance(self, now: float) -> None:
-        self.now = max(self.now, now)
-        self._drained = False
-        if self._untimed:
-            for timer, seconds in self._untimed.items():
-                if self._timers.runs(timer):
-                    self._timers.set(timer, self.now + seconds)
-            self._untimed.clear()
-
-    def _guard(self, action: Callable[..., object], *args: Any) -> None:
-        """Do ``action``; what the peer did wrong ends the connection, and nothing comes out."""
-        try:
-            action(*args)
-        except ConnectionLoss as error:
-            self.lose(error)
-        except WireError as error:
-            self.lose(ProtocolViolation(str(error)))
-        except Exception as error:  # noqa: BLE001  see next_event
-            self._bug(error)
 
     def _read_ident(self, reader: ident.IdentReader) -> bool:
         """Look for the peer's identification in the input; False if there is nothing to be done yet."""
@@ -472,9 +436,14 @@ class Link:
         self.peer_version = version
         self.phase = Phase.KEX
         self._events.append(version)
-        if self.kex.ours is None:
+        if not self.kex.active:
             self.kex.start()
         return True
+
+    def _enter(self, state: State) -> None:
+        """Go on to another column of the legality table."""
+        self._state = state
+        self._look_up()
 
     def _column(self) -> State:
         """The column of the legality table that holds now."""
@@ -482,90 +451,193 @@ class Link:
             return State.FIRST_KEX_STRICT if self.kex.strict else State.FIRST_KEX
         return State.REKEY if self.kex.holds_input else self._state
 
-    def _update_verdicts(self) -> None:
+    def _look_up(self) -> None:
         self._verdicts = VERDICTS[self.role][self._column()]
+        self._data_legal = self._verdicts[_CHANNEL_DATA] is Verdict.HANDLE
 
     def _dispatch(self, number: int, payload: Buffer) -> None:
         """One packet other than legal CHANNEL_DATA."""
         if self.phase is not Phase.OPEN:
-            self._count_before_auth()
+            self._quota.packet_before_login(self._received - self.opener.buffered)
         verdict = self._verdicts[number]
         if verdict is Verdict.HANDLE:
             try:
-                if 50 <= number <= 100:
+                if number in _UPPER_NUMBERS:
                     self._dispatch_upper(number, payload)
                 else:
-                    self._dispatch_transport(number, bytes(payload))
+                    self._TRANSPORT[number](self, bytes(payload))
+                    self._look_up()
             except LimitReached as error:  # a reply that the peer provoked finds no room
                 raise LimitExceeded(str(error), "deferred_packets") from error
             if self.opener.bytes >= self._rekey_bytes or self.opener.packets >= self._rekey_packets:
-                self._consider_rekey()
+                self._key_worn()
         elif verdict is Verdict.IGNORE:
-            self._ignored += 1
-            if self._ignored > self.config.limits.ignored_messages:
-                name = message_name(number, self._context(number))
-                raise LimitExceeded(f"too many messages came too late, the last is {name}", "ignored_messages")
+            self._quota.ignored(message_name(number, self._context(number)))
         elif verdict is Verdict.UNIMPLEMENTED:
-            self.not_implemented()
+            self._not_implemented()
         else:
             name = message_name(number, self._context(number))
-            raise ProtocolViolation(f"{name} ({number}) came, which is not allowed {self._situation()}")
-        if self.output_size > self.config.limits.output_hard:
+            situation = _SITUATIONS[self._column()].format(self.role.peer.value)
+            raise ProtocolViolation(f"{name} ({number}) came, which is not allowed {situation}")
+        if self.outbox.size > self.config.limits.output_hard:
             raise LimitExceeded("the peer makes us answer and does not read", "output_hard")
 
-    def not_implemented(self) -> None:
-        """Answer that the packet just received means nothing to us. That is allowed during a key exchange, too."""
-        self.send_now(Unimplemented((self.opener.sequence_number - 1) & 0xFFFFFFFF))
+    def _context(self, number: int) -> str:
+        return self.kex.context if number in _KEX_NUMBERS else self._upper_context()
 
-    def _situation(self) -> str:
-        column = self._column()
-        return {
-            State.FIRST_KEX_STRICT: "during a strict first key exchange",
-            State.FIRST_KEX: "before the first key exchange is complete",
-            State.TRANSPORT: "before a service is accepted",
-            State.AUTH: f"from a {self.role.peer.value} before login",
-            State.OPEN: f"from a {self.role.peer.value} after login",
-            State.REKEY: "between KEXINIT and NEWKEYS",
-        }[column]
+    def _sequence_number(self) -> int:
+        """That of the packet just received."""
+        return (self.opener.sequence_number - 1) & 0xFFFFFFFF
 
-    def _count_before_auth(self) -> None:
-        limits = self.config.limits
-        self._packets_before_auth += 1
-        if self._packets_before_auth > limits.packets_before_auth:
-            raise LimitExceeded(f"more than {limits.packets_before_auth} packets before login", "packets_before_auth")
-        taken = self._received - self.opener.buffered
-        if taken > limits.input_before_auth:
-            raise LimitExceeded(f"more than {limits.input_before_auth} bytes before login", "input_before_auth")
+    def _trace_received(self, payload: bytes) -> None:
+        if self._trace is None:
+            return
+        try:
+            message = messages.decode(payload, self._context(payload[0]))
+        except WireError:
+            message = None  # what is wrong with it will be said where it is used
+        number = self._sequence_number()
+        self._trace(Trace(sent=False, sequence_number=number, message=message, number=payload[0], length=len(payload)))
+
+    # ------------------------------------------------------------------------------ the messages of the transport layer
+
+    def _on_disconnect(self, payload: bytes) -> None:
+        message = Disconnect.parse(payload)
+        raise PeerDisconnected(message.reason, message.description)
+
+    def _on_ignore(self, payload: bytes) -> None:
+        Ignore.parse(payload)
+
+    def _on_unimplemented(self, payload: bytes) -> None:
+        number = Unimplemented.parse(payload).sequence_number
+        tag = self.outbox.tag(number)
+        if tag is not None:
+            self._unimplemented(tag)
+        self.emit(UnimplementedReceived(number))
+
+    def _on_debug(self, payload: bytes) -> None:
+        message = Debug.parse(payload)
+        self.emit(DebugReceived(printable(message.message, _WORDS), message.always_display))
+
+    def _on_service(self, payload: bytes) -> None:
+        self._dispatch_service(payload)
+
+    def _on_ext_info(self, payload: bytes) -> None:
+        """RFC 8308 section 2.4: right after NEWKEYS, and to a client once more before or with the end of login."""
+        message = ExtInfo.parse(payload)
+        if self._state is State.TRANSPORT and (self._exchanges != 1 or self.opener.packets != 1):
+            raise ProtocolViolation("EXT_INFO came late: it must be the first packet after the first NEWKEYS")
+        self._ext_infos += 1
+        if self._ext_infos > 2:
+            raise ProtocolViolation("a third EXT_INFO came")
+        for name, value in reversed(message.extensions):  # of two of a name the first counts
+            self.peer_extensions[name] = value
+        self._extensions_changed()
+        self.emit(ExtInfoReceived(message.extensions))
+
+    def _on_kexinit(self, payload: bytes) -> None:
+        if self.kex.session_id is not None:
+            if not self.kex.active:
+                self._quota.peer_rekey(self.timers.now, self._received)
+            self.timers.arm(Timer.KEX, self.config.timeouts.kex)
+        self.kex.receive_init(payload, self._sequence_number())
+
+    def _on_new_keys(self, payload: bytes) -> None:
+        self.kex.receive_new_keys(payload)
+        self.kex_moved()
+
+    def _on_kex_method(self, payload: bytes) -> None:
+        self.kex.receive_method(payload)
+        self.kex_moved()
+
+    def _on_ping(self, payload: bytes) -> None:
+        message = Ping.parse(payload)
+        if self._ping_offered:
+            self.outbox.send(Pong(message.data))
+        else:
+            self._not_implemented()
+
+    def _on_pong(self, payload: bytes) -> None:
+        self.emit(PongReceived(Pong.parse(payload).data))
+
+    def _not_implemented(self) -> None:
+        """Say that the packet just received means nothing to us. That is allowed during a key exchange, too."""
+        self.outbox.send_now(Unimplemented(self._sequence_number()))
+
+    _TRANSPORT: ClassVar[dict[int, Callable[[Any, bytes], None]]] = {
+        1: _on_disconnect,
+        2: _on_ignore,
+        3: _on_unimplemented,
+        4: _on_debug,
+        5: _on_service,
+        6: _on_service,
+        7: _on_ext_info,
+        20: _on_kexinit,
+        21: _on_new_keys,
+        **dict.fromkeys(range(30, 50), _on_kex_method),
+        192: _on_ping,
+        193: _on_pong,
+    }
+
+    # ----------------------------------------------------------------------------------------------- keys and their age
+
+    def new_keys_sent(self) -> None:
+        """RFC 8308 section 2.4: our EXT_INFO is the very next packet after our first NEWKEYS."""
+        extensions = self._our_extensions()
+        if not self._exchanges and extensions and self.kex.peer_reads_extensions:
+            self._ping_offered = any(name == PING for name, _ in extensions)
+            self.outbox.send(ExtInfo(extensions))
+
+    def kex_moved(self) -> None:
+        """The key exchange has moved: let go what waited for it, if it may go now."""
+        if self.phase is not Phase.CLOSED and not self.outbox.held:
+            self.outbox.release()
+            if self.room():
+                self._writable()
+
+    def _keys_exchanged(self, event: KeysExchanged) -> None:
+        self._exchanges += 1
+        self.timers.stop(Timer.KEX)
+        self.timers.arm(Timer.REKEY, self.config.timeouts.rekey)
+        if event.first:
+            self.timers.stop(Timer.HANDSHAKE)
+            self.phase = Phase.AUTH
+            self._enter(State.TRANSPORT)
+            self._transport_ready()
+
+    def _start_rekey(self) -> None:
+        self.timers.arm(Timer.KEX, self.config.timeouts.kex)
+        self.kex.start()
+
+    def _key_worn(self) -> None:
+        """A key has reached its limit."""
+        if max(self.outbox.sealer.packets, self.opener.packets) >= _HARD_PACKETS:
+            self.lose(LimitExceeded("a key has served as many packets as it safely can", "rekey_packets"))
+        elif self.phase is Phase.OPEN and not self.kex.active:
+            self._start_rekey()
+
+    # ---------------------------------------------------------------------------------------------------------- the end
+
+    def _guard(self, action: Callable[..., object], *args: Any) -> None:
+        """Do ``action``; what the peer did wrong ends the connection, and nothing comes out."""
+        try:
+            action(*args)
+        except ConnectionLoss as error:
+            self.lose(error)
+        except WireError as error:
+            self.lose(ProtocolViolation(str(error)))
+        except Exception as error:  # noqa: BLE001  see next_event
+            self._bug(error)
 
     def _unexpected_eof(self) -> UnexpectedEof:
         if self._ident is not None:
             what = "in the middle of its identification" if self._ident.started else "before it identified itself"
             return UnexpectedEof(f"the peer closed the connection {what}", Phase.IDENT.value)
-        if self.opener.buffered and not self._blocked():
+        if self.opener.buffered and self.blocked_on is None:
             return UnexpectedEof("the peer closed the connection in the middle of a packet", "packet")
         return UnexpectedEof(
             f"the peer closed the connection without a DISCONNECT, in the phase of {self.phase.value}", self.phase.value
         )
-
-    # ------------------------------------------------------------------------------------------------ time, and the end
-
-    def _arm(self, timer: Timer, seconds: float | None) -> None:
-        """Set a deadline, or none.
-
-        Commands bring no time.  Once the events of an input have been drained, that input may be long ago, and the
-        seconds of a deadline that a command sets count from the next input on.
-
-        Args:
-            timer: Which.
-            seconds: How long from now; None means never.
-        """
-        self._untimed.pop(timer, None)
-        if seconds is None:
-            self._timers.stop(timer)
-        else:
-            self._timers.set(timer, self.now + seconds)
-            if self._drained:
-                self._untimed[timer] = seconds
 
     def _bug(self, error: Exception) -> None:
         if self.config.debug_raise:
@@ -579,18 +651,27 @@ class Link:
         if self.error is not None:
             return
         self.error = error
-        self.phase = (
-            Phase.CLOSED
-        )  # before the DISCONNECT, which may bring a key to its limit and must be the last packet
+        # Before the DISCONNECT, which may bring a key to its limit, and must be the last packet.
+        self.phase = Phase.CLOSED
         if goodbye is None and error.code is not None and not isinstance(error, PeerDisconnected):
             # The peer learns what was wrong, not what this side is like inside.
-            goodbye = Disconnect(error.code, str(error) if not isinstance(error, InternalError) else "internal error")
+            words = "internal error" if isinstance(error, InternalError) else printable(str(error), _WORDS)
+            goodbye = Disconnect(error.code, words)
         if goodbye is not None:
-            self._seal(goodbye, goodbye.encode(), None)
-        self._deferred.clear()
+            self.outbox.send_now(goodbye)
+        self.outbox.drop_deferred()
         self._ident_input.clear()
         self.questions.end()
+        self.blocked_on = None
         self._ended()
-        self._timers.clear()
-        self._arm(Timer.LINGER, self.config.timeouts.linger)
+        self.timers.clear()
+        self.timers.arm(Timer.LINGER, self.config.timeouts.linger)
         self._events.append(ConnectionLost(error))
+
+
+def _small(message: M) -> M:
+    """``message``, if it is of a size that every peer accepts."""
+    size = len(message.encode())
+    if size > messages.SAFE_PAYLOAD:
+        raise InvalidArgument(f"{size} bytes of payload: a peer need not accept more than {messages.SAFE_PAYLOAD}")
+    return message

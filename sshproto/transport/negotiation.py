@@ -120,7 +120,7 @@ def check_offer(kexinit: KexInit, limits: Limits) -> None:
         for name in names:
             if len(name) > MAX_NAME_LENGTH:
                 problem = f"has a name of {len(name)} characters, at most {MAX_NAME_LENGTH} are legal"
-                raise _too_much(field, f"{problem}: {printable(name, MAX_NAME_LENGTH)}", "MAX_NAME_LENGTH")
+                raise KeyExchangeFailed(f"KEXINIT: {field} {problem}: {printable(name, MAX_NAME_LENGTH)}")
 
 
 def _too_much(field: str, problem: str, limit: str) -> LimitExceeded:

@@ -41,6 +41,12 @@ from sshproto.wire.codec import (
 MAX_EXTENSIONS = 1024
 """Extensions in one EXT_INFO, as many as OpenSSH reads."""
 
+SAFE_PAYLOAD = 32768
+"""What every peer accepts in one packet (RFC 4253 section 6.1)."""
+
+LARGEST_PAYLOAD = 256 * 1024 - 1024
+"""What may be sent in one packet besides channel data: what OpenSSH accepts, with room for framing."""
+
 MAX_PROMPTS = 100
 """Prompts in one INFO_REQUEST that decode; :class:`~sshproto.config.Limits` allows fewer."""
 
@@ -52,10 +58,12 @@ class Message(Struct):
     Attributes:
         number: The message number, the first byte of the payload.
         context: For the numbers that are used more than once, the method under which this class is meant.
+        conceal: There may be a password in it, whose length the size of the packet must not tell.
     """
 
     number: ClassVar[int]
     context: ClassVar[str] = ""
+    conceal: ClassVar[bool] = False
 
     def encode(self) -> bytes:
         """The payload of one packet, message number included."""
@@ -300,6 +308,7 @@ class UserauthRequest(Message):
     """
 
     number = 50
+    conceal = True
     user: Text
     service: Name
     method: Name
@@ -395,6 +404,7 @@ class UserauthInfoResponse(Message):
 
     number = 61
     context = "keyboard-interactive"
+    conceal = True
     responses: Annotated[tuple[str, ...], Codec(_read_responses, _write_responses)] = attrs.field(repr=False)
 
 

@@ -99,7 +99,7 @@ def same_each_time(text: str) -> str:
     return re.sub(r"[0-9,]{5} bytes on the wire", "..... bytes on the wire", text)
 
 
-# ------------------------------------------------------------------------------------------------------------- content
+# -------------------------------------------------------------------------------------------------------------- content
 
 
 def names(steps: list[dict[str, Any]], direction: str) -> list[str]:
@@ -243,7 +243,7 @@ def test_no_secret_is_shown(run, monkeypatch: pytest.MonkeyPatch) -> None:
         assert not any(form in shown for form in forms)
 
 
-# ------------------------------------------------------------------------------------------------------------- drawing
+# -------------------------------------------------------------------------------------------------------------- drawing
 
 
 @pytest.mark.parametrize(("columns", "width"), [("20", 80), ("80", 80), ("97", 97), ("200", 110)])

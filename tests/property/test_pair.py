@@ -113,7 +113,7 @@ def test_directions_are_independent() -> None:
     assert (chosen.compression_client_to_server, chosen.compression_server_to_client) == ("zlib", "none")
 
 
-# ----------------------------------------------------------------------------------------------------- rekey anywhere
+# ------------------------------------------------------------------------------------------------------- rekey anywhere
 
 
 @pytest.mark.parametrize("strict", [True, False])
@@ -188,7 +188,7 @@ def test_a_channel_opened_and_one_closed_while_a_rekey_runs() -> None:
     assert not conn.rekeying
 
 
-# ------------------------------------------------------------------------------------------------- nothing ever raises
+# -------------------------------------------------------------------------------------------------- nothing ever raises
 
 
 def fresh(role: str) -> Any:
@@ -296,11 +296,11 @@ COMMANDS = {
     "close": lambda conn, n: conn.close_channel(n),
     "request": lambda conn, n: conn.request(n, Exec(b"x")),
     "credit": lambda conn, n: conn.credit(n, 1 << 40),
-    "window": lambda conn, n: conn.send_window(n),
+    "window": lambda conn, n: conn.sendable(n),
     "rekey": lambda conn, n: conn.rekey() if conn.phase is not Phase.OPEN else conn.send_eof(99),
     "ping": lambda conn, n: conn.ping() if conn.phase is not Phase.OPEN else conn.send_eof(99),
     "open": lambda conn, n: conn.open_channel(Session(), window=1 << 33),
-    "disconnect": lambda conn, n: conn.disconnect("x", 1 << 33),
+    "disconnect": lambda conn, n: conn.disconnect("x", code=1 << 33),
 }
 
 

@@ -49,7 +49,7 @@ def strict(role: str) -> bytes:
     return kexinit(kex_algorithms=("curve25519-sha256", MARK[role]))
 
 
-# ------------------------------------------------------------------------------------------------------- packets (8)
+# ---------------------------------------------------------------------------------------------------------- packets (8)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_wrong_mac(cipher: str, mac: str) -> None:
     assert loss(pair.server.events).code == 5
 
 
-# ------------------------------------------------------------------------------------------------ identification (8)
+# --------------------------------------------------------------------------------------------------- identification (8)
 
 
 @pytest.mark.parametrize("line", [b"SSH-1.5-OpenSSH_2.1\n", b"SSH-2.01-x\r\n", b"SSH-3.0-x\r\n"])
@@ -276,7 +276,7 @@ def test_a_peer_that_goes_away(role: str, version: str) -> None:
     assert error.where == {"ident": "identification", "kex": "key exchange"}[version]
 
 
-# -------------------------------------------------------------------------------------------------- login and channels
+# --------------------------------------------------------------------------------------------------- login and channels
 
 
 @pytest.mark.parametrize(
@@ -363,7 +363,7 @@ def test_channel_data_between_kexinit_and_newkeys(side: str) -> None:
 def test_unknown_messages_are_answered_with_their_sequence_number(number: int) -> None:
     """[R51]"""
     pair, _ = opened()
-    before = pair.client.conn._session.sealer.sequence_number
+    before = pair.client.conn._engine.outbox.sealer.sequence_number
     inject(pair.client, bytes((number, 1, 2, 3)))
     pair.run()
     assert pair.client.of(ev.UnimplementedReceived) == [ev.UnimplementedReceived(before)]
@@ -483,7 +483,7 @@ def test_a_person_may_take_time_but_the_server_may_not() -> None:
     """A client's deadlines stand while a question is open, and run while the server is to answer."""
     asked: list[ev.Question] = []
     pair = Pair.make(client_answer=lambda conn, question: asked.append(question))
-    pair.server.conn._session._timers.clear()  # an endlessly patient server
+    pair.server.conn._engine.timers.clear()  # an endlessly patient server
     pair.run()
     assert pair.client.conn.next_deadline() is None
     pair.now = 1000.0
@@ -491,7 +491,7 @@ def test_a_person_may_take_time_but_the_server_may_not() -> None:
     pair.client.conn.handle_timeout(1000.0)
     assert pair.client.conn.next_deadline() == 1060.0
     pair.run()
-    pair.client.conn._session._timers.stop(Timer.REKEY)
+    pair.client.conn._engine.timers.stop(Timer.REKEY)
     assert pair.client.conn.next_deadline() is None
     pair.client.conn.auth_password(asked.pop(), "secret")
     pair.now = 5000.0

@@ -56,7 +56,7 @@ class ListOutlet:
             raise AssertionError(f"{event} is a question and must be asked")  # noqa: TRY004
         self.events.append(event)
 
-    def ask(self, question: Question) -> None:
+    def ask(self, question: Question, *, hold: bool = False) -> None:
         self.events.append(question)
 
     def question_id(self) -> int:
@@ -66,7 +66,7 @@ class ListOutlet:
     def withdraw(self, question_id: int) -> None:
         self.withdrawn.append(question_id)
 
-    # ------------------------------------------------------------------------------------------------- for the tests
+    # ---------------------------------------------------------------------------------------------------- for the tests
 
     def take_sent(self) -> list[Message]:
         """What was sent since the last call."""

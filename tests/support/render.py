@@ -139,7 +139,7 @@ def messages_table() -> Iterator[str]:
 def channels_table() -> Iterator[str]:
     """The table of a channel's messages."""
     columns = [state.name for state in channels.ChannelState]
-    rows = ([str(row.number), _names(row.number), *row.letters] for row in channels.MESSAGES)
+    rows = ([str(row.message.number), _names(row.message.number), *row.letters] for row in channels.CHANNEL_MESSAGES)
     yield from _table(["no.", "message", *columns], rows)
 
 
@@ -150,10 +150,12 @@ def commands_table() -> Iterator[str]:
         channels.Command.SEND_EOF: "`send_eof`",
         channels.Command.CLOSE: "`close_channel`",
         channels.Command.REQUEST: "`request`",
-        channels.Command.CREDIT: "`credit`",
     }
     columns = [state.name for state in channels.ChannelState]
-    yield from _table(["command", *columns], ([calls[name], *letters] for name, letters in channels.COMMANDS.items()))
+    rows = [[calls[name], *letters] for name, letters in channels.COMMANDS.items()]
+    # Nothing has to be looked up for it: it goes wherever there is a channel.
+    rows.append(["`credit`", *("n" if state is channels.ChannelState.FREE else "y" for state in channels.ChannelState)])
+    yield from _table(["command", *columns], rows)
 
 
 def page() -> str:

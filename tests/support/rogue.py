@@ -76,9 +76,9 @@ def goodbye(output: bytes) -> int | None:
 
 def inject(end: End, message: Message | bytes) -> None:
     """Send a payload under the keys of ``end``, past all of its rules."""
-    session = end.conn._session
+    outbox = end.conn._engine.outbox
     payload = message if isinstance(message, bytes) else message.encode()
-    session._queue(session.sealer.seal(payload))
+    outbox.raw(bytes(outbox.sealer.seal(payload)))
 
 
 def received_goodbye(end: End) -> int | None:

@@ -65,7 +65,7 @@ class ClientApp:
 
     def __call__(self, conn: Any, event: ev.Event) -> None:
         if isinstance(event, ev.AuthSucceeded):
-            conn.open_channel(Session(), window=16_000, packet=9_000)
+            conn.open_channel(Session(), window=16_000, max_packet=9_000)
         elif isinstance(event, ev.ChannelOpened) and event.channel == 0:
             conn.request(event.channel, Exec(b"transform"))
         elif isinstance(event, (ev.RequestSucceeded, ev.ChannelWritable)) and event.channel == 0:

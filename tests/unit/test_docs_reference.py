@@ -79,7 +79,7 @@ def quantity(text: str) -> Any:
     return (int(base) ** int(power) if power else int(base)) * UNITS.get(unit, 1)
 
 
-# ------------------------------------------------------------------------------------------------ limits and timeouts
+# -------------------------------------------------------------------------------------------------- limits and timeouts
 
 LIMITS, _, TIMEOUTS = read("limits.md").partition("\n## Timeouts\n")
 
@@ -95,7 +95,7 @@ def test_every_timer_is_named() -> None:
     assert told == {timer.value for timer in Timer} - {Timer.REKEY.value, Timer.LINGER.value}  # these end nothing
 
 
-# ------------------------------------------------------------------------------------------------------ configuration
+# -------------------------------------------------------------------------------------------------------- configuration
 
 
 def config_tables() -> dict[str, dict[str, str]]:
@@ -206,7 +206,7 @@ def test_every_error_is_told_with_its_code() -> None:
             assert f"{attribute}:" in (inspect.getdoc(losses[name]) or ""), name
 
 
-# -------------------------------------------------------------------------------------------------------------- events
+# --------------------------------------------------------------------------------------------------------------- events
 
 
 def all_events() -> list[Any]:
@@ -251,14 +251,14 @@ def test_every_question_is_in_the_table_of_safe_answers() -> None:
     assert all(issubclass(getattr(events, name), refusals) for name in told)
 
 
-# ------------------------------------------------------------------------------------------------------------ messages
+# ------------------------------------------------------------------------------------------------------------- messages
 
 
 def test_the_table_of_messages_is_up_to_date() -> None:
     assert read("messages.md") == render.page(), "run: python -m tests.support.render"
 
 
-# --------------------------------------------------------------------------------------------------------------- links
+# ---------------------------------------------------------------------------------------------------------------- links
 
 
 def slug(title: str) -> str:

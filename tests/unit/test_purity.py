@@ -41,7 +41,7 @@ RANKS = {
     "channels": 3,
     "agent": 3,
     "sftp": 3,
-    "session": 4,
+    "engine": 4,
     "connection": 4,
     "client": 5,
     "server": 5,
@@ -59,7 +59,10 @@ EXCEPTIONS: dict[tuple[str, str], str] = {}
 """Imports that go against the ranks, as (file, imported room), with the reason."""
 
 LONGEST = 600
-LONG: dict[str, str] = {}
+LONG: dict[str, str] = {
+    "transport/link.py": "the transport protocol is one machine; outbox, quota and key exchange are cut off it",
+    "wire/messages.py": "a catalogue: every message of SSH-2 in one place",
+}
 """Files that may be longer, with the reason."""
 
 
@@ -230,7 +233,7 @@ def test_config_may_have_urandom_and_no_more(source):
         ("wire/codec.py", "def f():\n    from sshproto.transport.packets import Opener"),
         ("keys/public.py", "import sshproto.transport.kex"),
         ("transport/kex/dh.py", "from sshproto.auth import client"),
-        ("transport/kex/dh.py", "from sshproto.session import Session"),
+        ("transport/kex/dh.py", "from sshproto.engine import Engine"),
         ("connection.py", "from sshproto.client import ClientConnection"),
         ("client.py", "from sshproto.server import ServerConnection"),
         ("text.py", "from sshproto.wire.codec import Reader"),

@@ -514,7 +514,7 @@ def test_a_full_outlet_changes_nothing(client: Client) -> None:
         assert client.snapshot() == before
 
 
-# -------------------------------------------------------------------------------------------------------------- limits
+# --------------------------------------------------------------------------------------------------------------- limits
 
 
 def test_attempts() -> None:
@@ -607,7 +607,7 @@ def test_a_signer_that_fails_in_the_middle_ends_the_connection(client: Client, m
         client.receive(UserauthPkOk("ssh-ed25519", KEY.public_key.blob))
 
 
-# ------------------------------------------------------------------------------------------------------------ property
+# ------------------------------------------------------------------------------------------------------------- property
 
 words = st.text(st.characters(codec="utf-8"), max_size=6)
 names = st.sampled_from(["publickey", "password", "keyboard-interactive", "hostbased", "x@y", ""])

@@ -376,7 +376,7 @@ def test_a_probe_cannot_be_accepted(server: Server) -> None:
     assert server.snapshot() == before
 
 
-# ------------------------------------------------------------------------------------------------ keyboard-interactive
+# ------------------------------------------------------------------------------------------------- keyboard-interactive
 
 
 def test_keyboard_interactive(server: Server) -> None:
@@ -539,7 +539,7 @@ def test_rejections_that_cannot_be(server: Server) -> None:
         free.machine.reject(free.ask(methods.NoneForm(), NoneAuth), partial=True)
 
 
-# ------------------------------------------------------------------------------------------------------------- answers
+# -------------------------------------------------------------------------------------------------------------- answers
 
 
 def test_answers_are_for_the_open_question(server: Server) -> None:
@@ -614,7 +614,7 @@ def test_messages_of_a_server_from_a_client(server: Server) -> None:
         early.receive(methods.request("me", methods.NoneForm()))
 
 
-# -------------------------------------------------------------------------------------------------------------- limits
+# --------------------------------------------------------------------------------------------------------------- limits
 
 
 def lost(server: Server) -> AuthExhausted:
@@ -770,7 +770,7 @@ def test_same_bytes_for_known_and_unknown_users() -> None:
     assert traces[0] == traces[1]
 
 
-# ------------------------------------------------------------------------------------------------------------ property
+# ------------------------------------------------------------------------------------------------------------- property
 
 users = st.sampled_from(["me", "root", "", "a\0", "x" * 1025])
 services = st.sampled_from(["ssh-connection", "ssh-connection", "ssh-connection", "foo"])

@@ -52,7 +52,7 @@ class ListOutlet:
     def emit(self, event: Any) -> None:
         self.events.append(event)
 
-    def ask(self, question: Question) -> None:
+    def ask(self, question: Question, *, hold: bool = False) -> None:
         self.owed[question.id] = question
         self.events.append(question)
 

@@ -97,7 +97,7 @@ class Machine(RuleBasedStateMachine):
         token = self.token()
         try:
             number = self.sides[side].mux.open_channel(
-                r.UnknownOpen("x@example.org", token), window=window, packet=packet
+                r.UnknownOpen("x@example.org", token), window=window, max_packet=packet
             )
         except UsageError:
             assert len(list(self.links[side].values())) >= LIMITS.channels_from_us
@@ -116,7 +116,7 @@ class Machine(RuleBasedStateMachine):
             assert isinstance(question.kind, r.UnknownOpen)
             other = self.tokens[question.kind.payload]
             if yes:
-                here.mux.accept_channel(question, window=window, packet=packet)
+                here.mux.accept_channel(question, window=window, max_packet=packet)
                 link = self.links[side][question.channel] = Link(side, question.channel, window)
                 link.open = True
                 link.other = other
@@ -139,7 +139,7 @@ class Machine(RuleBasedStateMachine):
             return
         data = bytes((len(link.sent_on[stream]) + index) % 251 for index in range(size))
         here = self.sides[side]
-        room = here.mux.window(link.number)
+        room = here.mux.sendable(link.number)
         taken = here.mux.send(link.number, data, stream)
         assert taken == min(room, size)
         link.sent_on[stream] += data[:taken]
@@ -191,7 +191,7 @@ class Machine(RuleBasedStateMachine):
             with pytest.raises(UsageError):
                 self.sides[side].mux.request(link.number, data)
             return
-        number = self.sides[side].mux.request(link.number, data, want_reply)
+        number = self.sides[side].mux.request(link.number, data, want_reply=want_reply)
         if want_reply:
             link.requests.append((number, token))
 
@@ -240,7 +240,7 @@ class Machine(RuleBasedStateMachine):
     @rule(
         side=SIDES,
         number=st.integers(-1, 12),
-        command=st.sampled_from(["send", "send_eof", "close_channel", "credit", "request", "window"]),
+        command=st.sampled_from(["send", "send_eof", "close_channel", "credit", "request", "sendable"]),
         extra=st.sampled_from([None, b"", b"x", -1, 10**9, "x", r.Shell(), r.ExitStatus(0), r.Keepalive()]),
     )
     def misuse(self, side: int, number: int, command: str, extra: Any) -> None:
@@ -248,8 +248,8 @@ class Machine(RuleBasedStateMachine):
         here = self.sides[side]
         link = self.links[side].get(number)
         usable = link is not None and link.open and not link.closed_by_us
-        if command in ("send_eof", "window"):
-            if (usable and link is not None and not link.eof_sent) or command == "window":
+        if command in ("send_eof", "sendable"):
+            if (usable and link is not None and not link.eof_sent) or command == "sendable":
                 return
             arguments: tuple[Any, ...] = (number,)
         elif command == "close_channel":
@@ -327,16 +327,16 @@ class Machine(RuleBasedStateMachine):
                 case ChannelWritable():
                     assert link is not None
                     assert link.wants_room
-                    assert self.sides[side].mux.window(link.number) > 0
+                    assert self.sides[side].mux.sendable(link.number) > 0
                     link.wants_room = False
                 case RequestSucceeded() | RequestFailed():
                     assert link is not None
                     number, token = link.requests.popleft()
-                    assert event.request == number
+                    assert event.request_id == number
                     assert self.decided.pop(token) == isinstance(event, RequestSucceeded)
                 case GlobalSucceeded() | GlobalFailed():
                     number, token = self.globals[side].popleft()
-                    assert event.request == number
+                    assert event.request_id == number
                     assert self.decided.pop(token) == isinstance(event, GlobalSucceeded)
                 case _:
                     pytest.fail(f"unexpected {event}")

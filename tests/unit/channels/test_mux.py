@@ -74,18 +74,18 @@ def server(make_side: Any) -> Any:
     return make_side(Role.SERVER, Limits())
 
 
-# ------------------------------------------------------------------------------------------------------------ opening
+# -------------------------------------------------------------------------------------------------------------- opening
 
 
 def test_open_and_accept(pair: Any) -> None:
-    number = pair.client.mux.open_channel(r.Session(), window=5000, packet=500)
+    number = pair.client.mux.open_channel(r.Session(), window=5000, max_packet=500)
     pair.settle()
     (question,) = pair.server.told()
     assert question == ChannelOpenRequested(id=question.id, channel=0, kind=r.Session())
-    pair.server.mux.accept_channel(question, data=b"extra")
+    pair.server.mux.accept_channel(question)
     pair.settle()
-    assert pair.client.told() == [ChannelOpened(number, b"extra")]
-    assert pair.server.mux.window(0) == 5000
+    assert pair.client.told() == [ChannelOpened(number)]
+    assert pair.server.mux.sendable(0) == 5000
     assert pair.client.mux.channels == pair.server.mux.channels == (0,)
 
 
@@ -104,8 +104,14 @@ def test_open_and_reject(pair: Any) -> None:
     assert pair.client.mux.open_channel(r.Session()) == number + 1  # never used twice
 
 
+def test_what_a_confirmation_carries_is_told(client: Any) -> None:
+    number = client.mux.open_channel(r.Session())
+    client.feed(m.ChannelOpenConfirmation(number, 9, 1000, 1000, b"extra"))
+    assert client.told() == [ChannelOpened(number, b"extra")]
+
+
 def test_what_we_open_is_sent_as_the_rfc_says(client: Any) -> None:
-    number = client.mux.open_channel(r.DirectTcpip("h", 80, "o", 9), window=7, packet=8)
+    number = client.mux.open_channel(r.DirectTcpip("h", 80, "o", 9), window=7, max_packet=8)
     assert client.take() == [
         m.ChannelOpen("direct-tcpip", number, 7, 8, text("h") + uint32(80) + text("o") + uint32(9))
     ]
@@ -212,9 +218,10 @@ def test_answering_an_open_twice(server: Any) -> None:
     (question,) = server.told()
     server.mux.accept_channel(question)
     before = server.state()
-    for answer in (server.mux.accept_channel, server.mux.reject_channel):
-        with pytest.raises(AlreadyAnswered):
-            answer(question)
+    with pytest.raises(AlreadyAnswered):
+        server.mux.accept_channel(question)
+    with pytest.raises(AlreadyAnswered):
+        server.mux.reject_channel(question, 1, "no")
     assert server.state() == before
 
 
@@ -261,7 +268,7 @@ def test_no_more_sessions(pair: Any) -> None:
     assert [question.kind for question in pair.server.told()] == [r.DirectTcpip("h", 1)]
 
 
-# ------------------------------------------------------------------------------------------------------ reverse opens
+# -------------------------------------------------------------------------------------------------------- reverse opens
 
 
 def forwarded(address: str, port: int, peer: int = 9) -> m.ChannelOpen:
@@ -272,7 +279,7 @@ def allowed(client: Any, message: m.Message) -> bool:
     client.feed(message)
     events = client.told()
     for question in events:
-        client.mux.reject_channel(question)
+        client.mux.reject_channel(question, 1, "no")
     client.take()
     return bool(events)
 
@@ -354,7 +361,7 @@ def test_x11_and_agent(client: Any) -> None:
     assert not allowed(client, x11)
 
 
-# --------------------------------------------------------------------------------------------------------------- data
+# ----------------------------------------------------------------------------------------------------------------- data
 
 
 def test_data_event(client: Any) -> None:
@@ -384,7 +391,7 @@ def test_window_and_packet_size_bind_the_peer(client: Any) -> None:
     """V30, R91: each at the limit and one past it, both kinds of data."""
     for make in (m.ChannelData, lambda n, d: m.ChannelExtendedData(n, 1, d)):
         number = opened(client, peer=len(client.mux.channels), window=1000, packet=100)
-        other = client.mux.open_channel(r.Session(), window=25, packet=10)
+        other = client.mux.open_channel(r.Session(), window=25, max_packet=10)
         client.feed(m.ChannelOpenConfirmation(other, 100 + other, 1000, 100))
         client.feed(make(other, bytes(10)))
         with pytest.raises(ProtocolViolation, match="takes 10"):
@@ -398,7 +405,7 @@ def test_window_and_packet_size_bind_the_peer(client: Any) -> None:
 
 def test_credit_goes_back_at_half_the_window(client: Any) -> None:
     number = opened(client, window=1000, packet=100)
-    other = client.mux.open_channel(r.Session(), window=101, packet=100)
+    other = client.mux.open_channel(r.Session(), window=101, max_packet=100)
     client.feed(m.ChannelOpenConfirmation(other, 51, 1000, 100))
     client.take()
     client.feed(m.ChannelData(other, bytes(60)))
@@ -423,9 +430,72 @@ def test_credit_goes_back_at_half_the_window(client: Any) -> None:
     assert number in client.mux.channels
 
 
+# Two windows of 1000 fill the pool but for 300.
+POOL = Limits(window=1000, window_pool=2300, window_floor=200, opens_pending=10)
+
+
+def test_windows_share_a_pool(make_side: Any) -> None:
+    """Whoever names no window gets what is left, and never less than the floor."""
+    client = make_side(Role.CLIENT, POOL)
+
+    def offered(**options: Any) -> int:
+        client.mux.open_channel(r.Session(), **options)
+        (message,) = client.take()
+        return int(message.initial_window_size)
+
+    assert [offered() for _ in range(5)] == [1000, 1000, 300, 200, 200]
+    assert offered(window=700) == 700  # named: not cut
+    assert offered(window=0) == 0
+    assert offered() == 200
+    for number in (0, 1):
+        client.feed(m.ChannelOpenFailure(number, 1, "no"))
+    assert offered() == 700  # 300 + 3 * 200 + 700 are promised still
+    assert offered() == 200
+    client.feed(m.ChannelOpenFailure(5, 1, "no"))
+    assert offered() == 500
+    assert offered() == 200
+
+
+@pytest.mark.parametrize(("spare", "window"), [(-1, 200), (0, 200), (1, 201), (799, 999), (800, 1000), (801, 1000)])
+def test_the_pool_at_its_limits(make_side: Any, spare: int, window: int) -> None:
+    """``spare`` is what the pool holds past the floor."""
+    client = make_side(Role.CLIENT, POOL)
+    client.mux.open_channel(r.Session(), window=2300 - 200 - spare)
+    client.mux.open_channel(r.Session())
+    assert [message.initial_window_size for message in client.take()] == [2100 - spare, window]
+
+
+@pytest.mark.parametrize("by_us", [False, True])
+def test_a_closed_channel_returns_its_share(make_side: Any, by_us: bool) -> None:
+    server = make_side(Role.SERVER, POOL)
+
+    def offered(peer: int, **options: Any) -> int:
+        server.feed(m.ChannelOpen("session", peer, 1000, 1000))
+        (question,) = server.told()
+        server.mux.accept_channel(question, **options)
+        (message,) = server.take()
+        return int(message.initial_window_size)
+
+    assert offered(0, window=2300) == 2300
+    assert offered(1) == 200
+    if by_us:
+        server.mux.close_channel(0)
+        assert server.take() == [m.ChannelClose(0)]
+        assert offered(2) == 200  # the peer may still send
+    server.feed(m.ChannelClose(0))
+    server.take()
+    assert server.told() == [ChannelClosed(0)]
+    assert offered(3) == 1000
+    server.feed(m.ChannelOpen("session", 4, 1000, 1000))
+    (question,) = server.told()
+    server.mux.reject_channel(question, 1, "no")  # it has no share
+    server.take()
+    assert offered(5) == (900 if by_us else 1000)
+
+
 def test_extended_data(client: Any, server: Any) -> None:
     """V31, R92"""
-    number = client.mux.open_channel(r.Session(), window=100, packet=100)
+    number = client.mux.open_channel(r.Session(), window=100, max_packet=100)
     client.feed(m.ChannelOpenConfirmation(number, 50, 1000, 100))
     client.told()
     client.take()
@@ -463,14 +533,14 @@ def test_send_respects_window_and_packet(server: Any) -> None:
     """R89"""
     number = accepted(server, window=250, packet=100)
     data = bytes(range(256)) * 2
-    assert server.mux.window(number) == 250
+    assert server.mux.sendable(number) == 250
     assert server.mux.send(number, data) == 250
     sent = server.take()
     assert [len(message.data) for message in sent] == [100, 100, 50]
     assert b"".join(message.data for message in sent) == data[:250]
     assert {message.recipient_channel for message in sent} == {50}
     assert server.mux.send(number, data) == 0
-    assert server.mux.window(number) == 0
+    assert server.mux.sendable(number) == 0
     server.feed(m.ChannelWindowAdjust(number, 1))
     assert server.told() == [ChannelWritable(number)]
     server.feed(m.ChannelWindowAdjust(number, 9))
@@ -583,7 +653,7 @@ def test_closing_ends_the_waiting(server: Any) -> None:
     assert not server.told()
 
 
-# -------------------------------------------------------------------------------------------------------- life cycle
+# ----------------------------------------------------------------------------------------------------------- life cycle
 
 
 def test_half_close_both_ways(pair: Any) -> None:
@@ -614,7 +684,7 @@ def test_both_close_at_once(pair: Any) -> None:
 
 
 def test_data_after_our_close_is_held_to_the_window(client: Any) -> None:
-    number = client.mux.open_channel(r.Session(), window=10, packet=10)
+    number = client.mux.open_channel(r.Session(), window=10, max_packet=10)
     client.feed(m.ChannelOpenConfirmation(number, 50, 1000, 100))
     client.mux.close_channel(number)
     client.told()
@@ -637,7 +707,7 @@ def test_close_while_opening(pair: Any) -> None:
     pair.settle()
     accept, reject = pair.server.told()
     pair.server.mux.accept_channel(accept)
-    pair.server.mux.reject_channel(reject)
+    pair.server.mux.reject_channel(reject, 1, "no")
     pair.settle()
     told = pair.client.told()
     assert [type(event) for event in told] == [ChannelOpenFailed, ChannelClosed]
@@ -653,7 +723,7 @@ def test_close_of_what_is_not_decided_on(server: Any) -> None:
     assert server.state() == before
 
 
-# ------------------------------------------------------------------------------------------------------------ requests
+# ------------------------------------------------------------------------------------------------------------- requests
 
 
 def test_replies_leave_in_order(server: Any) -> None:
@@ -792,7 +862,7 @@ def test_request_misuse(client: Any, server: Any) -> None:
     for kind in (r.X11("h", 1), r.ForwardedTcpip("h", 1), "session", r.DirectTcpip("h", 65536), r.UnknownOpen(" ")):
         with pytest.raises(InvalidArgument):
             client.mux.open_channel(kind)
-    for options in ({"window": -1}, {"window": 2**32}, {"packet": 0}, {"packet": 262081}, {"window": 1.5}):
+    for options in ({"window": -1}, {"window": 2**32}, {"max_packet": 0}, {"max_packet": 262081}, {"window": 1.5}):
         with pytest.raises(InvalidArgument):
             client.mux.open_channel(r.Session(), **options)
     for request in (r.HostKeysAnnounced(()), r.Shell(), r.TcpipForward("h", 65536)):
@@ -808,9 +878,7 @@ def test_request_misuse(client: Any, server: Any) -> None:
     before = server.state()
     for options in ({"reason": -1}, {"reason": 2**32}, {"description": "\ud800"}, {"description": b"x"}):
         with pytest.raises(InvalidArgument):
-            server.mux.reject_channel(question, **options)
-    with pytest.raises(InvalidArgument):
-        server.mux.accept_channel(question, data="x")
+            server.mux.reject_channel(question, **{"reason": 1, "description": "no", **options})
     assert server.state() == before
     assert not server.outlet.sent
 
@@ -869,7 +937,7 @@ def test_questions_are_void_when_the_channel_goes(server: Any) -> None:
         server.told()
 
 
-# ----------------------------------------------------------------------------------------------------- global requests
+# ------------------------------------------------------------------------------------------------------ global requests
 
 
 def test_global_requests(pair: Any) -> None:
@@ -921,6 +989,76 @@ def test_global_requests_that_fail_by_themselves(make_side: Any, role: Role, nam
     assert not side.told()
 
 
+FORWARD, CANCEL = r.TcpipForward, r.CancelTcpipForward
+LISTENERS = Limits(forwards=2)
+
+
+def asks(side: Any, request: Any, want_reply: bool = True) -> Any:
+    """What the application is told about ``request``, or None if it was refused without asking it."""
+    side.feed(m.GlobalRequest(request.type, want_reply, request.encode()))
+    return next(iter(side.told()), None)
+
+
+@pytest.mark.parametrize("granted", [False, True])
+def test_limit_on_forwards(make_side: Any, granted: bool) -> None:
+    """At the limit and one past it: undecided or granted they count, refused they do not."""
+    server = make_side(Role.SERVER, LISTENERS)
+    first, second = asks(server, FORWARD("", 1)), asks(server, r.StreamlocalForward("/s"))
+    assert asks(server, FORWARD("", 2)) is None
+    assert asks(server, r.StreamlocalForward("/t")) is None
+    server.mux.succeed(second)
+    if granted:
+        server.mux.succeed(first)
+    else:
+        server.mux.fail(first)
+    no = m.RequestFailure()
+    assert server.take() == [m.RequestSuccess() if granted else no, m.RequestSuccess(), no, no]
+    assert (asks(server, FORWARD("", 3)) is None) is granted
+    assert asks(server, FORWARD("", 4)) is None
+
+
+@pytest.mark.parametrize("want_reply", [False, True])
+@pytest.mark.parametrize(
+    ("forward", "cancel"),
+    [
+        (FORWARD("h", 1), CANCEL("h", 1)),
+        (FORWARD("h", 0), CANCEL("h", 4000)),
+        (r.StreamlocalForward("/s"), r.CancelStreamlocalForward("/s")),
+    ],
+)
+def test_a_cancelled_forward_frees_its_place(make_side: Any, forward: Any, cancel: Any, want_reply: bool) -> None:
+    server = make_side(Role.SERVER, LISTENERS)
+    server.mux.succeed(asks(server, FORWARD("other", 1)))
+    data = uint32(4000) if forward == FORWARD("h", 0) else b""
+    for _ in range(3):
+        server.mux.succeed(asks(server, forward), data)
+        assert asks(server, FORWARD("", 9)) is None
+        question = asks(server, cancel, want_reply)
+        if want_reply:
+            server.mux.fail(question)
+            assert asks(server, FORWARD("", 9)) is None  # it listens still
+            server.mux.succeed(asks(server, cancel))
+        assert server.mux._global.forwards == 1
+
+
+def test_only_a_listener_that_is_there_frees_a_place(make_side: Any) -> None:
+    """Else a peer could cancel what never was, and then have more listeners than it may."""
+    server = make_side(Role.SERVER, LISTENERS)
+    first = asks(server, FORWARD("h", 1))
+    asks(server, CANCEL("h", 1), want_reply=False)  # not decided on yet, so there is none
+    server.mux.succeed(first)
+    server.mux.fail(first)  # answered once and for all
+    asks(server, FORWARD("h", 2), want_reply=False)
+    for cancel in (CANCEL("h", 3), CANCEL("g", 1), r.CancelStreamlocalForward("h")):
+        asks(server, cancel, want_reply=False)
+        server.mux.succeed(asks(server, cancel))
+        assert asks(server, FORWARD("h", 4)) is None
+    asks(server, CANCEL("h", 2), want_reply=False)
+    asks(server, CANCEL("h", 2), want_reply=False)
+    assert asks(server, FORWARD("h", 4)) is not None
+    assert asks(server, FORWARD("h", 5)) is None
+
+
 def test_host_keys_announced(client: Any) -> None:
     """R153"""
     client.feed(m.GlobalRequest("hostkeys-00@openssh.com", False, string(b"k") * 64))
@@ -945,7 +1083,7 @@ def test_not_ours(client: Any) -> None:
         client.mux.receive(m.Ignore())
 
 
-# ------------------------------------------------------------------------------------------------------- a full outlet
+# -------------------------------------------------------------------------------------------------------- a full outlet
 
 
 def test_commands_change_nothing_if_the_outlet_is_full(client: Any, server: Any) -> None:
@@ -961,7 +1099,7 @@ def test_commands_change_nothing_if_the_outlet_is_full(client: Any, server: Any)
         lambda: client.mux.close_channel(number),
         lambda: client.mux.global_request(r.TcpipForward("", 1)),
         lambda: server.mux.accept_channel(question),
-        lambda: server.mux.reject_channel(question),
+        lambda: server.mux.reject_channel(question, 1, "no"),
     ):
         with pytest.raises(LimitReached):
             command()
@@ -1028,7 +1166,7 @@ def test_a_peer_that_fills_the_outlet(server: Any, client: Any) -> None:
         client.feed(m.ChannelOpenConfirmation(abandoned, 1, 1000, 1000))
 
 
-# ---------------------------------------------------------------------------------------------------------------- size
+# ----------------------------------------------------------------------------------------------------------------- size
 
 MANY = Limits(channels_from_peer=3000, channels_from_us=3000, sessions=3000, opens_pending=3000)
 
@@ -1102,6 +1240,28 @@ def test_nothing_walks_over_all_channels(make_pair: Any) -> None:
     assert CountingDict.walked == 0
 
 
+def test_memory_of_an_idle_channel(make_side: Any) -> None:
+    client = make_side(Role.CLIENT, MANY)
+    client.outlet.sent = client.outlet.events = NoList()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for peer in range(1000):
+            number = client.mux.open_channel(r.Session())
+            client.feed(m.ChannelOpenConfirmation(number, peer + 5000, 2**21, 32768))
+        size = (tracemalloc.get_traced_memory()[0] - before) / 1000
+    finally:
+        tracemalloc.stop()
+    assert size < 700  # its share of the registry's tables included
+
+
+class NoList(list):  # type: ignore[type-arg]
+    """Keeps nothing."""
+
+    def append(self, thing: Any) -> None:
+        pass
+
+
 def test_memory_of_closed_channels_is_released(make_pair: Any) -> None:
     """V35"""
     pair = make_pair()
@@ -1117,7 +1277,7 @@ def test_memory_of_closed_channels_is_released(make_pair: Any) -> None:
         rejected = pair.client.mux.open_channel(r.DirectTcpip("h", 1))
         pair.settle()
         question = pair.server.told()[-1]
-        pair.server.mux.reject_channel(question)
+        pair.server.mux.reject_channel(question, 1, "no")
         pair.server.outlet.owed.clear()
         pair.settle()
         pair.client.told()

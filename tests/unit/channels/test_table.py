@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from sshproto.channels.channel import COMMANDS, MESSAGES, Channel, ChannelState, Command
+from sshproto.channels.channel import CHANNEL_MESSAGES, COMMANDS, Channel, ChannelState, Command
 from sshproto.channels.requests import Session
-from sshproto.errors import ProtocolViolation
+from sshproto.errors import InvalidArgument, ProtocolViolation, UnknownChannel
 from sshproto.wire import messages as m
 
 #           unknown  opening asked  open  eof    closed by us
@@ -94,10 +94,23 @@ def test_a_second_one_is_one_too_many(make_pair: Any, number: int) -> None:
 
 
 def test_the_table_is_complete() -> None:
-    assert [row.number for row in MESSAGES] == sorted(map(int, EXPECTED))
-    assert {len(row.letters) for row in MESSAGES} == {len(ChannelState)}
+    assert [row.message.number for row in CHANNEL_MESSAGES] == sorted(map(int, EXPECTED))
+    assert {len(row.letters) for row in CHANNEL_MESSAGES} == {len(ChannelState)}
     assert set(COMMANDS) == set(Command)
     assert {len(letters) for letters in COMMANDS.values()} == {len(ChannelState)}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_credit_needs_no_row(make_pair: Any, state: str) -> None:
+    """The page says that it goes wherever there is a channel."""
+    side, number = prepared(make_pair(), state)
+    if state == "unknown":
+        with pytest.raises(UnknownChannel):
+            side.mux.credit(number, 0)
+        return
+    side.mux.credit(number, 0)
+    with pytest.raises(InvalidArgument):
+        side.mux.credit(number, 1)
 
 
 @pytest.mark.parametrize("state", list(ChannelState))

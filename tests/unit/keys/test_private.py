@@ -51,7 +51,7 @@ def fields_of(key: PrivateKey) -> bytes:
     return data[8:length]
 
 
-# ------------------------------------------------------------------------------------------------------------- making
+# --------------------------------------------------------------------------------------------------------------- making
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -86,7 +86,7 @@ def test_generated_keys_differ():
     assert len({PrivateKey.generate().public_key for _ in range(20)}) == 20
 
 
-# ----------------------------------------------------------------------------------------------------------- signing
+# -------------------------------------------------------------------------------------------------------------- signing
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -112,7 +112,7 @@ def test_a_faulty_signature_is_withheld(keys, kind):
         faulty.sign(b"data")
 
 
-# ------------------------------------------------------------------------------------------------------------ privacy
+# -------------------------------------------------------------------------------------------------------------- privacy
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -140,7 +140,7 @@ def test_errors_do_not_show_the_passphrase_or_the_key(keys):
         assert raised.value.__cause__ is None
 
 
-# --------------------------------------------------------------------------------------------------------- passphrases
+# ---------------------------------------------------------------------------------------------------------- passphrases
 
 
 def test_passphrases(keys):
@@ -192,7 +192,7 @@ def test_without_bcrypt_the_error_says_so(keys, monkeypatch):
     assert PrivateKey.load(key.openssh()).public_key == key.public_key
 
 
-# ----------------------------------------------------------------------------------------------------- damaged files
+# -------------------------------------------------------------------------------------------------------- damaged files
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -317,7 +317,7 @@ def test_no_content_raises_anything_else(data):
             PrivateKey.load(pem_block(label, data), b"word")
 
 
-# ---------------------------------------------------------------------------------------------------------------- PEM
+# ------------------------------------------------------------------------------------------------------------------ PEM
 
 
 def pem_block(label: str, der: bytes) -> bytes:
@@ -426,7 +426,7 @@ def test_deeply_nested_der():
         PrivateKey.load(pem_block("ENCRYPTED PRIVATE KEY", content), b"word")
 
 
-# ------------------------------------------------------------------------------------------------ files of other kinds
+# ------------------------------------------------------------------------------------------------- files of other kinds
 
 
 @pytest.mark.parametrize(

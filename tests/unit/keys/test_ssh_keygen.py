@@ -117,7 +117,7 @@ def test_fingerprints(ssh_keygen, tmp_path, keys, kind):
         assert ssh_keygen("-l", "-E", name, "-f", path).split()[1] == public.fingerprint(name)
 
 
-# ------------------------------------------------------------------------------------------------------- signatures
+# ----------------------------------------------------------------------------------------------------------- signatures
 
 NAMESPACE = "file"
 MESSAGE = b"a message\n"

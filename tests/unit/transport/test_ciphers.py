@@ -35,7 +35,7 @@ def ids(suite: tuple[str, str | None]) -> str:
     return f"{suite[0]}+{suite[1]}"
 
 
-# -------------------------------------------------------------------------------------------------------------- tables
+# --------------------------------------------------------------------------------------------------------------- tables
 
 
 def test_tables_are_the_names_of_algorithms() -> None:
@@ -193,7 +193,7 @@ def test_asyncssh_agrees(suite: tuple[str, str | None]) -> None:
         assert plain[1 : len(plain) - plain[0]] == payload
 
 
-# ---------------------------------------------------------------------------------------------------------------- MACs
+# ----------------------------------------------------------------------------------------------------------------- MACs
 
 
 @pytest.mark.parametrize("name", MACS)
@@ -219,7 +219,7 @@ def test_etm_forms_differ_in_etm_only() -> None:
         assert (spec.key_size, spec.tag_size, spec.hash) == (plain.key_size, plain.tag_size, plain.hash)
 
 
-# ------------------------------------------------------------------------------------------------------------- secrets
+# -------------------------------------------------------------------------------------------------------------- secrets
 
 
 def test_decryption_waits_for_the_tag() -> None:

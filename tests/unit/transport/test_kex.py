@@ -146,7 +146,7 @@ def test_any_entropy_will_do(name: str, fill: int) -> None:
     assert ours.secret == theirs.secret
 
 
-# -------------------------------------------------------------------------------------------------- order of messages
+# ---------------------------------------------------------------------------------------------------- order of messages
 
 
 @pytest.mark.parametrize("name", FAST)
@@ -201,7 +201,7 @@ def test_secrets_do_not_leak(name: str) -> None:
                 leak(exchange)
 
 
-# -------------------------------------------------------------------------------------------------- elliptic curves
+# ------------------------------------------------------------------------------------------------------ elliptic curves
 
 P25519 = 2**255 - 19
 SMALL_ORDER = [0, 1, P25519 - 1, P25519, P25519 + 1]
@@ -308,7 +308,7 @@ def test_leading_zeros_of_the_secret_vanish(name: str) -> None:
     pytest.fail("no such secret came up")
 
 
-# ------------------------------------------------------------------------------------------------------------ hybrids
+# -------------------------------------------------------------------------------------------------------------- hybrids
 
 
 @pytest.mark.parametrize("name", HYBRID)
@@ -392,7 +392,7 @@ def test_a_changed_ciphertext_gives_another_secret(name: str) -> None:
     assert ours.secret != theirs.secret
 
 
-# ------------------------------------------------------------------------------------------------------- finite fields
+# -------------------------------------------------------------------------------------------------------- finite fields
 
 GROUPS = (groups.GROUP1, *groups.STRONG)
 DIGESTS = [
@@ -487,7 +487,7 @@ def test_trivial_values_of_a_made_up_group() -> None:
     refused(lambda: dh.DhEphemeral(prime, nilpotent, Source("mine")), "our Diffie-Hellman value is out of range")
 
 
-# ------------------------------------------------------------------------------------------------------ group exchange
+# ------------------------------------------------------------------------------------------------------- group exchange
 
 GEX = "diffie-hellman-group-exchange-sha256"
 P14, P15 = groups.GROUP14.prime, groups.GROUP15.prime

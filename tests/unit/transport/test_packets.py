@@ -99,7 +99,7 @@ def cut(data: bytes, sizes: Iterable[int]) -> list[bytes]:
     return pieces
 
 
-# ---------------------------------------------------------------------------------------------------------- round trip
+# ----------------------------------------------------------------------------------------------------------- round trip
 
 PAYLOADS = [
     b"\x01",
@@ -244,7 +244,7 @@ def test_empty_feeds_are_nothing() -> None:
     assert opener.buffered == 0
 
 
-# ------------------------------------------------------------------------------------------------------------- padding
+# -------------------------------------------------------------------------------------------------------------- padding
 
 
 @pytest.mark.parametrize("suite", [(None, None), *FEW], ids=ids)
@@ -307,7 +307,7 @@ def test_padding_length(suite: tuple[str | None, str | None], padding: int | str
             opener.next_packet()
 
 
-# -------------------------------------------------------------------------------------------------------------- length
+# --------------------------------------------------------------------------------------------------------------- length
 
 
 def declared(suite: tuple[str | None, str | None], length: int) -> bytes:
@@ -385,7 +385,7 @@ def test_packet_limit_is_exact_and_can_be_raised() -> None:
             opener.next_packet()
 
 
-# ---------------------------------------------------------------------------------------------------------------- tags
+# ----------------------------------------------------------------------------------------------------------------- tags
 
 
 @pytest.mark.parametrize("suite", SUITES, ids=ids)
@@ -485,7 +485,7 @@ def test_replayed_swapped_and_dropped_packets_fail() -> None:
                         opener.next_packet()
 
 
-# ---------------------------------------------------------------------------------------------------- sequence numbers
+# ----------------------------------------------------------------------------------------------------- sequence numbers
 
 
 @pytest.mark.parametrize("reset", [False, True])
@@ -621,7 +621,7 @@ def test_a_refused_switch_changes_nothing(half: Sealer | Opener) -> None:
     assert type(half._cipher).__name__.startswith("Plain")
 
 
-# --------------------------------------------------------------------------------------------------------- compression
+# ---------------------------------------------------------------------------------------------------------- compression
 
 
 def test_delayed_compression_starts_after_login() -> None:
@@ -667,7 +667,7 @@ def test_an_inflated_payload_obeys_packet_limit() -> None:
                 opener.next_packet()
 
 
-# --------------------------------------------------------------------------------------------------------------- noise
+# ---------------------------------------------------------------------------------------------------------------- noise
 
 
 @settings(max_examples=150, deadline=None)

@@ -62,7 +62,7 @@ def refusal(read: Any, data: bytes, *args: Any) -> WireError:
     return caught.value
 
 
-# ------------------------------------------------------------------------------------------------- the RFC's examples
+# --------------------------------------------------------------------------------------------------- the RFC's examples
 
 
 @pytest.mark.parametrize(("value", "encoded"), MPINTS.items(), ids=[hex(value) for value in MPINTS])
@@ -86,7 +86,7 @@ def test_string_and_uint32_examples_of_rfc_4251() -> None:
     assert Reader(bytes.fromhex("29b7f4aa"), "x").uint32() == 699921578
 
 
-# ------------------------------------------------------------------------------------------------------- both ways
+# ------------------------------------------------------------------------------------------------------------ both ways
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_all_but_zero_is_true_and_true_is_one(value: int) -> None:
     assert codec.boolean(bool(value)) == (b"\1" if value else b"\0")
 
 
-# ----------------------------------------------------------------------------------------------------- what is refused
+# ------------------------------------------------------------------------------------------------------ what is refused
 
 
 @pytest.mark.parametrize("data", ["00", "00 00", "00 7f", "00 00 80", "ff ff", "ff 80", "ff ff 7f"])
@@ -242,7 +242,7 @@ def test_what_is_read_does_not_alias_the_input() -> None:
     assert type(value) is bytes
 
 
-# -------------------------------------------------------------------------------------------------------- structures
+# ----------------------------------------------------------------------------------------------------------- structures
 
 
 @attrs.frozen

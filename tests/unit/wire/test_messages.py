@@ -89,7 +89,7 @@ REST = {
     m.ChannelRequest,
 }
 
-# ------------------------------------------------------------------------------------------------- values from schemas
+# -------------------------------------------------------------------------------------------------- values from schemas
 
 ASCII = st.characters(min_codepoint=1, max_codepoint=127)
 NAME = st.text(ASCII, max_size=20)
@@ -203,7 +203,7 @@ def test_one_class_does_not_read_anothers_payload(cls: type[m.Message]) -> None:
         cls.parse(b"\xff" + bytes(20))
 
 
-# --------------------------------------------------------------------------------------------------------- both ways
+# ------------------------------------------------------------------------------------------------------------ both ways
 
 
 @each_message
@@ -239,7 +239,7 @@ def test_whatever_decodes_means_the_same_when_it_is_encoded_again(cls: type[m.Me
         assert cls.parse(message.encode()) == message
 
 
-# ---------------------------------------------------------------------------------------------- too short, too long
+# -------------------------------------------------------------------------------------------------- too short, too long
 
 
 @each_message
@@ -288,7 +288,7 @@ def test_the_optional_fields_are_those_and_no_others() -> None:
         assert rest == (["payload"] if cls in REST else []), cls
 
 
-# ------------------------------------------------------------------------------------------------- numbers that lie
+# ----------------------------------------------------------------------------------------------------- numbers that lie
 
 
 @each_message
@@ -392,7 +392,7 @@ def test_a_name_list_of_commas_is_refused_in_proportion(names: int) -> None:
     assert peak(lambda: refusal(m.UserauthFailure, payload)) < 40 * names
 
 
-# --------------------------------------------------------------------------------------------------------- secrets
+# -------------------------------------------------------------------------------------------------------------- secrets
 
 
 def test_no_message_shows_a_secret() -> None:

@@ -142,7 +142,7 @@ def test_every_message_that_may_be_handled_has_a_class_and_the_other_way_round(c
     assert bool(handled) == (cls is not m.NewCompress)
 
 
-# ------------------------------------------------------------------------------------------------------ on a live one
+# -------------------------------------------------------------------------------------------------------- on a live one
 
 
 def until(pair: Pair, role: Role, kind: type[ev.Event]) -> Any:
@@ -186,24 +186,24 @@ def live(role: Role, where: str) -> Any:
 @pytest.mark.parametrize("where", ["K", "k", "T", "A", "C", "R", "R1"])
 def test_a_live_connection_does_what_the_table_says(role: Role, where: str) -> None:
     """[R162] Each number is put before a connection that came into the state by itself."""
-    session = live(role, where)._session
+    engine = live(role, where)._engine
     state = State("C" if where == "R1" else where)
     sent: list[m.Message] = []
     handled: list[int] = []
-    session.send_now = sent.append
-    session._dispatch_transport = lambda number, payload: handled.append(number)
-    session._dispatch_upper = lambda number, payload: handled.append(number)
+    engine._not_implemented = lambda: sent.append(m.Unimplemented(engine._sequence_number()))
+    engine._TRANSPORT = {number: lambda engine, payload: handled.append(payload[0]) for number in range(256)}
+    engine._dispatch_upper = lambda number, payload: handled.append(number)
     for number in range(256):
-        ignored, before = session._ignored, (len(sent), len(handled))
+        ignored, before = engine._quota._ignored, (len(sent), len(handled))
         expected = EXPECTED[number, role, state]
         payload = bytes((number, 0xFF, 0xFF))
         if expected is Verdict.DISCONNECT:
             with pytest.raises(ProtocolViolation, match=rf" \({number}\) came, which is not allowed ") as caught:
-                session._dispatch(number, payload)
+                engine._dispatch(number, payload)
             assert caught.value.code == 2
         else:
-            session._dispatch(number, payload)
-        grown = (len(sent) - before[0], len(handled) - before[1], session._ignored - ignored)
+            engine._dispatch(number, payload)
+        grown = (len(sent) - before[0], len(handled) - before[1], engine._quota._ignored - ignored)
         assert (
             grown
             == {
@@ -213,7 +213,7 @@ def test_a_live_connection_does_what_the_table_says(role: Role, where: str) -> N
                 Verdict.IGNORE: (0, 0, 1),
             }[expected]
         ), number
-    last = (session.opener.sequence_number - 1) & 0xFFFFFFFF
+    last = (engine.opener.sequence_number - 1) & 0xFFFFFFFF
     assert set(sent) <= {m.Unimplemented(last)}
 
 
@@ -231,10 +231,10 @@ def test_a_live_connection_does_what_the_table_says(role: Role, where: str) -> N
 )
 def test_the_error_says_when(role: Role, where: str, words: str) -> None:
     with pytest.raises(ProtocolViolation, match=rf"message 0 \(0\) came, .*{words.format(peer=role.peer.value)}"):
-        live(role, where)._session._dispatch(0, b"\0")
+        live(role, where)._engine._dispatch(0, b"\0")
 
 
-# ------------------------------------------------------------------------------------------------------------- names
+# ---------------------------------------------------------------------------------------------------------------- names
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """What runs on top of the transport: login, then channels (RFC 4252, RFC 4254).
 
-A :class:`Session` is a :class:`~sshproto.transport.layer.TransportLayer` with its upper half filled in: it routes the
+An :class:`Engine` is a :class:`~sshproto.transport.link.Link` with its upper half filled in: it routes the
 messages 50 to 79 to the authentication machine of its role and 80 to 100 to the channel multiplexer, opens the
-connection when the login has succeeded, and asks a silent peer whether it is still there.  It is the engine inside a
+connection when the login has succeeded, and asks a silent peer whether it is still there.  It is what runs inside a
 :class:`~sshproto.connection.Connection`, which is what applications hold.
 """
 
@@ -15,9 +15,9 @@ from sshproto.channels.requests import Keepalive
 from sshproto.errors import ProtocolViolation, TimedOut
 from sshproto.events import GlobalFailed, GlobalSucceeded
 from sshproto.timers import Timer
-from sshproto.transport.layer import TransportLayer
-from sshproto.transport.link import Phase
+from sshproto.transport.link import Link, Phase
 from sshproto.wire import messages
+from sshproto.wire.messages import ChannelWindowAdjust
 from sshproto.wire.table import State, message_name
 
 if TYPE_CHECKING:
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from sshproto.wire.codec import Buffer
     from sshproto.wire.messages import Message
 
-_WINDOW_ADJUST = 93
+USERAUTH = "ssh-userauth"
+"""The service that logs in (RFC 4252 section 4)."""
+
+_WINDOW_ADJUST = ChannelWindowAdjust.number
 _CONNECTION_NUMBERS = range(80, 101)
 
 
@@ -51,7 +54,7 @@ class LoginMachine(Protocol):
 A = TypeVar("A", bound=LoginMachine)
 
 
-class Session(TransportLayer, Generic[A]):
+class Engine(Link, Generic[A]):
     """The engine of one live connection; the roles are in :mod:`sshproto.client` and :mod:`sshproto.server`.
 
     Attributes:
@@ -99,15 +102,15 @@ class Session(TransportLayer, Generic[A]):
         self.mux.lost()
 
     def emit(self, event: Event) -> None:
-        if isinstance(event, (GlobalSucceeded, GlobalFailed)) and event.request in self._keepalives:
-            self._keepalives.discard(event.request)  # either answer shows that the peer is there
+        if isinstance(event, (GlobalSucceeded, GlobalFailed)) and event.request_id in self._keepalives:
+            self._keepalives.discard(event.request_id)  # either answer shows that the peer is there
             return
         super().emit(event)
 
     # ------------------------------------------------------------------------------------------------------------ login
 
     def _transport_ready(self) -> None:
-        self._arm(Timer.AUTH, self.config.timeouts.auth)
+        self.timers.arm(Timer.AUTH, self.config.timeouts.auth)
 
     def login_step(self) -> None:
         """The login has moved, by a message or by an answer."""
@@ -117,14 +120,13 @@ class Session(TransportLayer, Generic[A]):
 
     def _logged_in(self) -> None:
         """USERAUTH_SUCCESS has just passed: everything behind it is the connection protocol."""
-        self._state = State.OPEN
         self.phase = Phase.OPEN
-        self._update_verdicts()
+        self._enter(State.OPEN)
         self.opener.packet_limit = self.config.limits.packet
         self.kex.login_passed()
-        self._timers.stop(Timer.AUTH)
-        self._last_heard = self.now
-        self._arm(Timer.KEEPALIVE, self.config.timeouts.keepalive)
+        self.timers.stop(Timer.AUTH)
+        self._last_heard = self.timers.now
+        self.timers.arm(Timer.KEEPALIVE, self.config.timeouts.keepalive)
 
     def sign(self, question: SignatureNeeded, signature: bytes) -> None:
         """The application has signed what it was asked to sign."""
@@ -137,7 +139,7 @@ class Session(TransportLayer, Generic[A]):
     # -------------------------------------------------------------------------------------------------------- keepalive
 
     def _heard(self) -> None:
-        self._last_heard = self.now
+        self._last_heard = self.timers.now
         self._unanswered = 0
 
     def _expired(self, timer: Timer) -> None:
@@ -147,14 +149,14 @@ class Session(TransportLayer, Generic[A]):
         interval = self.config.timeouts.keepalive
         if interval is None or self.phase is not Phase.OPEN:
             return
-        silence = self.now - self._last_heard
+        silence = self.timers.now - self._last_heard
         if silence < interval:
-            self._arm(timer, interval - silence)
+            self.timers.arm(timer, interval - silence)
             return
         if self._unanswered >= self.config.timeouts.keepalive_count:
             raise TimedOut(f"the peer has been silent for {silence:.0f} seconds", timer.value)
         self._unanswered += 1
         # A key exchange has a deadline of its own; and a peer that owes replies already needs no further question.
-        if not self.kex.holds_output and not self.mux.awaits_reply:
-            self._keepalives.add(self.mux.global_request(Keepalive(), True))
-        self._arm(timer, interval)
+        if not self.outbox.held and not self.mux.awaits_reply:
+            self._keepalives.add(self.mux.global_request(Keepalive()))
+        self.timers.arm(timer, interval)

@@ -1,0 +1,58 @@
+"""The ``sshproto`` command: finds the verb, and imports nothing that another verb needs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from sshproto_cli.options import Parser
+
+VERBS = {
+    "exec": "run a command on another machine",
+    "serve": "be a server",
+    "demo": "show a whole SSH connection, step by step",
+}
+"""The verbs and what they do. Each is a module ``sshproto_cli.<verb>`` with ``add_parser(subparsers)``, which sets
+``run`` to a function from the parsed arguments to the exit status."""
+
+
+class _Version(argparse.Action):
+    """Prints the version; only then is the package imported."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from sshproto.config import VERSION
+
+        print(f"sshproto {VERSION}")
+        parser.exit()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: The arguments; the process's if None.
+
+    Returns:
+        The exit status.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = Parser(prog="sshproto", description="SSH-2 from the command line.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    subparsers = parser.add_subparsers(metavar="VERB", required=True)
+    if words and words[0] in VERBS:
+        importlib.import_module(f"sshproto_cli.{words[0]}").add_parser(subparsers)
+    else:
+        for name, purpose in VERBS.items():
+            subparsers.add_parser(name, help=purpose)
+    try:
+        args = parser.parse_args(words)
+        status: int = args.run(args)
+    except SystemExit as ended:  # argparse's way
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""``sshproto serve``: be a server, for tests and for the user who starts it.
+
+Everything runs as that user; there is no change of identity, whatever name a client logs in with.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from sshproto_cli.options import Failure, add_algorithms, complain, describe, preferences, read_file
+
+if TYPE_CHECKING:
+    import socket
+
+    from sshproto.config import ServerConfig
+    from sshproto.keys.private import PrivateKey
+    from sshproto_cli.visitor import Gate
+
+FAILED = 1
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Add the verb to the command line.
+
+    Args:
+        subparsers: What ``add_subparsers`` returned.
+    """
+    parser = subparsers.add_parser(
+        "serve",
+        help="be a server",
+        description="Serve SSH until SIGTERM or SIGINT. When it is ready, 'listening on HOST:PORT' is printed. Without"
+        " --exec clients may log in, but nothing is run for them.",
+        epilog="Everything runs as the user who starts the server, whatever name a client gives: a key in"
+        " --authorized-keys is good for every name, a password for the name on its line.",
+    )
+    parser.add_argument("--listen", metavar="HOST:PORT", required=True, help="port 0 chooses one; [::1]:22 is IPv6")
+    parser.add_argument("--host-key", metavar="FILE", action="append", required=True, help="a private key; one a type")
+    parser.add_argument("--authorized-keys", metavar="FILE", help="keys that may log in, in OpenSSH's format")
+    parser.add_argument("--password-file", metavar="FILE", help="lines of the form user:password")
+    parser.add_argument("--exec", dest="execute", action="store_true", help="run commands and shells, as yourself")
+    add_algorithms(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out the verb.
+
+    Args:
+        args: Parsed arguments.
+
+    Returns:
+        The exit status.
+    """
+    from sshproto.errors import SSHError
+    from sshproto_cli.terminal import Interrupted, Interrupts, fill_standard_descriptors
+
+    fill_standard_descriptors()
+    try:
+        with Interrupts().installed() as interrupts:
+            from sshproto_cli.visitor import Visitor
+            from sshproto_io.blocking import Server
+
+            config, gate = _config(args), _gate(args)
+            listener = _listen(args.listen)
+            server = Server(
+                listener,
+                config,
+                lambda driver, address: Visitor(driver, address, gate, execute=args.execute, verbose=args.verbose),
+                on_bug=lambda error: complain(f"a bug: {type(error).__name__}: {error}"),
+            )
+            if args.execute:
+                _go_home()
+            with interrupts.deferred(server.stop):
+                _announce(listener)
+                server.serve()
+    except Interrupted:
+        return 0
+    except (Failure, SSHError, OSError) as error:
+        complain(describe(error))
+        return FAILED
+    return 0
+
+
+def _config(args: argparse.Namespace) -> ServerConfig:
+    from sshproto.config import ServerConfig
+
+    methods: list[str] = []
+    if args.authorized_keys is not None:
+        methods.append("publickey")
+    if args.password_file is not None:
+        methods += ("password", "keyboard-interactive")
+    if not methods:
+        raise Failure("nobody could log in: give --authorized-keys or --password-file")
+    keys: dict[str, PrivateKey] = {}
+    for path in args.host_key:
+        key = _host_key(path)
+        if keys.setdefault(key.public_key.type, key) is not key:
+            raise Failure(f"host key {path}: there is another key of type {key.public_key.type}")
+    return ServerConfig(host_keys=tuple(keys.values()), auth_methods=tuple(methods), preferences=preferences(args))
+
+
+def _host_key(path: str) -> PrivateKey:
+    from sshproto.errors import KeyFormatError
+    from sshproto.keys.private import PassphraseNeeded, PrivateKey
+    from sshproto_cli.options import unlock
+    from sshproto_cli.terminal import Terminal
+
+    data = read_file(path, "host key", 1024 * 1024)
+    try:
+        return PrivateKey.load(data)
+    except PassphraseNeeded as locked:
+        key = unlock(data, path, Terminal())
+        if key is None:
+            raise Failure(f"host key {path}: {locked}") from None
+        return key
+    except KeyFormatError as error:
+        raise Failure(f"host key {path}: {error}") from None
+
+
+def _gate(args: argparse.Namespace) -> Gate:
+    from pathlib import Path
+
+    from sshproto_cli.visitor import Gate, read_passwords
+
+    keys = None
+    if args.authorized_keys is not None:
+        read_file(args.authorized_keys, "authorized keys file")  # it will be read again for each login
+        keys = Path(args.authorized_keys).absolute()
+    passwords = None if args.password_file is None else read_passwords(args.password_file)
+    return Gate(keys, passwords)
+
+
+def _listen(text: str) -> socket.socket:
+    from sshproto_io.blocking import listen
+
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise Failure(f"--listen {text}: an IPv6 address stands in brackets: [::1]:22")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise Failure(f"--listen {text}: expected HOST:PORT")
+    try:
+        return listen(None if host in ("", "*") else host, int(port))
+    except (OSError, UnicodeError) as error:
+        raise Failure(f"cannot listen on {text}: {describe(error)}") from error
+
+
+def _announce(listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    print(f"listening on {shown}:{port}", flush=True)
+
+
+def _go_home() -> None:
+    """Programs start in the user's home; the server has no other use for a working directory."""
+    import os
+
+    from sshproto_cli.session import home
+
+    try:
+        os.chdir(home())
+    except OSError:
+        os.chdir("/")

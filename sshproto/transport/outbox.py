@@ -1,0 +1,166 @@
+"""The way out: messages are held back during a key exchange, sealed whole as they are queued, handed out as one piece.
+
+RFC 4253 section 7.1 lets nothing but the messages 1 to 4 and the exchange's own leave between our KEXINIT and our
+NEWKEYS.  Channel data is then not taken at all (:attr:`Outbox.held`); the few other messages wait here, in order and
+within :class:`~sshproto.config.Limits`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sshproto.config import Trace
+from sshproto.errors import InvalidArgument, LimitReached
+from sshproto.transport.packets import Sealer
+from sshproto.wire import messages
+
+if TYPE_CHECKING:
+    from sshproto.config import Config
+    from sshproto.wire.codec import Buffer
+    from sshproto.wire.messages import Message
+
+_TAGS_KEPT = 64
+
+
+class Outbox:
+    """What one side has to send.
+
+    Args:
+        config: Limits, entropy for padding, and the trace.
+        sealed: Called with each message as its packet is made.
+        worn: Called when the key has served for as much as ``Limits.rekey_bytes`` or ``rekey_packets`` allow.
+
+    Attributes:
+        sealer: Payloads to packets.
+        size: Bytes that wait to be taken.
+        held: True from our KEXINIT to our NEWKEYS; the key exchange sets it.
+    """
+
+    __slots__ = (
+        "_deferred",
+        "_deferred_size",
+        "_limits",
+        "_packets",
+        "_rekey_bytes",
+        "_rekey_packets",
+        "_sealed",
+        "_tags",
+        "_trace",
+        "_worn",
+        "held",
+        "sealer",
+        "size",
+    )
+
+    def __init__(self, config: Config, *, sealed: Callable[[Message], None], worn: Callable[[], None]) -> None:
+        self._limits = config.limits
+        self._rekey_bytes = config.limits.rekey_bytes
+        self._rekey_packets = config.limits.rekey_packets
+        self._trace = config.trace
+        self._sealed = sealed
+        self._worn = worn
+        self.sealer = Sealer(entropy=config.entropy)
+        self.size = 0
+        self.held = False
+        self._packets: list[Buffer] = []
+        self._deferred: deque[tuple[Message, bytes, int | None]] = deque()
+        self._deferred_size = 0
+        self._tags: dict[int, int] = {}
+
+    # --------------------------------------------------------------------------------------------------------------- in
+
+    def raw(self, data: bytes) -> None:
+        """Queue bytes that are no packet: the identification line."""
+        self._packets.append(data)
+        self.size += len(data)
+
+    def send(self, message: Message, tag: int | None = None) -> None:
+        """Queue ``message``, or let it wait for the end of the key exchange.
+
+        Args:
+            message: What to send.
+            tag: What :meth:`tag` is to give for its sequence number.
+
+        Raises:
+            InvalidArgument: It cannot be sent, or is too large for any peer.
+            LimitReached: Too much waits already.
+        """
+        payload = message.encode()
+        size = len(payload)
+        if size > messages.LARGEST_PAYLOAD:
+            kind = type(message).__name__
+            raise InvalidArgument(f"a {kind} of {size} bytes: at most {messages.LARGEST_PAYLOAD} can be sent")
+        if not self.held:
+            self._seal(message, payload, tag)
+            return
+        limits = self._limits
+        if len(self._deferred) >= limits.deferred_packets or self._deferred_size + size > limits.deferred_bytes:
+            raise LimitReached(f"{len(self._deferred)} messages wait for the end of the key exchange already")
+        self._deferred.append((message, payload, tag))
+        self._deferred_size += size
+
+    def send_now(self, message: Message) -> None:
+        """Queue a message that may leave during a key exchange, past those that may not."""
+        self._seal(message, message.encode(), None)
+
+    def send_data(self, head: bytes, body: Buffer) -> None:
+        """Queue the payload ``head + body``, of a channel. Not while :attr:`held`."""
+        sealer = self.sealer
+        if self._trace is not None:
+            payload = b"".join((head, body))
+            self._trace_sent(payload, messages.decode(payload))
+        packet = sealer.seal(head, body)
+        self._packets.append(packet)
+        self.size += len(packet)
+        if sealer.bytes >= self._rekey_bytes or sealer.packets >= self._rekey_packets:
+            self._worn()
+
+    def release(self) -> None:
+        """Queue what has waited, unless it must wait on."""
+        while self._deferred and not self.held:
+            message, payload, tag = self._deferred.popleft()
+            self._deferred_size -= len(payload)
+            self._seal(message, payload, tag)
+
+    def _seal(self, message: Message, payload: bytes, tag: int | None) -> None:
+        sealer = self.sealer
+        if tag is not None:
+            self._tags[sealer.sequence_number] = tag
+            if len(self._tags) > _TAGS_KEPT:
+                del self._tags[next(iter(self._tags))]
+        if self._trace is not None:
+            self._trace_sent(payload, message)
+        packet = sealer.seal(payload, conceal=message.conceal)
+        self._packets.append(packet)
+        self.size += len(packet)
+        self._sealed(message)
+        if sealer.bytes >= self._rekey_bytes or sealer.packets >= self._rekey_packets:
+            self._worn()
+
+    def _trace_sent(self, payload: bytes, message: Message | None) -> None:
+        if self._trace is not None:
+            number = self.sealer.sequence_number
+            self._trace(
+                Trace(sent=True, sequence_number=number, message=message, number=payload[0], length=len(payload))
+            )
+
+    # -------------------------------------------------------------------------------------------------------------- out
+
+    def take(self) -> bytes:
+        """All that is queued, which is then no longer queued."""
+        packets = self._packets
+        data = bytes(packets[0]) if len(packets) == 1 else b"".join(packets)
+        packets.clear()
+        self.size = 0
+        return data
+
+    def tag(self, sequence_number: int) -> int | None:
+        """The tag of the message that was sent under a number, once; None if it had none, or is long gone."""
+        return self._tags.pop(sequence_number, None)
+
+    def drop_deferred(self) -> None:
+        """Nothing that waits will be sent."""
+        self._deferred.clear()
+        self._deferred_size = 0
