@@ -107,7 +107,7 @@ def _not_negative(instance: Any, attribute: attrs.Attribute[Any], value: int) ->
 def _one_or_more(instance: Any, attribute: attrs.Attribute[Any], value: int) -> None:
     _not_negative(instance, attribute, value)
     if not value:
-        raise InvalidArgument(f"Limits.{attribute.name} must be a number from 1 on: with 0 keys would change for ever")
+        raise InvalidArgument(f"Limits.{attribute.name} must be a number from 1 on")
 
 
 def _at_most(largest: int) -> Callable[[Any, attrs.Attribute[Any], int], None]:
@@ -224,7 +224,7 @@ class Limits:
     """Data in one packet that we offer to receive (RFC 4254 section 5.2)."""
     smallest_channel_packet: int = 64
     """A peer that wants its data in smaller pieces is refused the channel."""
-    requests_pending: int = 64
+    requests_pending: int = attrs.field(default=64, validator=_one_or_more)
     """Unanswered requests of one channel, or global ones, of either side."""
     empty_adjusts: int = 1024
     """Window adjusts by nothing, and data packets of no bytes, on one channel."""

@@ -379,7 +379,9 @@ class Connection(Generic[E]):
         self._engine.debug(message, always_display=always_display)
 
     def disconnect(self, description: str = "", *, code: int = DisconnectCode.BY_APPLICATION) -> None:
-        """End the connection. What was sent before still leaves; ``ConnectionLost`` is the last event.
+        """End the connection. ``ConnectionLost`` is the last event.
+
+        What was sent before still leaves, except for what waits for the end of a key exchange (:attr:`rekeying`).
 
         Args:
             description: Words for the peer.

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from sshproto.channels.mux import Mux
 from sshproto.channels.requests import Keepalive
 from sshproto.errors import ProtocolViolation, TimedOut
-from sshproto.events import GlobalFailed, GlobalSucceeded
+from sshproto.events import GlobalFailed, GlobalSucceeded, PongReceived
 from sshproto.timers import Timer
-from sshproto.transport.link import Link, Phase
+from sshproto.transport.link import PING, Link, Phase
 from sshproto.wire import messages
-from sshproto.wire.messages import ChannelWindowAdjust
+from sshproto.wire.messages import ChannelWindowAdjust, Ping
 from sshproto.wire.table import State, message_name
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 USERAUTH = "ssh-userauth"
 """The service that logs in (RFC 4252 section 4)."""
+
+_KEEPALIVE = b"sshproto keepalive"
+"""Data of the PINGs that ask whether the peer is there; their answers are nobody else's business."""
 
 _WINDOW_ADJUST = ChannelWindowAdjust.number
 _CONNECTION_NUMBERS = range(80, 101)
@@ -102,6 +105,8 @@ class Engine(Link, Generic[A]):
         self.mux.lost()
 
     def emit(self, event: Event) -> None:
+        if isinstance(event, PongReceived) and event.data == _KEEPALIVE:
+            return
         if isinstance(event, (GlobalSucceeded, GlobalFailed)) and event.request_id in self._keepalives:
             self._keepalives.discard(event.request_id)  # either answer shows that the peer is there
             return
@@ -149,14 +154,18 @@ class Engine(Link, Generic[A]):
         interval = self.config.timeouts.keepalive
         if interval is None or self.phase is not Phase.OPEN:
             return
-        silence = self.timers.now - self._last_heard
-        if silence < interval:
-            self.timers.arm(timer, interval - silence)
+        due = self._last_heard + interval
+        if self.timers.now < due:
+            self.timers.arm_at(timer, due)
             return
+        self.timers.arm(timer, interval)
+        if self.outbox.held or self.blocked_on is not None:
+            return  # a key exchange has a deadline of its own; and a peer that waits for our answer need not speak
         if self._unanswered >= self.config.timeouts.keepalive_count:
+            silence = self.timers.now - self._last_heard
             raise TimedOut(f"the peer has been silent for {silence:.0f} seconds", timer.value)
         self._unanswered += 1
-        # A key exchange has a deadline of its own; and a peer that owes replies already needs no further question.
-        if not self.outbox.held and not self.mux.awaits_reply:
+        if PING in self.peer_extensions:
+            self.send(Ping(_KEEPALIVE))
+        elif not self.mux.awaits_reply:  # else it owes us one already
             self._keepalives.add(self.mux.global_request(Keepalive()))
-        self.timers.arm(timer, interval)

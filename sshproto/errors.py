@@ -282,6 +282,14 @@ class LocalClose(ConnectionLoss):
 
 
 class InternalError(ConnectionLoss):
-    """A bug in sshproto; the exception that shows it is chained. The connection was closed."""
+    """A bug in sshproto; the exception that shows it is chained. The connection was closed.
+
+    Attributes:
+        details: Where it happened: a traceback as text, without the values of variables, which may be secret.
+    """
 
     code = DisconnectCode.BY_APPLICATION
+
+    def __init__(self, problem: str, details: str = "") -> None:
+        super().__init__(problem)
+        self.details = details

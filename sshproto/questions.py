@@ -6,10 +6,10 @@ The safe default of every question is no; a question that was answered can't be 
 
 from __future__ import annotations
 
+from weakref import WeakValueDictionary
+
 from sshproto.errors import AlreadyAnswered, UsageError
 from sshproto.events import Question
-
-_VOID_KEPT = 1024  # withdrawn questions that are remembered; older ones count as answered
 
 
 class Questions:
@@ -19,7 +19,8 @@ class Questions:
 
     def __init__(self) -> None:
         self._owed: dict[int, Question] = {}
-        self._void: dict[int, None] = {}
+        # Those that the application still holds, and so may still answer: no more than it keeps itself.
+        self._void: WeakValueDictionary[int, Question] = WeakValueDictionary()
         self._next = 0
         self._ended = False
 
@@ -37,10 +38,9 @@ class Questions:
 
     def withdraw(self, question_id: int) -> None:
         """The question is void from now on."""
-        if self._owed.pop(question_id, None) is not None:
-            self._void[question_id] = None
-            if len(self._void) > _VOID_KEPT:
-                del self._void[next(iter(self._void))]
+        question = self._owed.pop(question_id, None)
+        if question is not None:
+            self._void[question_id] = question
 
     def end(self) -> None:
         """All questions, and all that were ever asked, are void."""

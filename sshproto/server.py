@@ -100,7 +100,7 @@ class ServerConnection(Connection[ServerEngine]):
             question: Which.
             partial: The proof was good, but another method is wanted on top (RFC 4252 section 5.1).
             methods: What the user may go on with, of ``ServerConfig.auth_methods``. None: what was possible before,
-                without a method that has done its part.
+                without a method that has done its part. It holds as long as the client keeps to the same user.
 
         Raises:
             InvalidArgument: A method is not among ``ServerConfig.auth_methods``, or nothing would be left after a

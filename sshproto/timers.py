@@ -66,6 +66,11 @@ class Timers:
             if self._settled:
                 self._untimed[timer] = seconds
 
+    def arm_at(self, timer: Timer, deadline: float) -> None:
+        """Set a deadline to a moment that is known."""
+        self.stop(timer)
+        self._deadlines[timer] = deadline
+
     def stop(self, timer: Timer) -> None:
         self._deadlines.pop(timer, None)
         self._untimed.pop(timer, None)

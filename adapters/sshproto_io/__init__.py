@@ -1,4 +1,4 @@
-"""sshproto over real I/O: blocking sockets, asyncio and trio.
+"""sshproto over real I/O: blocking sockets.
 
 What goes wrong is one of three, all of them :class:`~sshproto.errors.SSHError`:
 

@@ -13,6 +13,7 @@ leave during a key exchange → :class:`~sshproto.transport.packets.Sealer` → 
 
 from __future__ import annotations
 
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ from sshproto.events import (
     ExtInfoReceived,
     KeysExchanged,
     PongReceived,
+    Question,
     UnimplementedReceived,
 )
 from sshproto.questions import Questions
@@ -67,7 +69,7 @@ from sshproto.wire.table import VERDICTS, Role, State, Verdict, message_name
 
 if TYPE_CHECKING:
     from sshproto.config import Config
-    from sshproto.events import Event, Question, VersionReceived
+    from sshproto.events import Event, VersionReceived
     from sshproto.wire.codec import Buffer
 
 PING = "ping@openssh.com"
@@ -226,7 +228,10 @@ class Link:
             except Exception as error:  # noqa: BLE001  a bug of ours must not tear the caller's loop
                 self._bug(error)
         else:
-            return events.popleft()
+            event = events.popleft()
+            if isinstance(event, Question):
+                self.timers.settle()  # the application may take its time before it answers
+            return event
         self.timers.settle()
         return None
 
@@ -552,7 +557,7 @@ class Link:
 
     def _on_ping(self, payload: bytes) -> None:
         message = Ping.parse(payload)
-        if self._ping_offered:
+        if self._ping_offered and len(payload) <= messages.LARGEST_PAYLOAD:  # a PONG is no larger
             self.outbox.send(Pong(message.data))
         else:
             self._not_implemented()
@@ -642,7 +647,8 @@ class Link:
     def _bug(self, error: Exception) -> None:
         if self.config.debug_raise:
             raise error
-        loss = InternalError(f"internal error: {type(error).__name__}")
+        details = "".join(traceback.format_exception(error))
+        loss = InternalError(f"internal error: {type(error).__name__}", details)
         loss.__cause__ = error
         self.lose(loss)
 
@@ -650,6 +656,11 @@ class Link:
         """End the connection: say why to the peer, and to the application as the last event."""
         if self.error is not None:
             return
+        for shown in (error, error.__cause__):
+            if shown is not None:
+                # A traceback keeps the variables of its frames: whole payloads, with passwords in them.
+                shown.__traceback__ = None
+                shown.__context__ = None
         self.error = error
         # Before the DISCONNECT, which may bring a key to its limit, and must be the last packet.
         self.phase = Phase.CLOSED

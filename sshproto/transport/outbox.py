@@ -130,6 +130,8 @@ class Outbox:
             self._tags[sealer.sequence_number] = tag
             if len(self._tags) > _TAGS_KEPT:
                 del self._tags[next(iter(self._tags))]
+        elif self._tags:
+            self._tags.pop(sealer.sequence_number, None)  # numbers come again with a strict key exchange
         if self._trace is not None:
             self._trace_sent(payload, message)
         packet = sealer.seal(payload, conceal=message.conceal)

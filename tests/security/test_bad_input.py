@@ -5,6 +5,7 @@ The names in brackets are the rows of the robustness plan: V for classes of flaw
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import pytest
@@ -24,10 +25,11 @@ from sshproto.errors import (
     UnexpectedEof,
     VersionUnsupported,
 )
+from sshproto.keys.private import PrivateKey
 from sshproto.server import ServerConnection
 from sshproto.timers import Timer
 from sshproto.wire import messages as m
-from tests.support.pair import HOST_KEY, Pair
+from tests.support.pair import HOST_KEY, USER_KEY, Pair, server_answers
 from tests.support.rogue import IDENT, frame, goodbye, inject, kexinit, loss, push
 
 MARK = {"client": "kex-strict-s-v00@openssh.com", "server": "kex-strict-c-v00@openssh.com"}
@@ -527,3 +529,95 @@ def test_a_peer_that_goes_away_while_a_question_is_open() -> None:
 def test_bounds_that_make_no_sense(make: Any) -> None:
     with pytest.raises(InvalidArgument):
         make()
+
+
+# ------------------------------------------------------------------------------------------ found by attacking it, once
+
+
+def test_a_ping_too_large_to_be_answered(role: str) -> None:
+    """[V26 R161] A PONG is as large as its PING, and we send nothing that large."""
+    pair, _ = opened()
+    end, peer = (pair.server, pair.client) if role == "client" else (pair.client, pair.server)
+    inject(end, m.Ping(bytes(261_200)))
+    pair.run()
+    assert end.of(ev.UnimplementedReceived)
+    assert peer.lost is None
+
+
+def test_an_answer_from_within_the_loop_may_take_its_time() -> None:
+    """The user thinks for minutes while the application handles the question's event: no deadline has passed."""
+    pair = Pair.make(client_answer=None)
+
+    def slowly(conn: Any, event: ev.Event) -> None:
+        if isinstance(event, ev.HostKeyOffered):
+            pair.now += 300.0
+            conn.accept_host_key(event)
+        elif isinstance(event, ev.CredentialNeeded):
+            pair.now += 300.0
+            conn.auth_public_key(event, USER_KEY)
+
+    pair.client.react = slowly
+    pair.server.conn._engine.timers.clear()  # a server that waits
+    pair.run()
+    pair.client.conn.handle_timeout(pair.now)
+    pair.client.drain()
+    pair.run()
+    assert pair.client.lost is None
+    assert pair.client.of(ev.AuthSucceeded)
+
+
+def test_the_end_keeps_no_payload_with_a_password() -> None:
+    """[R169] Whoever logs an exception with the variables of its frames must not log a password."""
+    limits = Limits(auth_requests=0)
+    server = ServerConfig(host_keys=(HOST_KEY,), auth_methods=("password",), limits=limits)
+
+    def answer(conn: Any, question: ev.Question) -> None:
+        if isinstance(question, ev.HostKeyOffered):
+            conn.accept_host_key(question)
+        elif isinstance(question, ev.CredentialNeeded):
+            conn.auth_password(question, "hunter2-canary")
+
+    pair = Pair.make(server=server, client_answer=answer)
+    pair.run()
+    for end in (pair.server, pair.client):
+        report = traceback.TracebackException.from_exception(loss(end.events), capture_locals=True)
+        assert "hunter2-canary" not in "".join(report.format())
+        assert "hunter2-canary" not in repr(end.events)
+
+
+def test_a_keepalive_deadline_is_never_now_for_ever() -> None:
+    """The rounding of floats must not make an integrator spin."""
+    pair = Pair.make(ClientConfig(user="alice", timeouts=Timeouts(keepalive=5.0, rekey=None)))
+    conn = pair.client.conn
+    pair.login()
+    conn.handle_timeout(122.54428540103834)
+    pair.client.drain()
+    conn.receive_data(pair.server.conn.data_to_send() or b"\0", 124.01595439856949)
+    pair.client.drain()
+    for _ in range(20):
+        deadline = conn.next_deadline()
+        if deadline is None or conn.error is not None:
+            break
+        conn.handle_timeout(deadline)
+        pair.client.drain()
+        assert conn.next_deadline() != deadline
+
+
+def test_keepalive_does_not_take_a_peer_that_waits_for_us_for_dead() -> None:
+    key = PrivateKey.generate("ssh-ed25519")
+    timeouts = Timeouts(keepalive=5.0, kex=None, rekey=None)
+    server = ServerConfig(host_keys=(key.public_key,), timeouts=timeouts)
+
+    def sign_first_only(conn: Any, question: ev.Question) -> None:
+        if isinstance(question, ev.SignatureNeeded):
+            if conn.negotiated is None:
+                conn.sign(question, key.sign(question.data, question.algorithm))
+        else:
+            server_answers(conn, question)
+
+    pair = Pair.make(server=server, server_answer=sign_first_only).login()
+    pair.client.conn.rekey()
+    pair.run()
+    assert pair.server.conn.blocked_on is not None
+    pair.sleep(40)
+    assert pair.server.lost is None

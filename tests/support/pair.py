@@ -6,6 +6,7 @@ Nothing here waits and nothing is random that was not given a seed, so a failing
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -223,7 +224,7 @@ class Pair:
         while True:
             self.run()
             due = [deadline for end, _ in self._ends() if (deadline := end.conn.next_deadline()) is not None]
-            coming = min(due, default=until)
+            coming = min(due, default=math.inf)
             if coming > until:
                 self.now = until
                 return self

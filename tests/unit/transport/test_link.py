@@ -492,9 +492,7 @@ def test_login_may_be_asked_for_four_times(times: int) -> None:
 def test_a_client_takes_no_other_service_than_it_asked_for() -> None:
     """[R46 3.1 footnote 3]"""
     pair = make()
-    pair.server.conn._engine._dispatch_service = lambda payload: inject(
-        pair.server, m.ServiceAccept("ssh-connection")
-    )
+    pair.server.conn._engine._dispatch_service = lambda payload: inject(pair.server, m.ServiceAccept("ssh-connection"))
     pair.run()
     assert "SERVICE_ACCEPT for 'ssh-connection' came, expected 'ssh-userauth'" in str(loss(pair.client.events))
 
