@@ -3,8 +3,9 @@
 * :class:`UsageError`: the application's mistake.  *Raised* by the call that made it, which then changed nothing.
 * :class:`ConnectionLoss`: why a connection ended.  *Carried* by the last event, ``ConnectionLost.error``; the core
   never raises one out of an input or an output.  Adapters may raise them to their callers.
-* :class:`WireError` and :class:`KeyFormatError`: bytes that do not decode.  Raised by the codecs and key parsers when
-  an application calls them itself; inside a connection they become a loss.
+* :class:`WireError`, :class:`KeyFormatError` and :class:`SignatureInvalid`: bytes that do not decode, or do not verify.
+  Raised by codecs, key parsers and keys when an application calls them itself; inside a connection they become a loss,
+  or a failed login.
 
 Messages say what came, what was expected and where.  Words that a peer chose are made printable first.
 """
@@ -250,7 +251,8 @@ class TimedOut(ConnectionLoss):
     """A deadline of :class:`~sshproto.config.Timeouts` passed.
 
     Attributes:
-        timer: Which: a lower-case name of :class:`~sshproto.timers.Timer`.
+        timer: Which: the value of a :class:`~sshproto.timers.Timer`: ``"handshake"``, ``"authentication"``,
+            ``"key exchange"`` or ``"keepalive"``.
     """
 
     code = DisconnectCode.BY_APPLICATION

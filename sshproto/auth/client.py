@@ -46,6 +46,7 @@ from sshproto.keys.private import PrivateKey
 from sshproto.keys.public import PublicKey
 from sshproto.text import multiline, printable
 from sshproto.wire.messages import (
+    SAFE_PAYLOAD,
     Message,
     UserauthBanner,
     UserauthFailure,
@@ -233,7 +234,7 @@ class ClientAuth:
         if self._attempts >= self._config.limits.client_auth_attempts:
             self._exhausted(f"the server wants yet another password after {self._attempts} attempts")
             return
-        prompt = multiline(message.prompt, methods.MAX_MESSAGE)
+        prompt = multiline(message.prompt, SAFE_PAYLOAD)
         self._ask(PasswordExpired(id=self._outlet.question_id(), prompt=prompt))
 
     def _info_request(self, message: UserauthInfoRequest, attempt: _Attempt) -> None:
@@ -255,7 +256,7 @@ class ClientAuth:
                 id=self._outlet.question_id(),
                 name=printable(message.name),
                 # Embedded newlines must be handled, and the instruction not be cut (RFC 4256 section 3.3).
-                instruction=multiline(message.instruction, methods.MAX_MESSAGE),
+                instruction=multiline(message.instruction, SAFE_PAYLOAD),
                 prompts=tuple(Prompt(text=multiline(text), echo=echo) for text, echo in message.prompts),
             )
         )

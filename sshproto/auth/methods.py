@@ -19,7 +19,7 @@ from sshproto.errors import InvalidArgument
 from sshproto.text import printable
 from sshproto.wire import codec
 from sshproto.wire.codec import Buffer, Name, Reader, String, Struct, Text
-from sshproto.wire.messages import Message, UserauthRequest
+from sshproto.wire.messages import SAFE_PAYLOAD, Message, UserauthRequest
 
 if TYPE_CHECKING:
     from sshproto.keys.public import PublicKey
@@ -31,12 +31,6 @@ NONE = "none"
 PUBLIC_KEY = "publickey"
 PASSWORD = "password"
 KEYBOARD_INTERACTIVE = "keyboard-interactive"
-
-IMPLEMENTED = (PUBLIC_KEY, PASSWORD, KEYBOARD_INTERACTIVE)
-"""What a server may list; ``none`` never is (RFC 4252 section 5)."""
-
-MAX_MESSAGE = 32 * 1024
-"""Longest login message that is sent: every peer takes packets of 35000 bytes (RFC 4253 section 6.1)."""
 
 
 # ---------------------------------------------------------------------------------------------------------------- forms
@@ -246,9 +240,10 @@ def check_size(message: Message) -> None:
     """Check that ``message`` can be sent before anything is changed on its account.
 
     Raises:
-        InvalidArgument: A field cannot be encoded, or the whole is longer than :data:`MAX_MESSAGE`.
+        InvalidArgument: A field cannot be encoded, or the whole is longer than
+            :data:`~sshproto.wire.messages.SAFE_PAYLOAD`.
     """
     size = len(message.encode())
-    if size > MAX_MESSAGE:
+    if size > SAFE_PAYLOAD:
         kind = type(message).__name__
-        raise InvalidArgument(f"{kind} would be {size} bytes long; at most {MAX_MESSAGE} are sent before login")
+        raise InvalidArgument(f"{kind} would be {size} bytes long; at most {SAFE_PAYLOAD} are sent before login")

@@ -120,7 +120,7 @@ class ServerAuth:
         self._tried: dict[str, None] = {}
         # For the principal; see _bind.
         self._principal: tuple[str, str] | None = None
-        self._methods = self._allowed
+        self._methods = self._config.auth_methods
         self._partial = False
         # For the attempt; see _begin.
         self._method = ""
@@ -209,7 +209,7 @@ class ServerAuth:
         if self._partial:
             raise ProtocolViolation("user or service name changed after a partially successful login")
         self._principal = principal
-        self._methods = self._allowed
+        self._methods = self._config.auth_methods
         self._change_asked = False
 
     def _begin(self, method: str) -> None:
@@ -422,10 +422,6 @@ class ServerAuth:
     # --------------------------------------------------------------------------------------------------------- the rest
 
     @property
-    def _allowed(self) -> tuple[str, ...]:
-        return tuple(name for name in self._config.auth_methods if name in methods.IMPLEMENTED)
-
-    @property
     def _user(self) -> str:
         return self._principal[0] if self._principal is not None else ""
 
@@ -434,8 +430,8 @@ class ServerAuth:
             raise InvalidArgument(f"methods must be a sequence of names, not one string: {names!r}")
         found = tuple(names)
         for name in found:
-            if name not in self._allowed:
-                allowed = ", ".join(self._allowed) or "nothing"
+            if name not in self._config.auth_methods:
+                allowed = ", ".join(self._config.auth_methods) or "nothing"
                 raise InvalidArgument(f"{name!r} is not one of the methods that this server allows: {allowed}")
         return found
 

@@ -43,9 +43,6 @@ MAX_WINDOW = 2**32 - 1
 STDERR = 1
 """SSH_EXTENDED_DATA_STDERR (RFC 4254 section 5.2)."""
 
-SAFE_PACKET = 32 * 1024
-"""Data in one packet that every peer must be able to take (RFC 4253 section 6.1)."""
-
 ENVELOPE = 64
 """Bytes of a packet that are not a channel's data, at most."""
 

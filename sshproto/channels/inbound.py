@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from sshproto.channels.channel import ENVELOPE, SAFE_PACKET, STDERR, Channel, ChannelState
+from sshproto.channels.channel import ENVELOPE, STDERR, Channel, ChannelState
 from sshproto.channels.global_requests import GlobalRequests
 from sshproto.channels.registry import Registry
 from sshproto.channels.requests import (
@@ -40,6 +40,7 @@ from sshproto.events import (
 from sshproto.text import printable
 from sshproto.wire.codec import is_name
 from sshproto.wire.messages import (
+    SAFE_PAYLOAD,
     ChannelClose,
     ChannelEof,
     ChannelExtendedData,
@@ -264,7 +265,7 @@ class Inbound:
 
         Some promise 2^31 and more, and cannot mean it: then what the standard requires is safe.
         """
-        return offered if offered <= self._config.limits.packet - ENVELOPE else SAFE_PACKET
+        return offered if offered <= self._config.limits.packet - ENVELOPE else SAFE_PAYLOAD
 
     _HANDLERS: ClassVar[dict[type[Message], Callable[[Any, Any], None]]] = {
         GlobalRequest: _global_request,

@@ -17,6 +17,7 @@ from sshproto.config import Limits, Preferences
 from sshproto.errors import DisconnectCode, Incompatible, KeyExchangeFailed, LimitExceeded
 from sshproto.text import printable
 from sshproto.transport.ciphers import CIPHERS
+from sshproto.transport.macs import MACS
 from sshproto.wire.codec import MAX_NAME_LENGTH
 from sshproto.wire.messages import KexInit
 from sshproto.wire.table import Role
@@ -217,9 +218,10 @@ def _authenticates(cipher: str) -> bool:
 
 
 def _refuse_terrapin(way: str, cipher: str, mac: str | None, preferences: Preferences) -> None:
-    if cipher == "chacha20-poly1305@openssh.com":
+    mode = CIPHERS[cipher].mode
+    if mode == "chacha20":
         chosen = cipher
-    elif cipher.endswith("-cbc") and mac is not None and mac.endswith("-etm@openssh.com"):
+    elif mode == "cbc" and mac is not None and MACS[mac].etm:
         chosen = f"{cipher} with {mac}"
     else:
         return

@@ -159,6 +159,6 @@ def test_check_text_and_size() -> None:
     with pytest.raises(InvalidArgument, match="surrogate") as caught:
         methods.check_text("hunter2\udc80", "a password")
     assert "hunter2" not in str(caught.value)
-    methods.check_size(UserauthInfoResponse(("x" * (methods.MAX_MESSAGE - 9),)))
+    methods.check_size(UserauthInfoResponse(("x" * (methods.SAFE_PAYLOAD - 9),)))
     with pytest.raises(InvalidArgument, match="32769 bytes"):
-        methods.check_size(UserauthInfoResponse(("x" * (methods.MAX_MESSAGE - 8),)))
+        methods.check_size(UserauthInfoResponse(("x" * (methods.SAFE_PAYLOAD - 8),)))
