@@ -55,6 +55,7 @@ from sshproto.wire.messages import (
     UserauthPasswdChangereq,
     UserauthPkOk,
     UserauthSuccess,
+    check_size,
 )
 from sshproto.wire.table import message_name
 
@@ -360,7 +361,7 @@ class ClientAuth:
             raise InvalidArgument(f"{len(asked.prompts)} prompts need as many answers, not {len(given)}")
         attempt = self._current()
         message = UserauthInfoResponse(given)
-        methods.check_size(message)
+        check_size(message)
         self._outlet.send(message)
         self._question = None
         attempt.proof = attempt.proof or bool(given)
@@ -446,7 +447,7 @@ class ClientAuth:
 
     def _send(self, form: methods.Form) -> None:
         message = methods.request(self._config.user, form)
-        methods.check_size(message)
+        check_size(message)
         self._outlet.send(message)
 
     def _send_request(self, form: methods.Form, attempt: _Attempt) -> None:

@@ -19,7 +19,7 @@ from sshproto.errors import InvalidArgument
 from sshproto.text import printable
 from sshproto.wire import codec
 from sshproto.wire.codec import Buffer, Name, Reader, String, Struct, Text
-from sshproto.wire.messages import SAFE_PAYLOAD, Message, UserauthRequest
+from sshproto.wire.messages import UserauthRequest
 
 if TYPE_CHECKING:
     from sshproto.keys.public import PublicKey
@@ -234,16 +234,3 @@ def check_text(value: object, what: str) -> str:
     if not is_utf8(value):
         raise InvalidArgument(f"{what} cannot be encoded as UTF-8: it contains a surrogate")
     return value
-
-
-def check_size(message: Message) -> None:
-    """Check that ``message`` can be sent before anything is changed on its account.
-
-    Raises:
-        InvalidArgument: A field cannot be encoded, or the whole is longer than
-            :data:`~sshproto.wire.messages.SAFE_PAYLOAD`.
-    """
-    size = len(message.encode())
-    if size > SAFE_PAYLOAD:
-        kind = type(message).__name__
-        raise InvalidArgument(f"{kind} would be {size} bytes long; at most {SAFE_PAYLOAD} are sent before login")

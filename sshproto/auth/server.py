@@ -56,6 +56,7 @@ from sshproto.wire.messages import (
     UserauthPkOk,
     UserauthRequest,
     UserauthSuccess,
+    check_size,
 )
 from sshproto.wire.table import message_name
 
@@ -386,7 +387,7 @@ class ServerAuth:
             raise InvalidArgument("the text of a prompt must not be empty (RFC 4256 section 3.2)")
         name, instruction = methods.check_text(name, "name"), methods.check_text(instruction, "instruction")
         message = UserauthInfoRequest(name, instruction, "", items)
-        methods.check_size(message)
+        check_size(message)
         self._outlet.send(message)
         self._question = None
         self._prompts = len(items)
@@ -414,7 +415,7 @@ class ServerAuth:
         if not isinstance(asked, PasswordAuth):
             raise InvalidArgument(f"change_password does not answer a {type(asked).__name__}")
         message = UserauthPasswdChangereq(methods.check_text(prompt, "a prompt"))
-        methods.check_size(message)
+        check_size(message)
         self._outlet.send(message)
         self._question = None
         self._change_asked = True

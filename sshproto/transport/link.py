@@ -18,13 +18,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sshproto.config import Trace
 from sshproto.errors import (
     ConnectionLoss,
     InternalError,
-    InvalidArgument,
     LimitExceeded,
     LimitReached,
     LocalClose,
@@ -75,8 +74,6 @@ if TYPE_CHECKING:
 PING = "ping@openssh.com"
 EXT_INFO_IN_AUTH = "ext-info-in-auth@openssh.com"
 SERVER_SIG_ALGS = "server-sig-algs"
-
-M = TypeVar("M", bound=Message)
 
 _CHANNEL_DATA = ChannelData.number
 _KEX_NUMBERS = range(20, 50)
@@ -287,21 +284,26 @@ class Link:
         self.need(Phase.OPEN, "ping")
         if PING not in self.peer_extensions:
             raise WrongPhase(f"can't ping: the peer does not offer {PING}")
-        self.outbox.send(_small(Ping(data)))
+        self._send_small(Ping(data))
 
     def ignore(self, data: bytes) -> None:
         """Send an IGNORE."""
         self.need(Phase.OPEN, "send IGNORE")
-        self.outbox.send(_small(Ignore(data)))
+        self._send_small(Ignore(data))
 
     def debug(self, message: str, *, always_display: bool) -> None:
         """Send a DEBUG."""
         self.need(Phase.OPEN, "send DEBUG")
-        self.outbox.send(_small(Debug(always_display, message)))
+        self._send_small(Debug(always_display, message))
+
+    def _send_small(self, message: Message) -> None:
+        messages.check_size(message)
+        self.outbox.send(message)
 
     def disconnect(self, description: str, code: int) -> None:
         """End the connection on purpose."""
-        message = _small(Disconnect(code, description))  # what does not fit is refused before anything changes
+        message = Disconnect(code, description)
+        messages.check_size(message)  # what does not fit is refused before anything changes
         self.lose(LocalClose(description, code), message)
 
     @contextmanager
@@ -678,11 +680,3 @@ class Link:
         self.timers.clear()
         self.timers.arm(Timer.LINGER, self.config.timeouts.linger)
         self._events.append(ConnectionLost(error))
-
-
-def _small(message: M) -> M:
-    """``message``, if it is of a size that every peer accepts."""
-    size = len(message.encode())
-    if size > messages.SAFE_PAYLOAD:
-        raise InvalidArgument(f"{size} bytes of payload: a peer need not accept more than {messages.SAFE_PAYLOAD}")
-    return message

@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Self
 
 import attrs
 
-from sshproto.errors import WireError
+from sshproto.errors import InvalidArgument, WireError
 from sshproto.wire.codec import (
     Boolean,
     Buffer,
@@ -582,6 +582,18 @@ def lookup(number: int, context: str = "") -> type[Message] | None:
             ``"gex"``) or an authentication method's name.
     """
     return _BY_NUMBER.get((number, "")) or _BY_NUMBER.get((number, context))
+
+
+def check_size(message: Message) -> None:
+    """Check that every peer accepts a packet with ``message`` in it.
+
+    Raises:
+        InvalidArgument: A field cannot be encoded, or the payload is longer than :data:`SAFE_PAYLOAD`.
+    """
+    size = len(message.encode())
+    if size > SAFE_PAYLOAD:
+        kind = type(message).__name__
+        raise InvalidArgument(f"a {kind} of {size} bytes of payload: a peer need not accept more than {SAFE_PAYLOAD}")
 
 
 def decode(payload: Buffer, context: str = "") -> Message | None:

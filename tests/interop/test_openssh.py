@@ -13,6 +13,7 @@ import pytest
 
 from sshproto import algorithms
 from tests.support import ours, peers
+from tests.support.ours import INPUT, PROBE, check
 from tests.support.peers import Key, Server
 
 KINDS = ("ed25519", "nistp256", "nistp384", "nistp521", "rsa")
@@ -46,8 +47,6 @@ LEGACY_SSHD = (
     "Compression yes",
     "MaxSessions 100",
 )
-PROBE = "cat; echo oops >&2; exit 7"
-INPUT = bytes(range(256)) * 16
 
 
 def suite_options_ssh(cipher: str, mac: str | None) -> list[str]:
@@ -56,13 +55,6 @@ def suite_options_ssh(cipher: str, mac: str | None) -> list[str]:
 
 def suite_options_ours(cipher: str, mac: str | None) -> list[str]:
     return ["--cipher", cipher, *(["--mac", mac] if mac else [])]
-
-
-def check(ran: peers.Ran) -> None:
-    """Input came back, errors came apart from it, the status is the command's."""
-    assert ran.stdout == INPUT, ran.stderr.decode(errors="replace")[-800:]
-    assert b"oops" in ran.stderr
-    assert ran.returncode == 7
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 
 from sshproto import algorithms
 from tests.support import ours, peers
+from tests.support.ours import INPUT, PROBE, check
 from tests.support.peers import Key, Ran, Server
 
 # asyncssh and paramiko run in this process, where cryptography warns of their finite-field Diffie-Hellman. We do not.
@@ -29,8 +30,6 @@ SERVERS: dict[str, Callable[..., Any]] = {
     "paramiko": peers.paramiko_server,
 }
 KINDS = ("ed25519", "nistp256", "nistp384", "nistp521", "rsa")
-PROBE = "cat; echo oops >&2; exit 7"
-INPUT = bytes(range(256)) * 16
 PASSWORD = "correct horse"
 
 # What only asyncssh has of the key exchanges that OpenSSH 9.2 lacks; the rest is in test_openssh.
@@ -42,12 +41,6 @@ WITH_ASYNCSSH = (
     "diffie-hellman-group15-sha512",
     "diffie-hellman-group17-sha512",
 )
-
-
-def check(ran: Ran) -> None:
-    assert ran.stdout == INPUT, ran
-    assert ran.stderr.endswith(b"oops\n"), ran
-    assert ran.returncode == 7
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,10 @@ EVERYTHING = (
 )
 """Options that allow every algorithm that we have, weak ones included."""
 
+PROBE = "cat; echo oops >&2; exit 7"
+"""A command that uses all three streams and has a status; see :func:`check`."""
+INPUT = bytes(range(256)) * 16
+
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -89,3 +93,10 @@ def execute(
         argv += ["-i", str(key.path)] if key else []
         more = {} if password is None else {"SSHPROTO_PASSWORD": password}
         return run([*argv, *options, HOST, *command], _environment(home, **more), stdin, seconds)
+
+
+def check(ran: Ran) -> None:
+    """:data:`PROBE` was fed :data:`INPUT`: it came back, errors came apart from it, the status is the command's."""
+    assert ran.stdout == INPUT, ran.stderr.decode(errors="replace")[-800:]
+    assert ran.stderr.endswith(b"oops\n"), ran.stderr
+    assert ran.returncode == 7

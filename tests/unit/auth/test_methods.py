@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sshproto.auth import methods
 from sshproto.errors import InvalidArgument, WireError
 from sshproto.keys.private import PrivateKey
-from sshproto.wire.messages import UserauthInfoResponse, UserauthRequest
+from sshproto.wire.messages import SAFE_PAYLOAD, UserauthInfoResponse, UserauthRequest, check_size
 
 FORMS = [
     methods.NoneForm(),
@@ -159,6 +159,6 @@ def test_check_text_and_size() -> None:
     with pytest.raises(InvalidArgument, match="surrogate") as caught:
         methods.check_text("hunter2\udc80", "a password")
     assert "hunter2" not in str(caught.value)
-    methods.check_size(UserauthInfoResponse(("x" * (methods.SAFE_PAYLOAD - 9),)))
+    check_size(UserauthInfoResponse(("x" * (SAFE_PAYLOAD - 9),)))
     with pytest.raises(InvalidArgument, match="32769 bytes"):
-        methods.check_size(UserauthInfoResponse(("x" * (methods.SAFE_PAYLOAD - 8),)))
+        check_size(UserauthInfoResponse(("x" * (SAFE_PAYLOAD - 8),)))
