@@ -2,13 +2,12 @@
 
 The connection objects are :class:`ClientConnection` and :class:`ServerConnection`.  What they are given is in
 :mod:`sshproto.config`, what they return in :mod:`sshproto.events`, what can go wrong in :mod:`sshproto.errors`, what
-can be asked of a channel in :mod:`sshproto.channels.requests`, and keys are in :mod:`sshproto.keys`.
+can be asked of a channel in :mod:`sshproto.requests`, and keys are in :mod:`sshproto.keys`.
 """
 
 from __future__ import annotations
 
-from sshproto import algorithms, errors, events
-from sshproto.channels import requests
+from sshproto import algorithms, errors, events, requests
 from sshproto.client import ClientConnection
 from sshproto.config import (
     VERSION as __version__,

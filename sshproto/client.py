@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sshproto.auth.client import ClientAuth
+from sshproto.config import ClientConfig
 from sshproto.connection import Connection
 from sshproto.engine import USERAUTH, Engine
-from sshproto.errors import HostKeyRejected, ProtocolViolation
+from sshproto.errors import HostKeyRejected, InvalidArgument, ProtocolViolation
 from sshproto.events import (
     CredentialNeeded,
     HostKeyOffered,
@@ -24,7 +25,6 @@ from sshproto.wire.messages import ServiceAccept, ServiceRequest
 from sshproto.wire.table import Role, State
 
 if TYPE_CHECKING:
-    from sshproto.config import ClientConfig
     from sshproto.keys.private import PrivateKey
     from sshproto.keys.public import PublicKey
     from sshproto.wire.codec import Buffer
@@ -114,6 +114,8 @@ class ClientConnection(Connection[ClientEngine]):
     """
 
     def __init__(self, config: ClientConfig, now: float) -> None:
+        if not isinstance(config, ClientConfig):
+            raise InvalidArgument(f"a client needs a ClientConfig, not {config!r}")
         super().__init__(ClientEngine(config, now))
 
     def accept_host_key(self, question: HostKeyOffered) -> None:

@@ -298,6 +298,14 @@ class Trace:
     length: int
 
 
+def _instance(kind: type) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+    def validate(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if not isinstance(value, kind):
+            raise InvalidArgument(f"{attribute.name} must be of the class {kind.__name__}, not {value!r}")
+
+    return validate
+
+
 @attrs.frozen(kw_only=True)
 class Config:
     """What both roles decide.
@@ -315,9 +323,9 @@ class Config:
             :class:`~sshproto.errors.InternalError`; for tests and fuzzing.
     """
 
-    preferences: Preferences = attrs.field(factory=Preferences)
-    limits: Limits = attrs.field(factory=Limits)
-    timeouts: Timeouts = attrs.field(factory=Timeouts)
+    preferences: Preferences = attrs.field(factory=Preferences, validator=_instance(Preferences))
+    limits: Limits = attrs.field(factory=Limits, validator=_instance(Limits))
+    timeouts: Timeouts = attrs.field(factory=Timeouts, validator=_instance(Timeouts))
     software: str = attrs.field(default=f"sshproto_{VERSION}", validator=_identification)
     comments: str = attrs.field(default="", validator=_identification)
     entropy: Entropy = attrs.field(default=system_entropy, repr=False)
@@ -363,7 +371,10 @@ class ClientConfig(Config):
 
 
 def _keys(value: Iterable[PrivateKey | PublicKey]) -> tuple[PrivateKey | PublicKey, ...]:
-    return tuple(value)
+    try:
+        return tuple(value)
+    except TypeError:
+        raise InvalidArgument(f"host_keys must be a sequence of keys, not {value!r}") from None
 
 
 def _strings(value: Iterable[str]) -> tuple[str, ...]:
@@ -373,6 +384,12 @@ def _strings(value: Iterable[str]) -> tuple[str, ...]:
 def _host_keys(instance: Any, attribute: attrs.Attribute[Any], value: tuple[Any, ...]) -> None:
     if not value:
         raise InvalidArgument("a server needs at least one host key")
+    types = [getattr(getattr(key, "public_key", key), "type", None) for key in value]
+    if None in types:
+        raise InvalidArgument(f"host_keys must be private or public keys, not {value[types.index(None)]!r}")
+    twice = {name for name in types if types.count(name) > 1}
+    if twice:
+        raise InvalidArgument(f"a server has one host key of a type; there are several of {', '.join(sorted(map(str, twice)))}")
 
 
 def _auth_methods(instance: Any, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:

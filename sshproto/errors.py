@@ -279,7 +279,7 @@ class LocalClose(ConnectionLoss):
     """This side ended the connection on purpose."""
 
     def __init__(self, description: str, code: int | None = DisconnectCode.BY_APPLICATION) -> None:
-        super().__init__(f"closed by this side: {description}")
+        super().__init__(f"closed by this side{': ' if description else ''}{description}")
         self.code = code
 
 

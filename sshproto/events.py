@@ -515,14 +515,16 @@ class ConnectionLost(Event):
 
 
 def show(event: Event) -> str:
-    """``event`` on one line for people: the peer's words made printable, no secret, long bytes by their length."""
+    """``event`` on one line for people: the peer's words made printable, no secret, bytes by their number."""
     parts: list[str] = []
     for field in attrs.fields(cast(Any, type(event))):  # the base alone is no attrs class
         if not field.repr:
             continue
         value = getattr(event, field.name)
-        if isinstance(value, bytes) and len(value) > 32:
-            value = f"<{len(value)} bytes>"
+        if field.name == "session_id":
+            value = value.hex()[:16] + "…"
+        elif isinstance(value, bytes):
+            value = f"<{len(value)} bytes>"  # what was typed, maybe
         elif isinstance(value, str):
             value = printable(value)
         parts.append(f"{field.name}={value}")

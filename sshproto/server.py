@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sshproto.auth.server import ServerAuth
+from sshproto.config import ServerConfig
 from sshproto.connection import Connection
 from sshproto.engine import USERAUTH, Engine
-from sshproto.errors import KeyExchangeFailed, LimitExceeded, ProtocolViolation, ServiceRefused
+from sshproto.errors import InvalidArgument, KeyExchangeFailed, LimitExceeded, ProtocolViolation, ServiceRefused
 from sshproto.events import (
     AuthQuestion,
     InteractiveAuth,
@@ -24,7 +25,6 @@ from sshproto.wire.messages import ServiceAccept, ServiceRequest, UserauthSucces
 from sshproto.wire.table import Role, State
 
 if TYPE_CHECKING:
-    from sshproto.config import ServerConfig
     from sshproto.events import Prompt
     from sshproto.wire.codec import Buffer
     from sshproto.wire.messages import Message
@@ -81,6 +81,8 @@ class ServerConnection(Connection[ServerEngine]):
     """
 
     def __init__(self, config: ServerConfig, now: float) -> None:
+        if not isinstance(config, ServerConfig):
+            raise InvalidArgument(f"a server needs a ServerConfig, not {config!r}")
         super().__init__(ServerEngine(config, now))
 
     def accept_auth(self, question: AuthQuestion) -> None:

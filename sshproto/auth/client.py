@@ -341,7 +341,7 @@ class ClientAuth:
         """End the connection: there is nothing to answer. Good for every question of this machine."""
         self._pending(question, Question)
         self._question = None
-        self._exhausted("the application gave up")
+        self._exhausted("nothing is left to try")
 
     def answer_prompts(self, question: PromptsReceived, answers: Sequence[str]) -> None:
         """Answer the server's prompts.

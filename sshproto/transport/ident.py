@@ -114,6 +114,11 @@ class IdentReader:
             self._buffer.clear()
             raise
 
+    @property
+    def words(self) -> str:
+        """What came instead of an identification: the first line of it, printable; ``""`` if nothing did."""
+        return self._preamble[0] if self._preamble else printable(bytes(self._buffer))
+
     def _read(self) -> VersionReceived | None:
         buffer = self._buffer
         while True:

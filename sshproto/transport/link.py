@@ -638,7 +638,10 @@ class Link:
 
     def _unexpected_eof(self) -> UnexpectedEof:
         if self._ident is not None:
-            what = "in the middle of its identification" if self._ident.started else "before it identified itself"
+            if words := self._ident.words:
+                what = f"without identifying itself as SSH; it said: '{printable(words)}'"
+            else:
+                what = "before it identified itself"
             return UnexpectedEof(f"the peer closed the connection {what}", Phase.IDENT.value)
         if self.opener.buffered and self.blocked_on is None:
             return UnexpectedEof("the peer closed the connection in the middle of a packet", "packet")

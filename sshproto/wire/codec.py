@@ -173,6 +173,8 @@ def uint64(value: int) -> bytes:
 
 
 def string(value: Buffer) -> bytes:
+    if isinstance(value, str):
+        raise InvalidArgument("a string of bytes is needed, not text; encode it first")
     if isinstance(value, memoryview):
         value = value.cast("B")  # its length is in items, which may be wider than bytes
     return b"".join((_UINT32.pack(len(value)), value))
@@ -213,12 +215,15 @@ class WireType(Protocol):
     def write(self, value: Any) -> bytes: ...
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Codec:
     """A :class:`WireType` made of a reading and a writing function."""
 
     read: Callable[[Reader, str], Any]
     write: Callable[[Any], bytes]
+
+    def __repr__(self) -> str:  # it stands in every signature that help() shows
+        return self.write.__name__.removeprefix("_write_")
 
 
 @attrs.frozen
@@ -324,5 +329,6 @@ class Struct:
                 parts.append(codec.write(value))
             except (struct.error, ValueError, TypeError, OverflowError, AttributeError) as error:
                 kind = type(self).__name__
-                raise InvalidArgument(f"{kind}.{field} cannot be sent: {type(error).__name__}: {error}") from None
+                problem = str(error) if isinstance(error, InvalidArgument) else f"{type(error).__name__}: {error}"
+                raise InvalidArgument(f"{kind}.{field} cannot be sent: {problem}") from None
         return b"".join(parts)

@@ -42,6 +42,7 @@ RANKS = {
     "agent": 3,
     "sftp": 3,
     "engine": 4,
+    "requests": 4,
     "connection": 4,
     "client": 5,
     "server": 5,

@@ -458,7 +458,7 @@ def test_give_up(client: Client) -> None:
     assert isinstance(lost, AuthExhausted)
     assert lost.code == DisconnectCode.NO_MORE_AUTH_METHODS_AVAILABLE
     assert (lost.methods, lost.tried) == (("publickey", "password"), ("none",))
-    assert "gave up (tried: none; the server would go on with: publickey, password)" in str(lost)
+    assert "nothing is left to try (tried: none; the server would go on with: publickey, password)" in str(lost)
     client.machine.receive(UserauthSuccess())
     assert not client.machine.succeeded
 
