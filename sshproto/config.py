@@ -61,8 +61,11 @@ def _known(category: str) -> Callable[[Any, attrs.Attribute[Any], tuple[str, ...
 
 def _names(value: Any) -> tuple[str, ...] | None:
     if isinstance(value, str):
-        raise InvalidArgument(f"a sequence of algorithm names is needed, not one string: {value!r}")
-    return None if value is None else tuple(value)
+        raise InvalidArgument(f"a sequence of names is needed, not one string: {value!r}")
+    try:
+        return None if value is None else tuple(value)
+    except TypeError:
+        raise InvalidArgument(f"a sequence of names is needed, not {value!r}") from None
 
 
 def _algorithms(category: str, default: tuple[str, ...] | None) -> Any:
@@ -269,7 +272,7 @@ _COMMENTS = re.compile(r"[ -~]*")
 
 def _identification(instance: Any, attribute: attrs.Attribute[Any], value: str) -> None:
     pattern = _SOFTWARE if attribute.name == "software" else _COMMENTS
-    if not pattern.fullmatch(value):
+    if not isinstance(value, str) or not pattern.fullmatch(value):
         kind = "printable US-ASCII without space or '-'" if attribute.name == "software" else "printable US-ASCII"
         raise InvalidArgument(f"{attribute.name} must be {kind} (RFC 4253 section 4.2), not {value!r}")
     length = len("SSH-2.0-") + len(instance.software) + len("\r\n")
@@ -337,9 +340,10 @@ class Config:
 def _gex_bits(instance: Any, attribute: attrs.Attribute[Any], value: tuple[int, int, int]) -> None:
     try:
         smallest, preferred, largest = value
+        rising = 2048 <= smallest <= preferred <= largest <= 8192
     except (TypeError, ValueError):
         raise InvalidArgument(f"gex_bits must be three sizes, not {value!r}") from None
-    if not 2048 <= smallest <= preferred <= largest <= 8192:
+    if not rising:
         raise InvalidArgument(f"gex_bits must be three rising sizes from 2048 to 8192 (RFC 8270), not {value}")
 
 
@@ -378,7 +382,7 @@ def _keys(value: Iterable[PrivateKey | PublicKey]) -> tuple[PrivateKey | PublicK
 
 
 def _strings(value: Iterable[str]) -> tuple[str, ...]:
-    return tuple(value)
+    return _names(value) or ()
 
 
 def _host_keys(instance: Any, attribute: attrs.Attribute[Any], value: tuple[Any, ...]) -> None:
@@ -389,7 +393,9 @@ def _host_keys(instance: Any, attribute: attrs.Attribute[Any], value: tuple[Any,
         raise InvalidArgument(f"host_keys must be private or public keys, not {value[types.index(None)]!r}")
     twice = {name for name in types if types.count(name) > 1}
     if twice:
-        raise InvalidArgument(f"a server has one host key of a type; there are several of {', '.join(sorted(map(str, twice)))}")
+        raise InvalidArgument(
+            f"a server has one host key of a type; there are several of {', '.join(sorted(map(str, twice)))}"
+        )
 
 
 def _auth_methods(instance: Any, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
@@ -401,7 +407,7 @@ def _auth_methods(instance: Any, attribute: attrs.Attribute[Any], value: tuple[s
 def _banner(instance: Any, attribute: attrs.Attribute[Any], value: str) -> None:
     try:
         size = len(value.encode())
-    except UnicodeEncodeError:
+    except (UnicodeEncodeError, AttributeError):
         raise InvalidArgument("banner is not text that UTF-8 can carry") from None
     if size > _BANNER_BYTES:
         raise InvalidArgument(f"banner has {size} bytes, at most {_BANNER_BYTES} can be sent")

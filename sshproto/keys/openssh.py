@@ -167,7 +167,8 @@ def _derive(passphrase: bytes, salt: bytes, rounds: int, size: int) -> bytes:
         from bcrypt import kdf
     except ImportError:
         raise KeyFormatError(
-            "an encrypted OpenSSH private key needs the package bcrypt, which is not installed (pip install bcrypt)"
+            "encrypted OpenSSH private keys need the package bcrypt, which is not installed: "
+            "pip install 'sshproto[encrypted-keys]'"
         ) from None
     return kdf(passphrase, salt, size, rounds, ignore_few_rounds=True)
 

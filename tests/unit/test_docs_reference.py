@@ -5,14 +5,16 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import attrs
 import pytest
 
-from sshproto import ClientConnection, ServerConnection, algorithms, errors, events
+import sshproto_io
+from sshproto import ClientConnection, ServerConnection, algorithms, errors, events, keys
+from sshproto.channels import requests
 from sshproto.config import (
     VERSION,
     ClientConfig,
@@ -24,7 +26,10 @@ from sshproto.config import (
     compute_now,
     system_entropy,
 )
+from sshproto.keys import authorized_keys, known_hosts
 from sshproto.timers import Timer
+from sshproto.wire.table import Role
+from sshproto_io import blocking
 from tests.support import render
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -35,7 +40,11 @@ PAGES = [
         "reference/events.md",
         "reference/limits.md",
         "reference/messages.md",
+        "reference/requests.md",
+        "reference/keys.md",
+        "reference/blocking.md",
         "how-to/embed.md",
+        "how-to/keys.md",
         "how-to/answer-questions.md",
         "how-to/property-tests.md",
         "how-to/legacy-devices.md",
@@ -249,6 +258,168 @@ def test_every_question_is_in_the_table_of_safe_answers() -> None:
     assert told == (questions - logins) | {"NoneAuth", "AuthQuestion"}
     refusals = tuple(ClientConnection._REFUSALS | ServerConnection._REFUSALS)
     assert all(issubclass(getattr(events, name), refusals) for name in told)
+
+
+# ------------------------------------------------------------------------------------------------------------- requests
+
+REQUESTS = {
+    "Channel kinds": requests.ChannelOpenData,
+    "Channel requests": requests.ChannelRequestData,
+    "Global requests": requests.GlobalRequestData,
+}
+VALUES = [cls for union in REQUESTS.values() for cls in get_args(union)]
+SENDERS = {frozenset({Role.SERVER}): "client", frozenset({Role.CLIENT}): "server", frozenset(Role): "either"}
+
+
+@pytest.mark.parametrize(("title", "union"), REQUESTS.items(), ids=list(REQUESTS))
+def test_every_request_is_told_with_its_name_and_sender(title: str, union: Any) -> None:
+    told = {names_in(cells[0].strip("["))[0]: cells for cells in summary(title)}
+    assert list(told) == [cls.__name__ for cls in get_args(union)]
+    for cls in get_args(union):
+        _, wire, sender, *rest = told[cls.__name__]
+        assert wire == ("any other" if issubclass(cls, requests.Unknown) else f"`{cls.type}`"), cls
+        assert sender == SENDERS[cls.receivers], cls
+        assert re.search(r"RFC \d+|OpenSSH", rest[-1]), cls
+        if title == "Channel requests":
+            assert rest[0] == ("never" if cls.notice else "if wanted"), cls
+
+
+def summary(title: str) -> list[list[str]]:
+    """The rows of the table of classes in a part of the page on requests."""
+    lines = sections(read("requests.md"), 2)[title].partition("\n### ")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines if line.startswith("| [`")]
+
+
+@pytest.mark.parametrize("cls", VALUES, ids=lambda cls: cls.__name__)
+def test_every_field_of_a_request_is_told_with_its_type_and_default(cls: Any) -> None:
+    body = sections(read("requests.md"))[cls.__name__]
+    told = {names_in(cells[0])[0]: tuple(cells[1:3]) for cells in map(cells_of, field_lines(body))}
+    expected = {}
+    for field in attrs.fields(cls):
+        kind = getattr(field.type, "__origin__", field.type)
+        default = "" if field.default is attrs.NOTHING else repr(field.default).replace("'", '"')
+        expected[field.name] = (get_origin(kind) or kind).__name__, default
+    assert list(told) == list(expected)
+    assert {name: (kind, default.strip("`")) for name, (kind, default) in told.items()} == expected
+    assert bool(expected) != ("No fields" in body)
+
+
+def field_lines(body: str) -> list[str]:
+    return [line for line in body.splitlines() if line.startswith("| `")]
+
+
+def cells_of(line: str) -> list[str]:
+    """All cells of a row, empty ones too."""
+    return [cell.strip() for cell in line.strip()[1:-1].split("|")]
+
+
+def test_every_other_name_of_requests_is_told() -> None:
+    text = read("requests.md")
+    told = {names_in(cells[0])[0]: int(cells[1]) for cells in rows(sections(text)["OpenFailure"])}
+    assert told == {reason.name: reason.value for reason in requests.OpenFailure}
+    assert {name for name in vars(requests) if re.fullmatch("[A-Z]+_?REQUESTS|KINDS", name)} <= set(names_in(text))
+
+
+def test_requests_have_a_module_of_their_own() -> None:
+    import sshproto.requests
+
+    assert all(getattr(sshproto.requests, cls.__name__) is cls for cls in VALUES)
+
+
+# ------------------------------------------------------------------------------------------- keys and the blocking face
+
+
+class Named:
+    """Shows a default that is a function by its name."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.name = function.__name__
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def written(name: str, function: Any, *, bound: bool) -> str:
+    """A call as the tables write it."""
+    signature = inspect.signature(function)
+    parameters = [
+        parameter.replace(
+            annotation=inspect.Parameter.empty,
+            default=Named(parameter.default) if inspect.isfunction(parameter.default) else parameter.default,
+        )
+        for parameter in list(signature.parameters.values())[bound:]
+    ]
+    text = str(signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
+    return f"`{name}{text.replace(chr(39), chr(34))}`"
+
+
+def members(cls: Any) -> Iterator[str]:
+    """The public members of a class, as the tables write them."""
+    for name, value in public(cls).items():
+        if inspect.isfunction(value) or inspect.ismethod(value):
+            yield written(name, value, bound=inspect.isfunction(value))
+        else:
+            yield f"`{name}`"
+    if attrs.has(cls):
+        yield from (f"`{field.name}`" for field in attrs.fields(cls) if not field.name.startswith("_"))
+
+
+def code_in_first_cells(body: str) -> set[str]:
+    return {line[2:].partition(" | ")[0].strip() for line in body.splitlines() if line.startswith("| `")}
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [
+        keys.PrivateKey,
+        keys.PublicKey,
+        keys.KnownHosts,
+        keys.Match,
+        keys.HostEntry,
+        keys.AuthorizedKeys,
+        keys.AuthorizedKey,
+        keys.Trust,
+    ],
+    ids=lambda cls: cls.__name__,
+)
+def test_every_member_of_a_key_class_is_told(cls: Any) -> None:
+    text = read("keys.md")
+    body = (sections(text) | sections(text, 2))[cls.__name__]
+    expected = set(members(cls)) if cls is not keys.Trust else {f"`{trust.name}`" for trust in keys.Trust}
+    assert expected <= code_in_first_cells(body)
+
+
+def test_every_name_of_keys_is_told() -> None:
+    text = read("keys.md")
+    assert set(keys.__all__) <= set(re.findall(r"\w+", text))
+    for function in (known_hosts.parse, known_hosts.line_for, authorized_keys.parse):
+        assert written(function.__name__, function, bound=False) in text
+
+
+def test_every_name_of_the_blocking_face_is_told() -> None:
+    text = read("blocking.md")
+    assert {*blocking.__all__, *sshproto_io.__all__} <= set(re.findall(r"\w+", text))
+    for function in (blocking.dial, blocking.connect, blocking.listen):
+        assert written(function.__name__, function, bound=False) in text
+    for cls in (blocking.Client, blocking.Server, blocking.SimpleCredentials, blocking.Driver):
+        assert written(cls.__name__, cls, bound=False) in text
+
+
+@pytest.mark.parametrize(
+    ("cls", "more"),
+    [
+        (blocking.Client, {"`conn`", "`driver`"}),
+        (blocking.Completed, set()),
+        (blocking.Server, {"`handler`", "`max_strangers`", "`max_connections`", "`on_bug`"}),
+        (blocking.Handler, set()),
+        (blocking.Driver, {"`conn`", "`on_event`"}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_every_member_of_a_blocking_class_is_told(cls: Any, more: set[str]) -> None:
+    text = read("blocking.md")
+    body = (sections(text) | sections(text, 2))[cls.__name__]
+    assert code_in_first_cells(body) == set(members(cls)) | more
 
 
 # ------------------------------------------------------------------------------------------------------------- messages
