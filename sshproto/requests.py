@@ -47,6 +47,7 @@ from sshproto.channels.requests import (
 )
 
 __all__ = [
+    "X11",
     "AuthAgent",
     "AuthAgentRequest",
     "Break",
@@ -81,7 +82,6 @@ __all__ = [
     "UnknownOpen",
     "UnknownRequest",
     "WindowChange",
-    "X11",
     "X11Request",
     "XonXoff",
 ]
