@@ -99,11 +99,12 @@ def run(args: argparse.Namespace) -> int:
     """
     from sshproto.errors import InvalidArgument
     from sshproto_cli import timeline
+    from sshproto_cli.options import Failure, put, say
 
     try:
         conversation = Conversation(_preferences(args))
     except InvalidArgument as error:
-        print(f"sshproto demo: {error}", file=sys.stderr)
+        say(f"sshproto demo: {error}")
         return 2
     problem = ""
     result: Step | None = None
@@ -118,12 +119,13 @@ def run(args: argparse.Namespace) -> int:
         steps.append(attrs.evolve(result, step=len(steps) + 1))
     lines = (step.json() for step in steps) if args.json else _drawn(steps, args.color)
     try:
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader has seen enough; keep the interpreter from complaining at its exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        put("".join(f"{line}\n" for line in lines))
+    except BrokenPipeError:  # the reader has seen enough
+        pass
+    except Failure as failure:
+        problem = problem or str(failure)
     if problem:
-        print(f"sshproto demo: {problem}", file=sys.stderr)
+        say(f"sshproto demo: {problem}")
         return 1
     return 0
 
@@ -154,7 +156,9 @@ def _drawn(steps: list[Step], color: str) -> Iterator[str]:
 def _colour(choice: str) -> bool:
     if choice != "auto":
         return choice == "always"
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    # No standard output at all is for who writes to find out.
+    terminal = sys.stdout is not None and sys.stdout.isatty()  # pyright: ignore[reportUnnecessaryComparison]
+    return terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 class Conversation:

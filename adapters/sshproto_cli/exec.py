@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from sshproto_cli.options import Failure, Parser, add_algorithms, complain, describe, preferences, reporter
+from sshproto_cli.options import Failure, Parser, add_algorithms, complain, describe, preferences, reason, reporter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,7 +124,9 @@ class _Execution:
         self._args = args
         self._interrupts = interrupts
         self._user, self._host = _destination(args)
-        words = args.command[1:] if args.command[:1] == ["--"] else args.command
+        words: list[str] = args.command[1:] if args.command[:1] == ["--"] else args.command
+        if words and words[0].startswith("-") and "--" not in args.words[: len(args.words) - len(words)]:
+            raise Failure(f"options stand before the host; if {words[0]!r} begins the command, put -- before it")
         if not words:
             raise Failure("there is no command to run; shells are not supported yet")
         self._command = " ".join(words)
@@ -161,7 +163,7 @@ class _Execution:
 
         return ClientConfig(
             user=self._user,
-            preferences=preferences(self._args, self._policy.algorithms()),
+            preferences=preferences(self._args, self._policy.order),
             timeouts=Timeouts(auth=_LOGIN_SECONDS, keepalive=60.0),
         )
 
@@ -178,7 +180,7 @@ class _Execution:
         else:
             unknown = Unknown.ACCEPT if self._args.accept_new else Unknown.ASK
         path = _home() / ".ssh" / "known_hosts" if given is None else Path(given)
-        return HostPolicy(self._host, self._args.port, path, unknown, self._terminal)
+        return HostPolicy(self._host, self._args.port, path, unknown, self._terminal, make_directory=given is None)
 
     def _plan(self) -> Login:
         from pathlib import Path
@@ -206,7 +208,8 @@ class _Execution:
         own = self._policy.problem or self._login.problem
         if own:
             return own
-        return f"{loss} ({self._login.hint})" if self._login.hint else str(loss)
+        hints = "; ".join(self._login.hints)
+        return f"{reason(loss)} ({hints})" if hints else reason(loss)
 
 
 def _status(done: Completed) -> int:
@@ -214,14 +217,14 @@ def _status(done: Completed) -> int:
 
     if done.exit_status is not None:
         return done.exit_status & 0xFF
+    if done.reader_left and (done.exit_signal is None or done.exit_signal.name == "PIPE"):
+        return 128 + _SIGPIPE  # our own reader has seen enough: nothing to tell
     if done.exit_signal is not None:
         name = done.exit_signal.name
         known = getattr(signal, f"SIG{name}", None)
         core = ", and dumped core" if done.exit_signal.core_dumped else ""
         complain(f"the command was ended by signal {name}{core}")
         return 128 + int(known) if isinstance(known, signal.Signals) else FAILED
-    if done.reader_left:
-        return 128 + _SIGPIPE
     complain("the server did not say how the command ended")
     return FAILED
 

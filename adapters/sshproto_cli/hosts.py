@@ -8,7 +8,6 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sshproto.algorithms import SIGNATURE_DEFAULT
 from sshproto.errors import InvalidArgument
 from sshproto.keys.known_hosts import KnownHosts, Match, Trust, line_for, parse
 from sshproto.keys.signatures import signature_algorithms
@@ -34,31 +33,43 @@ class HostPolicy:
 
     Args:
         host, port: Where we dial, as the user wrote it.
-        path: The ``known_hosts`` file; it need not exist.
+        path: The ``known_hosts`` file; it need not exist, its directory must.
         unknown: What to do about hosts that are not in it.
         terminal: Who to ask.
+        make_directory: Make the file's directory if that is not there.
 
     Attributes:
         problem: Why a key was not accepted; "" if none was rejected.
     """
 
-    def __init__(self, host: str, port: int, path: Path, unknown: Unknown, terminal: Terminal) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        path: Path,
+        unknown: Unknown,
+        terminal: Terminal,
+        *,
+        make_directory: bool = False,
+    ) -> None:
         self._host = host
         self._port = port
         self._path = path
         self._unknown = unknown
         self._terminal = terminal
+        self._make_directory = make_directory
         self._known = KnownHosts() if unknown is Unknown.ANY else self._read()
         self.problem = ""
 
-    def algorithms(self) -> tuple[str, ...]:
-        """Signature algorithms to ask for: first those of the keys that are known, so that a host is not taken for a
-        new one because it offers another key."""
-        known: list[str] = []
+    def order(self, algorithms: tuple[str, ...]) -> tuple[str, ...]:
+        """Signature algorithms in the order to ask for them: first those of the keys that are known, so that a host is
+        not taken for a new one because it offers another key. Otherwise the order stays as it is, whatever that of the
+        lines in the file."""
+        known: set[str] = set()
         with contextlib.suppress(InvalidArgument):  # will be said when the key is looked up
             for key_type in self._known.algorithms_for(self._host, self._port):
-                known += [name for name in signature_algorithms(key_type) if name in SIGNATURE_DEFAULT]
-        return tuple(dict.fromkeys((*known, *SIGNATURE_DEFAULT)))
+                known.update(signature_algorithms(key_type))
+        return tuple(sorted(algorithms, key=lambda name: name not in known))
 
     def __call__(self, question: HostKeyOffered) -> bool:
         """Whether the key is good."""
@@ -114,6 +125,8 @@ class HostPolicy:
     def _remember(self, key: PublicKey) -> str:
         """Append the key to the file. That it cannot be written is no reason to stop."""
         try:
+            if self._make_directory:
+                self._path.parent.mkdir(mode=0o700, exist_ok=True)
             append_line(self._path, line_for(self._host, self._port, key))
             complain(f"the host key of {self._host} ({_show(key)}) is remembered in {self._path}")
         except OSError as error:
@@ -137,7 +150,7 @@ def append_line(path: Path, line: str) -> None:
     """Append a line to a file that others may be appending to: whole, and on a line of its own.
 
     Args:
-        path: The file; made with mode 600 if it is not there, and its directory with mode 700.
+        path: The file; made with mode 600 if it is not there.
         line: The line with its line feed.
 
     Raises:
@@ -145,7 +158,6 @@ def append_line(path: Path, line: str) -> None:
     """
     import fcntl
 
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

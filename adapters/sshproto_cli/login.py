@@ -23,7 +23,16 @@ from sshproto.events import (
 from sshproto.keys.private import PassphraseNeeded, PrivateKey
 from sshproto.keys.public import PublicKey
 from sshproto.text import printable
-from sshproto_cli.options import Failure, complain, read_file, say, unlock
+from sshproto_cli.options import (
+    PASSPHRASE_VARIABLE,
+    Failure,
+    check_openable,
+    complain,
+    read_file,
+    say,
+    unlock,
+    warn_of_readers,
+)
 
 if TYPE_CHECKING:
     from sshproto.client import ClientConnection
@@ -47,7 +56,7 @@ class Login:
         verbose: Say what is passed over.
 
     Attributes:
-        hint: What the user could do about a login that failed; ``""`` if nothing comes to mind.
+        hints: Why this or that could not be tried, and what the user could do about it, for a login that failed.
         problem: What went wrong here and ended the login.
     """
 
@@ -74,8 +83,16 @@ class Login:
         self._tries: Counter[str] = Counter()
         self._locked: dict[bytes, tuple[Path, bytes]] = {}
         self._prompted = False
-        self.hint = ""
+        self._asked = False  # the user for a password or the like, since the server last said no
+        self._hints: dict[str, None] = {}  # each once, in their order
         self.problem = ""
+
+    @property
+    def hints(self) -> tuple[str, ...]:
+        return tuple(self._hints)
+
+    def _hint(self, text: str) -> None:
+        self._hints[text] = None
 
     def __call__(self, conn: ClientConnection, question: Question) -> None:
         """Answer ``question``."""
@@ -103,6 +120,7 @@ class Login:
 
     def _credential(self, conn: ClientConnection, question: CredentialNeeded) -> None:
         methods = question.methods
+        refused, self._asked = self._asked and not question.partial_success, False
         while self._identities and (not methods or "publickey" in methods):
             key = self._load(self._identities.popleft())
             if key is None:
@@ -119,21 +137,31 @@ class Login:
             return
         order = ("keyboard-interactive", "password")
         for method in order if self._password is None else reversed(order):
-            if method in methods and self._try(conn, question, method):
+            if method in methods and self._try(conn, question, method, again=refused):
                 return
         conn.give_up(question)
 
-    def _try(self, conn: ClientConnection, question: CredentialNeeded, method: str) -> bool:
-        """Log in with ``method``, if that has not been done often enough."""
+    def _try(self, conn: ClientConnection, question: CredentialNeeded, method: str, *, again: bool) -> bool:
+        """Log in with ``method``, if that has not been done often enough.
+
+        Args:
+            conn: The connection.
+            question: What to answer.
+            method: ``"password"`` or ``"keyboard-interactive"``.
+            again: The server has just refused what the user typed.
+        """
         if self._tries[method] >= (_TRIES if self._password is None else 1):
             return False
         if self._password is None and not self._terminal.present:
-            self.hint = f"there is no terminal to ask for a password; {PASSWORD_VARIABLE} may hold one"
+            self._hint(f"there is no terminal to ask for a password; {PASSWORD_VARIABLE} may hold one")
             return False
+        if again:
+            say("The server did not accept that; please try again.")
         if method == "password":
             password = self._password
             if password is None:
                 password = self._terminal.ask(f"{self._who}'s password: ")
+                self._asked = True
             if password is None:
                 return False
             self._last = password
@@ -162,8 +190,11 @@ class Login:
         for prompt in prompts:
             answer = self._terminal.ask(f"({self._who}) {prompt.text}", echo=prompt.echo)
             if answer is None:
-                self.hint = f"the server asks {printable(prompt.text)!r} and there is no answer"
-                answer = ""  # fails this login, and leaves the other methods
+                # Not an empty one, which the server would count. Other methods come first where nobody can be asked.
+                self._hint(f"the server asks {printable(prompt.text.strip())!r} and there is nobody to answer")
+                conn.give_up(question)
+                return
+            self._asked = True
             answers.append(answer)
         conn.answer_prompts(question, answers)
 
@@ -186,11 +217,18 @@ class Login:
         try:
             data = read_file(str(path), "private key", _LARGEST_KEY)
             try:
-                return PrivateKey.load(data)
+                key = PrivateKey.load(data)
+                warn_of_readers(str(path))
+                return key
             except PassphraseNeeded as locked:
+                check_openable(data, str(path))
+                warn_of_readers(str(path))
                 public = locked.public_key or _beside(path)
                 if public is None:
-                    return unlock(data, str(path), self._terminal)
+                    opened = unlock(data, str(path), self._terminal)
+                    if opened is None:
+                        self._hint(self._no_passphrase(path))
+                    return opened
                 self._locked[public.blob] = (path, data)
                 return public
             except KeyFormatError as error:
@@ -198,21 +236,32 @@ class Login:
         except Failure as failure:
             if self._required:
                 raise
+            self._hint(str(failure))
             self._passed_over(str(failure))
             return None
+
+    def _no_passphrase(self, path: Path) -> str:
+        if self._terminal.present:
+            return f"there is no passphrase for {path}"
+        return f"there is no terminal to ask for the passphrase of {path}; {PASSPHRASE_VARIABLE} may hold it"
 
     def _sign(self, conn: ClientConnection, question: SignatureNeeded) -> None:
         path, data = self._locked[question.key.blob]
         try:
             key = unlock(data, str(path), self._terminal)
         except Failure as failure:
-            complain(str(failure))
-            key = None
+            self._hint(str(failure))
+            if self._terminal.present:
+                complain(str(failure))
+            else:
+                self._passed_over(str(failure))
+            conn.decline_sign(question)
+            return
         if key is None:
-            self.hint = f"there is no passphrase for {path}"
+            self._hint(self._no_passphrase(path))
             conn.decline_sign(question)
         elif key.public_key != question.key:
-            self.hint = f"{path}.pub is another key than {path}"
+            self._hint(f"{path}.pub is another key than {path}")
             conn.decline_sign(question)
         else:
             conn.sign(question, key.sign(question.data, question.algorithm))

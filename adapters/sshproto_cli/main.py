@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, purpose in VERBS.items():
             subparsers.add_parser(name, help=purpose)
     try:
-        args = parser.parse_args(words)
+        args = parser.parse_args(words, argparse.Namespace(words=words))  # argparse takes "--" away, which may matter
         status: int = args.run(args)
     except SystemExit as ended:  # argparse's way
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib.util
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 PASSPHRASE_VARIABLE = "SSHPROTO_KEY_PASSPHRASE"
 
 _LONGEST = 1000  # of a line that shows an event
+_FEW = 16  # bytes that are shown themselves
 
 _ALGORITHMS = {  # option: field of Preferences, category, what it is
     "--kex": ("kex", "kex", "key exchange methods"),
@@ -64,7 +68,33 @@ def describe(error: BaseException) -> str:
     """An exception in words for the user."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error) or type(error).__name__
+    return reason(error) or type(error).__name__
+
+
+def reason(error: BaseException) -> str:
+    """An exception's words, without the colon of one that had none to add."""
+    return str(error).removesuffix(": ")
+
+
+def put(text: str) -> None:
+    """Write to standard output, now.
+
+    Raises:
+        BrokenPipeError: Nobody reads it any more.
+        Failure: It cannot be written.
+    """
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]  what Python makes of a closed descriptor
+        raise Failure("standard output is closed")
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left in the buffer must not meet the same error at the interpreter's exit.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise Failure(f"standard output: {describe(error)}") from None
 
 
 def add_algorithms(parser: argparse.ArgumentParser) -> None:
@@ -75,21 +105,25 @@ def add_algorithms(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-v", dest="verbose", action="store_true", help="show events on standard error as they happen")
 
 
-def preferences(args: argparse.Namespace, host_key: tuple[str, ...] | None = None) -> Preferences:
+def preferences(
+    args: argparse.Namespace, order: Callable[[tuple[str, ...]], tuple[str, ...]] | None = None
+) -> Preferences:
     """The algorithms that ``args`` name.
 
     Args:
         args: Parsed arguments.
-        host_key: Signature algorithms of host keys, if ``args`` name none.
+        order: Puts the signature algorithms of host keys in another order.
 
     Raises:
         Failure: A name is not known.
     """
+    import attrs
+
     from sshproto.algorithms import KNOWN
     from sshproto.config import Preferences
     from sshproto.errors import InvalidArgument
 
-    chosen: dict[str, Any] = {} if host_key is None else {"host_key": host_key}
+    chosen: dict[str, Any] = {}
     for option, (field, category, _) in _ALGORITHMS.items():
         given = getattr(args, option.removeprefix("--").replace("-", "_"))
         if given is None:
@@ -100,23 +134,67 @@ def preferences(args: argparse.Namespace, host_key: tuple[str, ...] | None = Non
                 raise Failure(f"{option}: unknown algorithm {name!r}; known are {', '.join(sorted(KNOWN[category]))}")
         chosen[field] = names
     try:
-        return Preferences(**chosen)
+        wanted = Preferences(**chosen)
+        return wanted if order is None else attrs.evolve(wanted, host_key=order(wanted.host_key))
     except InvalidArgument as error:
         raise Failure(str(error)) from None
 
 
 def reporter(prefix: str = "") -> Callable[[Event], None]:
     """What shows events on standard error. Never a secret; of channel data only how many there are."""
-    from sshproto.events import DataReceived, show
+    import attrs
 
     def report(event: Event) -> None:
-        if isinstance(event, DataReceived):
-            say(f"{prefix}DataReceived channel={event.channel} data=<{len(event.data)} bytes> stream={event.stream}")
-        else:
-            line = prefix + show(event)
-            say(line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…")
+        kind: Any = type(event)  # the base alone is no attrs class
+        names = [field.name for field in attrs.fields(kind) if field.repr]
+        words = [kind.__name__, *(f"{name}={_value(name, getattr(event, name))}" for name in names)]
+        line = prefix + " ".join(words)
+        say(line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…")
 
     return report
+
+
+def _value(name: str, value: Any) -> str:
+    """A field of an event: the peer's words printable, keys by their fingerprint, bytes by their number."""
+    from sshproto.channels.requests import HostKeysAnnounced, HostKeysProve
+    from sshproto.keys.public import PublicKey
+    from sshproto.text import printable
+
+    items = value
+    match value:
+        case bytes():
+            if name == "session_id":  # the start is enough to tell connections apart
+                return f"{value[:8].hex()}…"
+            shown = name != "data" and (len(value) <= _FEW or name == "extensions")  # those are text
+            return repr(value) if shown else f"<{len(value)} bytes>"
+        case str():
+            return printable(value)
+        case PublicKey():
+            return f"{value.type} {value.fingerprint()}"
+        case tuple():
+            return f"[{', '.join(_value(name, item) for item in items)}]"
+        case HostKeysAnnounced(keys=keys) | HostKeysProve(keys=keys):
+            return f"{type(value).__name__}(keys=[{', '.join(map(_fingerprint, keys))}])"
+        case BaseException():
+            return printable(reason(value), _LONGEST)
+        case _:
+            return str(value)
+
+
+def _fingerprint(blob: bytes) -> str:
+    """Of a key that may be of a type that is not known here."""
+    import base64
+    import hashlib
+
+    from sshproto.errors import KeyFormatError
+    from sshproto.keys.public import blob_type
+    from sshproto.text import printable
+
+    try:
+        kind = printable(blob_type(blob))
+    except KeyFormatError:
+        kind = "no key"
+    return f"{kind} SHA256:{base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip('=')}"
 
 
 def read_file(path: str, what: str, limit: int = 16 * 1024 * 1024) -> bytes:
@@ -135,6 +213,29 @@ def read_file(path: str, what: str, limit: int = 16 * 1024 * 1024) -> bytes:
     return data
 
 
+def warn_of_readers(path: str) -> None:
+    """Say so if others than its owner may use the file of a private key."""
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:
+        return
+    if stat.S_ISREG(mode) and stat.S_IMODE(mode) & (stat.S_IRWXG | stat.S_IRWXO):
+        complain(f"private key {path}: others than its owner may read or write it; chmod 600 would help")
+
+
+def check_openable(data: bytes, path: str) -> None:
+    """See that an encrypted private key can be decrypted here, before anybody types its passphrase.
+
+    Raises:
+        Failure: A package is missing.
+    """
+    if b"BEGIN OPENSSH PRIVATE KEY" in data and importlib.util.find_spec("bcrypt") is None:
+        raise Failure(
+            f"private key {path}: it is encrypted, and the package bcrypt, which that takes, is not installed;"
+            " pip install 'sshproto[encrypted-keys]'"
+        )
+
+
 def unlock(data: bytes, path: str, terminal: Terminal) -> PrivateKey | None:
     """An encrypted private key, with a passphrase from the environment or the terminal; None if there is none.
 
@@ -146,6 +247,7 @@ def unlock(data: bytes, path: str, terminal: Terminal) -> PrivateKey | None:
     Raises:
         Failure: The passphrase is wrong, or the key is no good.
     """
+    check_openable(data, path)
     from sshproto.errors import KeyFormatError
     from sshproto.keys.private import PassphraseWrong, PrivateKey
 

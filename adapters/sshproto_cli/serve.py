@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from sshproto_cli.options import Failure, add_algorithms, complain, describe, preferences, read_file
+from sshproto_cli.options import Failure, add_algorithms, complain, describe, preferences, put, read_file
 
 if TYPE_CHECKING:
     import socket
 
-    from sshproto.config import ServerConfig
+    from sshproto.config import Preferences, ServerConfig
     from sshproto.keys.private import PrivateKey
     from sshproto_cli.visitor import Gate
 
@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
             from sshproto_cli.visitor import Visitor
             from sshproto_io.blocking import Server
 
+            _address(args.listen)
             config, gate = _config(args), _gate(args)
             listener = _listen(args.listen)
             server = Server(
@@ -86,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
 def _config(args: argparse.Namespace) -> ServerConfig:
     from sshproto.config import ServerConfig
 
+    chosen = preferences(args)
+    keys = _host_keys(args, chosen)
     methods: list[str] = []
     if args.authorized_keys is not None:
         methods.append("publickey")
@@ -93,28 +96,40 @@ def _config(args: argparse.Namespace) -> ServerConfig:
         methods += ("password", "keyboard-interactive")
     if not methods:
         raise Failure("nobody could log in: give --authorized-keys or --password-file")
+    return ServerConfig(host_keys=tuple(keys), auth_methods=tuple(methods), preferences=chosen)
+
+
+def _host_keys(args: argparse.Namespace, chosen: Preferences) -> list[PrivateKey]:
     keys: dict[str, PrivateKey] = {}
     for path in args.host_key:
         key = _host_key(path)
         if keys.setdefault(key.public_key.type, key) is not key:
             raise Failure(f"host key {path}: there is another key of type {key.public_key.type}")
-    return ServerConfig(host_keys=tuple(keys.values()), auth_methods=tuple(methods), preferences=preferences(args))
+    able = {name for key in keys.values() for name in key.public_key.signature_algorithms}
+    if able.isdisjoint(chosen.host_key):
+        raise Failure(
+            f"no client could connect: of {', '.join(keys)} host keys, none can sign with {', '.join(chosen.host_key)}"
+        )
+    return list(keys.values())
 
 
 def _host_key(path: str) -> PrivateKey:
     from sshproto.errors import KeyFormatError
     from sshproto.keys.private import PassphraseNeeded, PrivateKey
-    from sshproto_cli.options import unlock
+    from sshproto_cli.options import unlock, warn_of_readers
     from sshproto_cli.terminal import Terminal
 
     data = read_file(path, "host key", 1024 * 1024)
     try:
-        return PrivateKey.load(data)
-    except PassphraseNeeded as locked:
-        key = unlock(data, path, Terminal())
-        if key is None:
-            raise Failure(f"host key {path}: {locked}") from None
+        key = PrivateKey.load(data)
+        warn_of_readers(path)
         return key
+    except PassphraseNeeded as locked:
+        warn_of_readers(path)
+        opened = unlock(data, path, Terminal())
+        if opened is None:
+            raise Failure(f"host key {path}: {locked}") from None
+        return opened
     except KeyFormatError as error:
         raise Failure(f"host key {path}: {error}") from None
 
@@ -122,19 +137,22 @@ def _host_key(path: str) -> PrivateKey:
 def _gate(args: argparse.Namespace) -> Gate:
     from pathlib import Path
 
-    from sshproto_cli.visitor import Gate, read_passwords
+    from sshproto_cli.visitor import Gate, check_authorized_keys, read_passwords
 
+    usable = False
     keys = None
     if args.authorized_keys is not None:
-        read_file(args.authorized_keys, "authorized keys file")  # it will be read again for each login
+        usable = check_authorized_keys(args.authorized_keys)  # it will be read again for each login
         keys = Path(args.authorized_keys).absolute()
     passwords = None if args.password_file is None else read_passwords(args.password_file)
+    if not usable and not passwords:
+        files = " and ".join(path for path in (args.authorized_keys, args.password_file) if path is not None)
+        raise Failure(f"nobody could log in: there is no line in {files} that can be used")
     return Gate(keys, passwords)
 
 
-def _listen(text: str) -> socket.socket:
-    from sshproto_io.blocking import listen
-
+def _address(text: str) -> tuple[str | None, int]:
+    """Host and port of ``--listen``."""
     host, colon, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
@@ -142,16 +160,34 @@ def _listen(text: str) -> socket.socket:
         raise Failure(f"--listen {text}: an IPv6 address stands in brackets: [::1]:22")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise Failure(f"--listen {text}: expected HOST:PORT")
+    return None if host in ("", "*") else host, int(port)
+
+
+def _listen(text: str) -> socket.socket:
+    import os
+    import socket
+
+    from sshproto_io.blocking import listen
+
     try:
-        return listen(None if host in ("", "*") else host, int(port))
+        return listen(*_address(text))
     except (OSError, UnicodeError) as error:
-        raise Failure(f"cannot listen on {text}: {describe(error)}") from error
+        # Python repeats the address behind the system's words.
+        system = isinstance(error, OSError) and not isinstance(error, socket.gaierror) and error.errno
+        problem = os.strerror(system) if system else describe(error)
+        raise Failure(f"cannot listen on {text}: {problem}") from error
 
 
 def _announce(listener: socket.socket) -> None:
+    import sys
+
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    print(f"listening on {shown}:{port}", flush=True)
+    if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison]  closed: nobody wants to know
+        try:
+            put(f"listening on {shown}:{port}\n")
+        except BrokenPipeError:
+            raise Failure("standard output: nobody reads it") from None
 
 
 def _go_home() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sshproto.channels import requests
 from sshproto.events import (
     Authenticated,
+    AuthQuestion,
     ChannelClosed,
     ChannelNotified,
     ChannelOpenRequested,
@@ -30,7 +31,8 @@ from sshproto.events import (
     Question,
 )
 from sshproto.keys.authorized_keys import parse
-from sshproto_cli.options import Failure, complain, read_file, reporter
+from sshproto.text import printable
+from sshproto_cli.options import Failure, complain, read_file, reporter, say
 from sshproto_cli.session import Session
 
 if TYPE_CHECKING:
@@ -61,6 +63,32 @@ def read_passwords(path: str) -> dict[str, str]:
     return passwords
 
 
+def check_authorized_keys(path: str) -> bool:
+    """Say of each line of an ``authorized_keys`` file that cannot be used why that is.
+
+    Returns:
+        Whether there is one that can.
+
+    Raises:
+        Failure: It cannot be read.
+    """
+    found = parse(read_file(path, "authorized keys file"))
+    useless = dict(found.problems)
+    usable = False
+    for entry in found.entries:
+        unsupported = entry.unsupported()
+        if unsupported:
+            useless[entry.line] = _not_obeyed(unsupported)
+        usable = usable or not unsupported
+    for line in sorted(useless):
+        complain(f"{path}:{line}: this line is not used: {useless[line]}")
+    return usable
+
+
+def _not_obeyed(options: tuple[str, ...]) -> str:
+    return f"options that are not obeyed here: {', '.join(options)}"
+
+
 class Gate:
     """Who may in.
 
@@ -75,27 +103,31 @@ class Gate:
         self._passwords = {user: self._digest(password) for user, password in (passwords or {}).items()}
         self._nobody = os.urandom(32)  # no password has this digest
 
-    def key(self, key: PublicKey) -> bool:
-        """Whether this key may in."""
+    def against_key(self, key: PublicKey) -> str:
+        """What speaks against this key; ``""`` if it may in."""
+        what = f"{key.type} {key.fingerprint()}"
         if self._keys is None:
-            return False
+            return f"{what}: keys are not wanted"
         try:
             found = parse(read_file(str(self._keys), "authorized keys file"))
         except Failure as failure:
             complain(str(failure))
-            return False
+            return str(failure)
+        problem = f"{what} is not in {self._keys}"
         for entry in found.matches(key):
             unsupported = entry.unsupported()
             if not unsupported:
-                return True
-            complain(
-                f"{self._keys} line {entry.line} is not used: its options are not enforced: {', '.join(unsupported)}"
-            )
-        return False
+                return ""
+            problem = f"{what}: {self._keys}:{entry.line}: {_not_obeyed(unsupported)}"
+        return problem
 
-    def password(self, user: str, password: str) -> bool:
-        """Whether this is the user's password. It takes the same time for users that there are not."""
-        return hmac.compare_digest(self._digest(password), self._passwords.get(user, self._nobody))
+    def against_password(self, user: str, password: str) -> str:
+        """What speaks against this password of this user; ``""`` if they may in. It takes the same time for users that
+        there are not."""
+        good = hmac.compare_digest(self._digest(password), self._passwords.get(user, self._nobody))
+        if good:
+            return ""
+        return "wrong password" if user in self._passwords else "no password is set for this user"
 
     def _digest(self, password: str) -> bytes:
         return hashlib.blake2b(password.encode("utf-8", "surrogateescape"), key=self._salt, digest_size=32).digest()
@@ -119,7 +151,9 @@ class Visitor:
         self._conn = driver.conn
         self._gate = gate
         self._execute = execute
-        self._report = reporter(f"{address[0]} port {address[1]}: ") if verbose else None
+        self._verbose = verbose
+        self._prefix = f"{address[0]} port {address[1]}: "
+        self._report = reporter(self._prefix) if verbose else None
         self._login: dict[str, str] = {}
         self._sessions: dict[int, Session] = {}
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
@@ -157,28 +191,34 @@ class Visitor:
     # ------------------------------------------------------------------------------------------------------------ login
 
     def _key_probe(self, question: KeyProbe) -> None:
-        if self._gate.key(question.key):
-            self._conn.offer_key(question)
+        problem = self._gate.against_key(question.key)
+        if problem:
+            self._refuse(question, problem)
         else:
-            self._conn.reject_auth(question)
+            self._conn.offer_key(question)
 
     def _key(self, question: KeyAuth) -> None:
-        self._decide(question, good=self._gate.key(question.key))
+        self._decide(question, self._gate.against_key(question.key))
 
     def _password(self, question: PasswordAuth) -> None:
-        self._decide(question, good=self._gate.password(question.user, question.password))
+        self._decide(question, self._gate.against_password(question.user, question.password))
 
     def _interactive(self, question: InteractiveAuth) -> None:
         self._conn.prompt(question, [Prompt(text="Password: ", echo=False)])
 
     def _answers(self, question: PromptsAnswered) -> None:
-        self._decide(question, good=self._gate.password(question.user, question.answers[0]))
+        self._decide(question, self._gate.against_password(question.user, question.answers[0]))
 
-    def _decide(self, question: KeyAuth | PasswordAuth | PromptsAnswered, *, good: bool) -> None:
-        if good:
-            self._conn.accept_auth(question)
+    def _decide(self, question: KeyAuth | PasswordAuth | PromptsAnswered, problem: str) -> None:
+        if problem:
+            self._refuse(question, problem)
         else:
-            self._conn.reject_auth(question)
+            self._conn.accept_auth(question)
+
+    def _refuse(self, question: AuthQuestion, problem: str) -> None:
+        if self._verbose:
+            say(f"{self._prefix}login as {printable(question.user)} refused: {printable(problem, 4096)}")
+        self._conn.reject_auth(question)
 
     def _authenticated(self, event: Authenticated) -> None:
         client, server = self._driver.addresses()

@@ -21,11 +21,18 @@ from pathlib import Path
 
 import pytest
 
+from sshproto.algorithms import SIGNATURE_DEFAULT
+from sshproto.channels.requests import HostKeysAnnounced
+from sshproto.errors import LocalClose
+from sshproto.events import ConnectionLost, GlobalRequested, PongReceived, Prompt, PromptsReceived
 from sshproto.keys.known_hosts import Trust, parse
 from sshproto.keys.private import PrivateKey
 from sshproto.keys.public import PublicKey
 from sshproto_cli import main as command
-from sshproto_cli.hosts import append_line
+from sshproto_cli.hosts import HostPolicy, Unknown, append_line
+from sshproto_cli.login import Login
+from sshproto_cli.options import Failure, reporter, unlock
+from sshproto_cli.terminal import Terminal
 from sshproto_cli.visitor import Gate, read_passwords
 from tests.support import ours, peers
 from tests.support.peers import HOST, Key, Server
@@ -111,11 +118,13 @@ def test_the_end_of_input_may_come_before_that_of_output(server, key):
 
 def test_a_reader_who_has_seen_enough(server, key, home):
     argv = [*arguments(server, home, key), "yes"]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment(home)) as process:
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(home)) as process:
         assert process.stdout is not None
+        assert process.stderr is not None
         assert process.stdout.read(4) == b"y\ny\n"
         process.stdout.close()
         assert process.wait(10) == 128 + signal.SIGPIPE
+        assert process.stderr.read() == b""
 
 
 @pytest.mark.parametrize("redirection", ["<&-", "</dev/null", f"<{__file__}", "2>&- </dev/null", ">&- </dev/null"])
@@ -211,6 +220,13 @@ def test_no_command(server, key):
     assert "no command" in one_line(ran.stderr)
 
 
+def test_options_behind_the_host(server, key):
+    ran = ours.execute(server, "-v", "true", key=key)
+    assert ran.returncode == 255
+    assert "options stand before the host" in one_line(ran.stderr)
+    assert "sshproto" not in ours.execute(server, "--", "-v", key=key).stderr.decode()  # the shell's own words
+
+
 def test_main_returns_the_status(capsys):
     assert command.main(["exec"]) == 255
     assert command.main(["serve"]) == 2
@@ -244,15 +260,29 @@ def test_an_unknown_host_is_refused_without_a_terminal(server, key, home):
 
 def test_new_hosts_can_be_remembered(server, key, home):
     argv = arguments(server, home, key)
-    argv[argv.index("--known-hosts") + 1] = str(home / "new" / "known_hosts")
-    argv.insert(-1, "--accept-new")
+    at = argv.index("--known-hosts")
+    argv[at : at + 2] = ["--accept-new"]
+    path = home / ".ssh" / "known_hosts"
     ran = peers.run([*argv, "echo x"], environment(home))
     assert (ran.returncode, ran.stdout) == (0, b"x\n")
     assert "remembered" in one_line(ran.stderr)
-    assert (home / "new" / "known_hosts").read_text() == server.known_hosts
-    assert (home / "new" / "known_hosts").stat().st_mode & 0o777 == 0o600
+    assert path.read_text() == server.known_hosts
+    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     ran = peers.run([*argv, "echo x"], environment(home))
     assert ran == peers.Ran(0, b"x\n", b"")
+
+
+def test_no_directories_are_made_for_other_files(server, key, home):
+    argv = arguments(server, home, key, "--accept-new")
+    argv[argv.index("--known-hosts") + 1] = str(home / "new" / "known_hosts")
+    ran = peers.run([*argv, "echo x"], environment(home))
+    assert (ran.returncode, ran.stdout) == (0, b"x\n")
+    assert f"cannot be remembered: {home}/new/known_hosts: No such file or directory" in one_line(ran.stderr)
+    assert not (home / "new").exists()
+    argv[argv.index("--known-hosts") : argv.index("--known-hosts") + 2] = []
+    ran = peers.run([*argv, "echo x"], environment(home, HOME=str(home / "gone")))
+    assert "cannot be remembered" in one_line(ran.stderr)
+    assert not (home / "gone").exists()
 
 
 @pytest.mark.parametrize("option", [[], ["--accept-new"]])
@@ -280,6 +310,18 @@ def test_a_known_type_of_key_is_asked_for_first(key, home):
         for public in server.host_keys:
             (home / "known_hosts").write_text(f"[{HOST}]:{server.port} {public}\n")
             assert peers.run([*argv, "true"], environment(home)) == peers.Ran(0, b"", b"")
+
+
+def test_the_order_of_lines_does_not_matter(tmp_path):
+    rsa, ed25519 = (PrivateKey.generate(kind).public_key for kind in ("ssh-rsa", "ssh-ed25519"))
+    path = tmp_path / "known_hosts"
+    for keys in ((rsa, ed25519), (ed25519, rsa)):
+        path.write_text("".join(f"h {key.openssh()}\n" for key in keys))
+        policy = HostPolicy("h", 22, path, Unknown.ASK, Terminal())
+        first = ("ssh-ed25519", "rsa-sha2-512", "rsa-sha2-256")
+        assert policy.order(SIGNATURE_DEFAULT)[:3] == first
+        assert sorted(policy.order(SIGNATURE_DEFAULT)) == sorted(SIGNATURE_DEFAULT)
+        assert policy.order(("ecdsa-sha2-nistp256", "rsa-sha2-256", "ssh-ed25519"))[:2] == first[:0:-2] + first[:1]
 
 
 def test_lines_are_appended_whole(tmp_path):
@@ -329,7 +371,56 @@ def test_default_identities(server, key, home):
     (home / ".ssh" / "id_ecdsa").write_bytes(peers.make_key(home, "nistp256").path.read_bytes())
     (home / ".ssh" / "id_rsa").write_bytes(key.path.read_bytes())
     (home / ".ssh" / "id_ed25519").write_text("rubbish")
+    for name in ("id_ecdsa", "id_rsa"):
+        (home / ".ssh" / name).chmod(0o600)
     assert peers.run([*argv, "echo x"], environment(home)) == peers.Ran(0, b"x\n", b"")
+    (home / ".ssh" / "id_rsa").chmod(0o640)
+    ran = peers.run([*argv, "echo x"], environment(home))
+    assert (ran.returncode, ran.stdout) == (0, b"x\n")
+    assert f"{home}/.ssh/id_rsa: others than its owner" in one_line(ran.stderr)
+
+
+def test_a_passphrase_and_nobody_to_ask(server, key, locked, home):
+    ran = peers.run([*arguments(server, home, Key(locked, key.public)), "true"], environment(home))
+    assert ran.returncode == 255
+    line = one_line(ran.stderr)
+    assert f"no terminal to ask for the passphrase of {locked}; SSHPROTO_KEY_PASSPHRASE may hold it" in line
+    assert "SSHPROTO_PASSWORD" in line
+
+
+def test_a_passphrase_is_not_asked_for_in_vain(locked, monkeypatch):
+    class Nobody(Terminal):
+        def ask(self, text, *, echo=False):
+            pytest.fail("asked for a passphrase that is of no use")
+
+    monkeypatch.setitem(sys.modules, "bcrypt", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(Failure, match=r"pip install 'sshproto\[encrypted-keys\]'") as raised:
+        unlock(locked.read_bytes(), str(locked), Nobody())
+    assert str(locked) in str(raised.value)
+    with pytest.raises(Failure, match="encrypted-keys"):
+        Login("u", "h", [locked], Nobody(), required=True)._load(locked)
+
+
+def test_no_empty_answers_without_a_terminal(monkeypatch):
+    class Nobody(Terminal):
+        present = False
+
+        def ask(self, text, *, echo=False):
+            return None
+
+    class Connection:
+        given_up = 0
+
+        def give_up(self, question):
+            self.given_up += 1
+
+    monkeypatch.setenv("SSHPROTO_PASSWORD", "x")
+    login, conn = Login("u", "h", [], Nobody()), Connection()
+    question = PromptsReceived(id=1, name="", instruction="", prompts=(Prompt(text="Token: ", echo=True),))
+    login(conn, question)  # an answer would be an AttributeError
+    assert conn.given_up == 1
+    assert "'Token:'" in login.hints[0]
 
 
 def test_events_are_shown_and_secrets_are_not(server, key, home):
@@ -340,7 +431,24 @@ def test_events_are_shown_and_secrets_are_not(server, key, home):
     assert "AuthSucceeded method=password" in said
     assert "DataReceived channel=0 data=<4 bytes>" in said
     assert "hush" not in said
+    assert re.search(r"host_key=ssh-ed25519 SHA256:[\w+/]{43}( |$)", said, re.MULTILINE)
+    assert re.search(r"session_id=[0-9a-f]{16}…", said)
+    assert re.search(r"closed by this side$", said, re.MULTILINE)
+    assert "PublicKey" not in said
     assert ours.PASSWORD not in said
+
+
+def test_host_keys_are_shown_by_their_fingerprints(capsys):
+    keys = [PrivateKey.generate(kind).public_key for kind in ("ssh-ed25519", "ecdsa-sha2-nistp256")]
+    request = HostKeysAnnounced((*(key.blob for key in keys), b"rubbish"))
+    reporter("x: ")(GlobalRequested(id=1, request=request, want_reply=False))
+    reporter()(ConnectionLost(LocalClose("")))
+    reporter()(PongReceived(bytes(17)))
+    first, second, third = capsys.readouterr().err.splitlines()
+    shown = ", ".join(f"{key.type} {key.fingerprint()}" for key in keys)
+    assert first.startswith(f"x: GlobalRequested id=1 request=HostKeysAnnounced(keys=[{shown}, no key SHA256:")
+    assert second == "ConnectionLost error=closed by this side"
+    assert third == "PongReceived data=<17 bytes>"
 
 
 # -------------------------------------------------------------------------------------------------------- on a terminal
@@ -393,6 +501,7 @@ def test_questions_on_the_terminal(server, home):
     status, seen = converse(argv, environment(home), script)
     assert status == 6
     assert "so\r\n" in seen
+    assert seen.count("please try again") == 1
     assert ours.PASSWORD not in seen
     known = parse((home / "known_hosts").read_text())
     assert known.lookup(HOST, server.port, PublicKey.parse(server.host_keys[0])).trust is Trust.MATCH
@@ -452,7 +561,8 @@ def test_serving_needs_all_it_needs(home, key, locked, server):
     assert "unknown algorithm" in serve_fails(home, *listen, *common, *host_key, "--mac", "crc32")
     assert "in brackets" in serve_fails(home, "--listen", "::1:0", *common, *host_key)
     assert "HOST:PORT" in serve_fails(home, "--listen", "22", *common, *host_key)
-    assert "in use" in serve_fails(home, "--listen", f"{HOST}:{server.port}", *common, *host_key)
+    assert serve_fails(home, "--listen", f"{HOST}:{server.port}", *common, *host_key).endswith("Address already in use")
+    assert "no client could connect" in serve_fails(home, *listen, *common, *host_key, "--host-key-alg", "rsa-sha2-256")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -489,10 +599,48 @@ def test_without_exec_nothing_is_run(home, key):
 
 
 def test_restricted_keys_are_refused(home, key):
-    with ours.serve(authorized_keys=[f'command="true" {key.public}']) as server:
+    lines = [f'command="true" {key.public}', "ssh-dss AAAA", "# a remark", peers.make_key(home, "nistp256").public]
+    with ours.serve(["-v"], authorized_keys=lines) as server:
         ran = ours.execute(server, "echo x", key=key)
         assert (ran.returncode, ran.stdout) == (255, b"")
-        assert "its options are not enforced: command" in server.log
+        assert "authorized_keys:1: this line is not used: options that are not obeyed here: command" in server.log
+        assert "authorized_keys:2: this line is not used: " in server.log
+        assert "authorized_keys:3" not in server.log
+        assert "authorized_keys:4" not in server.log
+        assert re.search(r"login as \w+ refused: ssh-ed25519 SHA256:.*:1: options that are not obeyed", server.log)
+
+
+def test_refused_logins_are_told_with_their_reason(key, home):
+    other = peers.make_key(home, "nistp256")
+    with ours.serve(["-v"], authorized_keys=[key.public], password=True) as server:
+        assert ours.execute(server, "true", key=other, password="guess-1").returncode == 255
+        assert re.search(r"refused: ecdsa-sha2-nistp256 SHA256:\S+ is not in /\S+", server.log)
+        assert re.search(r"refused: wrong password", server.log)
+        assert "guess-1" not in server.log
+
+
+@pytest.mark.parametrize("content", ["", "# nobody\n", "ssh-dss AAAA\n"])
+def test_serving_nobody_makes_no_sense(home, key, content):
+    (home / "keys").write_text(content)
+    options = ("--listen", f"{HOST}:0", "--host-key", str(key.path), "--authorized-keys", str(home / "keys"))
+    ran = peers.run([*ours.PROGRAM, "serve", *options], environment(home))
+    assert (ran.returncode, ran.stdout) == (1, b"")
+    assert f"nobody could log in: there is no line in {home}/keys" in ran.stderr.decode().splitlines()[-1]
+
+
+def test_output_that_cannot_be_written(home, key):
+    (home / "keys").write_text(key.public + "\n")
+    serve = ["serve", "--listen", f"{HOST}:0", "--host-key", str(key.path), "--authorized-keys", str(home / "keys")]
+    for words, redirection, says in (
+        (["demo"], ">/dev/full", "standard output: No space left on device"),
+        (["demo"], ">&-", "standard output is closed"),
+        (["demo", "--json"], ">/dev/full", "standard output: No space left on device"),
+        (serve, ">/dev/full", "standard output: No space left on device"),
+    ):
+        ran = peers.run(["sh", "-c", f"{' '.join([*ours.PROGRAM, *words])} {redirection}"], environment(home))
+        lines = ran.stderr.decode().splitlines()
+        assert (ran.returncode, len(lines)) == (1, 1), lines
+        assert says in lines[0]
 
 
 def test_passwords_in_a_file(tmp_path, capsys):
@@ -513,11 +661,11 @@ def test_passwords_in_a_file(tmp_path, capsys):
 
 def test_the_gate(key):
     gate = Gate(None, {"alice": "a", "bob": "b"})
-    assert gate.password("alice", "a")
-    assert not gate.password("alice", "b")
-    assert not gate.password("carol", "a")
-    assert not gate.password("carol", "")
-    assert not gate.key(PublicKey.parse(key.public))
+    assert gate.against_password("alice", "a") == ""
+    assert gate.against_password("alice", "b") == "wrong password"
+    assert gate.against_password("carol", "a")
+    assert gate.against_password("carol", "")
+    assert gate.against_key(PublicKey.parse(key.public))
 
 
 # ---------------------------------------------------------------------------------------------- serve: OpenSSH's client
