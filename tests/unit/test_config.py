@@ -338,9 +338,7 @@ def test_a_server_needs_a_key() -> None:
 @pytest.mark.parametrize("methods", [("none",), ("gssapi-with-mic",), ("password", "hostbased"), "password", ("",), ()])
 def test_methods_that_are_not_offered(methods: Any) -> None:
     """[R56 R74 V64]"""
-    with pytest.raises(
-        InvalidArgument, match="auth_methods must be some of publickey, password, keyboard-interactive|not one string"
-    ):
+    with pytest.raises(InvalidArgument, match=r"auth_methods must be some of|not one string"):
         ServerConfig(host_keys=(HOST_KEY,), auth_methods=methods)
 
 
