@@ -32,7 +32,7 @@ def test_what_may_not_leave_waits_in_order_and_what_may_passes_it() -> None:
 
 
 def test_a_tag_belongs_to_one_packet_and_not_to_the_next_of_its_number() -> None:
-    """[R53 V17] After a strict key exchange the numbers come again: a late UNIMPLEMENTED must not hit an old request."""
+    """[R53 V17] After a strict key exchange the numbers come again; UNIMPLEMENTED must not hit an old request."""
     outbox, _, _ = make()
     outbox.send(m.GlobalRequest("x@y", True), tag=7)
     outbox.sealer.sequence_number = 0
