@@ -13,10 +13,8 @@ import pytest
 
 from sshproto import algorithms
 from tests.support import ours, peers
-from tests.support.ours import INPUT, PROBE, check
+from tests.support.ours import INPUT, KINDS, PROBE, check
 from tests.support.peers import Key, Server
-
-KINDS = ("ed25519", "nistp256", "nistp384", "nistp521", "rsa")
 
 # OpenSSH 9.2 knows neither ML-KEM nor these.
 UNKNOWN_TO_OPENSSH = {
@@ -55,19 +53,6 @@ def suite_options_ssh(cipher: str, mac: str | None) -> list[str]:
 
 def suite_options_ours(cipher: str, mac: str | None) -> list[str]:
     return ["--cipher", cipher, *(["--mac", mac] if mac else [])]
-
-
-@pytest.fixture(scope="module")
-def keys() -> Iterator[dict[str, Key]]:
-    with peers.scratch() as directory:
-        yield {kind: peers.make_key(directory, kind) for kind in KINDS}
-
-
-@pytest.fixture(scope="module")
-def serving(keys: dict[str, Key]) -> Iterator[Server]:
-    publics = [key.public for key in keys.values()]
-    with ours.serve(ours.EVERYTHING, authorized_keys=publics, host_keys=KINDS, password=True) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

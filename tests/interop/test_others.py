@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from sshproto import algorithms
 from tests.support import ours, peers
-from tests.support.ours import INPUT, PROBE, check
+from tests.support.ours import INPUT, KINDS, PROBE, check
 from tests.support.peers import Key, Ran, Server
 
 # asyncssh and paramiko run in this process, where cryptography warns of their finite-field Diffie-Hellman. We do not.
@@ -29,7 +29,6 @@ SERVERS: dict[str, Callable[..., Any]] = {
     "asyncssh": peers.asyncssh_server,
     "paramiko": peers.paramiko_server,
 }
-KINDS = ("ed25519", "nistp256", "nistp384", "nistp521", "rsa")
 PASSWORD = "correct horse"
 
 # What only asyncssh has of the key exchanges that OpenSSH 9.2 lacks; the rest is in test_openssh.
@@ -41,19 +40,6 @@ WITH_ASYNCSSH = (
     "diffie-hellman-group15-sha512",
     "diffie-hellman-group17-sha512",
 )
-
-
-@pytest.fixture(scope="module")
-def keys() -> Iterator[dict[str, Key]]:
-    with peers.scratch() as directory:
-        yield {kind: peers.make_key(directory, kind) for kind in KINDS}
-
-
-@pytest.fixture(scope="module")
-def serving(keys: dict[str, Key]) -> Iterator[Server]:
-    publics = [key.public for key in keys.values()]
-    with ours.serve(ours.EVERYTHING, authorized_keys=publics, host_keys=KINDS, password=True) as server:
-        yield server
 
 
 # ------------------------------------------------------------------------------------------------------ clients of ours

@@ -23,6 +23,9 @@ EVERYTHING = (
 )
 """Options that allow every algorithm that we have, weak ones included."""
 
+KINDS = ("ed25519", "nistp256", "nistp384", "nistp521", "rsa")
+"""The kinds of key that we have, as :func:`tests.support.peers.make_key` calls them."""
+
 PROBE = "cat; echo oops >&2; exit 7"
 """A command that uses all three streams and has a status; see :func:`check`."""
 INPUT = bytes(range(256)) * 16
