@@ -9,7 +9,7 @@ from sshproto.auth.client import ClientAuth
 from sshproto.config import ClientConfig
 from sshproto.connection import Connection
 from sshproto.engine import USERAUTH, Engine
-from sshproto.errors import HostKeyRejected, InvalidArgument, ProtocolViolation
+from sshproto.errors import HostKeyRejected, InternalError, InvalidArgument, ProtocolViolation
 from sshproto.events import (
     CredentialNeeded,
     HostKeyOffered,
@@ -54,7 +54,7 @@ class ClientEngine(Engine[ClientAuth]):
             raise ProtocolViolation(f"SERVICE_ACCEPT for {printable(service)!r} came, expected {USERAUTH!r}")
         session_id = self.kex.session_id
         if session_id is None:
-            raise ProtocolViolation("SERVICE_ACCEPT before the first key exchange")
+            raise InternalError("SERVICE_ACCEPT was let through before the first key exchange")
         self._enter(State.AUTH)
         self.auth = ClientAuth(self.config, self, session_id)
         self._extensions_changed()

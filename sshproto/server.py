@@ -9,7 +9,7 @@ from sshproto.auth.server import ServerAuth
 from sshproto.config import ServerConfig
 from sshproto.connection import Connection
 from sshproto.engine import USERAUTH, Engine
-from sshproto.errors import InvalidArgument, KeyExchangeFailed, LimitExceeded, ProtocolViolation, ServiceRefused
+from sshproto.errors import InternalError, InvalidArgument, KeyExchangeFailed, LimitExceeded, ServiceRefused
 from sshproto.events import (
     AuthQuestion,
     InteractiveAuth,
@@ -53,7 +53,7 @@ class ServerEngine(Engine[ServerAuth]):
             raise LimitExceeded(f"{self._services} requests for the service {USERAUTH}", "service_requests")
         session_id = self.kex.session_id
         if session_id is None:
-            raise ProtocolViolation("SERVICE_REQUEST before the first key exchange")
+            raise InternalError("SERVICE_REQUEST was let through before the first key exchange")
         self.send(ServiceAccept(USERAUTH))
         if self.auth is None:
             self._enter(State.AUTH)

@@ -56,7 +56,6 @@ class IdentReader:
     Attributes:
         line: The identification as received, without its line ending; ``b""`` until it is there.
         rest: What followed it.
-        started: Whether anything came at all.
         version: The event for the line; set as soon as a whole line that starts with ``SSH-`` is there, even when
             :meth:`feed` then refuses it.
     """
@@ -71,7 +70,6 @@ class IdentReader:
         "_scanned",
         "line",
         "rest",
-        "started",
         "version",
     )
 
@@ -85,7 +83,6 @@ class IdentReader:
         self._error: ConnectionLoss | None = None
         self.line = b""
         self.rest = b""
-        self.started = False
         self.version: VersionReceived | None = None
 
     def feed(self, data: Buffer) -> VersionReceived | None:
@@ -101,8 +98,6 @@ class IdentReader:
         """
         if self._error is not None:
             raise self._error
-        if data:
-            self.started = True
         if self.version is not None:
             self.rest += data
             return self.version

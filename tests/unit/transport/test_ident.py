@@ -26,13 +26,12 @@ def reader(role: Role = Role.CLIENT, limits: Limits = LIMITS) -> IdentReader:
 @BOTH
 def test_plain(role: Role) -> None:
     ident = reader(role)
-    assert not ident.started
+    assert ident.words == ""
     version = ident.feed(b"SSH-2.0-OpenSSH_9.9 Debian-3 x \r\nrest")
     assert version == VersionReceived("SSH-2.0-OpenSSH_9.9 Debian-3 x ", "2.0", "OpenSSH_9.9", "Debian-3 x ")
     assert ident.version is version
     assert ident.line == b"SSH-2.0-OpenSSH_9.9 Debian-3 x "
     assert ident.rest == b"rest"
-    assert ident.started
     assert ident.feed(memoryview(b" and more")) is version
     assert ident.rest == b"rest and more"
 
@@ -228,3 +227,11 @@ def test_our_line() -> None:
     for software, comments in (("a", "b" * 244), ("a\n", ""), ("a", "\xe9"), ("a\0", "")):
         with pytest.raises(InvalidArgument):
             our_line(software, comments)
+
+
+def test_the_words_of_who_does_not_identify_himself() -> None:
+    ident = reader()
+    assert ident.feed(b"220 mail.exam") is None
+    assert ident.words == "220 mail.exam"
+    assert ident.feed(b"ple\x1b ESMTP\r\n250 ok\r\n") is None
+    assert ident.words == "220 mail.example\\x1b ESMTP"
