@@ -213,7 +213,7 @@ class Limits:
     channels_from_peer: int = 256
     sessions: int = 10
     """Session channels at once; OpenSSH's MaxSessions."""
-    opens_pending: int = 16
+    opens_pending: int = 256
     """Channels that the peer has asked for and the application has not decided on."""
     channels_from_us: int = 1024
     window: int = 2 * 1024 * 1024
@@ -322,6 +322,8 @@ class Config:
         oracle: See :data:`Oracle`.
         trace: Called with every packet, sent or received; it must not call into the connection. Passwords and
             responses are in the messages, but not in their ``repr``.
+        key_log: Called with a line of a key log at each key exchange: whoever has it can read a recording of the
+            connection. None, as it should be, unless that is what you want.
         debug_raise: Raise a bug of sshproto instead of ending the connection with
             :class:`~sshproto.errors.InternalError`; for tests and fuzzing.
     """
@@ -334,6 +336,7 @@ class Config:
     entropy: Entropy = attrs.field(default=system_entropy, repr=False)
     oracle: Oracle = attrs.field(default=compute_now, repr=False)
     trace: Callable[[Trace], None] | None = attrs.field(default=None, repr=False)
+    key_log: Callable[[str], None] | None = attrs.field(default=None, repr=False)
     debug_raise: bool = False
 
 

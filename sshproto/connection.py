@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from sshproto.keys.public import PublicKey
     from sshproto.transport.negotiation import Negotiated
     from sshproto.wire.codec import Buffer
+    from sshproto.wire.table import Role
 
 E = TypeVar("E", bound=Engine[Any])
 
@@ -107,6 +108,11 @@ class Connection(Generic[E]):
         return self._engine.next_deadline()
 
     # ---------------------------------------------------------------------------------------------------------- getters
+
+    @property
+    def role(self) -> Role:
+        """Whether this is a client or a server."""
+        return self._engine.role
 
     @property
     def phase(self) -> Phase:

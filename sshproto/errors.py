@@ -1,4 +1,4 @@
-"""What can go wrong, in three families that never mix.
+"""What can go wrong, in four families that never mix.
 
 * :class:`UsageError`: the application's mistake.  *Raised* by the call that made it, which then changed nothing.
 * :class:`ConnectionLoss`: why a connection ended.  *Carried* by the last event, ``ConnectionLost.error``; the core
@@ -6,6 +6,8 @@
 * :class:`WireError`, :class:`KeyFormatError` and :class:`SignatureInvalid`: bytes that do not decode, or do not verify.
   Raised by codecs, key parsers and keys when an application calls them itself; inside a connection they become a loss,
   or a failed login.
+* :class:`Refusal` and :class:`ChannelEnded`: the peer said no, or has closed a channel, and the connection goes on.
+  Raised by operations and the faces that run them.
 
 Messages say what came, what was expected and where.  Words that a peer chose are made printable first.
 """
@@ -113,6 +115,35 @@ class SignatureInvalid(SSHError):
     """A signature does not verify, for whatever reason."""
 
 
+# ------------------------------------------------------------------------------- a channel's ends: raised by operations
+
+
+class Refusal(SSHError):
+    """The peer refused something."""
+
+
+class OpenRefused(Refusal):
+    """The peer refused a channel.
+
+    Attributes:
+        reason: The reason code (RFC 4254 section 5.1).
+        description: The peer's words, printable; may be empty.
+    """
+
+    def __init__(self, what: str, reason: int, description: str) -> None:
+        super().__init__(f"the peer refused {what} (code {reason}): {description or 'no reason given'}")
+        self.reason = reason
+        self.description = description
+
+
+class RequestRefused(Refusal):
+    """The peer refused a request, or does not know it."""
+
+
+class ChannelEnded(SSHError):
+    """The channel is closed: there is nobody to write to, or to ask."""
+
+
 # -------------------------------------------------------------------------------------- why a connection ended: carried
 
 
@@ -183,6 +214,18 @@ class HostKeyRejected(ConnectionLoss):
     code = DisconnectCode.HOST_KEY_NOT_VERIFIABLE
 
 
+class HostKeyUnknown(HostKeyRejected):
+    """Nothing is known about this host's key."""
+
+
+class HostKeyChanged(HostKeyRejected):
+    """Another key of this type is known for the host: somebody may be listening in, or it was set up anew."""
+
+
+class HostKeyRevoked(HostKeyRejected):
+    """The key is marked as revoked."""
+
+
 class MacError(ConnectionLoss):
     """A packet failed its integrity check, or its encrypted length is impossible."""
 
@@ -245,6 +288,10 @@ class UnexpectedEof(ConnectionLoss):
     def __init__(self, problem: str, where: str) -> None:
         super().__init__(problem)
         self.where = where
+
+
+class ClosedEarly(UnexpectedEof):
+    """The transport ended before the peer had identified itself: it is too busy, does not want us, or is no SSH."""
 
 
 class TimedOut(ConnectionLoss):

@@ -1,4 +1,4 @@
-"""Whether a server is who it should be: what ``sshproto exec`` does about host keys, and its ``known_hosts`` file."""
+"""Whether a server is who it should be: what clients do about host keys, and their ``known_hosts`` file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How ``sshproto exec`` logs in: keys in their order, then passwords and what else the server wants to ask.
+"""How clients log in: keys in their order, then passwords and what else the server wants to ask.
 
 Nothing is asked of the user before the server has said that it wants it: for an encrypted key the server is asked first
 whether the key would do, and only then the user for its passphrase.
@@ -44,6 +44,9 @@ PASSWORD_VARIABLE = "SSHPROTO_PASSWORD"
 _TRIES = 3
 _LARGEST_KEY = 1024 * 1024
 
+Opened = dict[Path, PrivateKey]
+"""Encrypted keys that have been opened: so that a passphrase is asked for once, on however many hosts it logs in."""
+
 
 class Login:
     """Answers the questions of a login.
@@ -54,6 +57,8 @@ class Login:
         terminal: Who to ask.
         required: Whether a file that cannot be used is an error; else it is passed over.
         verbose: Say what is passed over.
+        on_the_way: The host is only one to jump through: what the environment has for a password is not meant for it.
+        opened: Keys that other logins have opened, and this one opens.
 
     Attributes:
         hints: Why this or that could not be tried, and what the user could do about it, for a login that failed.
@@ -69,6 +74,8 @@ class Login:
         *,
         required: bool = False,
         verbose: bool = False,
+        on_the_way: bool = False,
+        opened: Opened | None = None,
     ) -> None:
         self._who = f"{printable(user)}@{printable(host)}"
         self._identities = deque(identities)
@@ -78,7 +85,9 @@ class Login:
         self._terminal = terminal
         self._required = required
         self._verbose = verbose
-        self._password = os.environ.get(PASSWORD_VARIABLE)
+        self._password = None if on_the_way else os.environ.get(PASSWORD_VARIABLE)
+        self._on_the_way = on_the_way
+        self._opened: Opened = {} if opened is None else opened
         self._last = ""  # the password last sent, which a change of it needs
         self._tries: Counter[str] = Counter()
         self._locked: dict[bytes, tuple[Path, bytes]] = {}
@@ -153,7 +162,8 @@ class Login:
         if self._tries[method] >= (_TRIES if self._password is None else 1):
             return False
         if self._password is None and not self._terminal.present:
-            self._hint(f"there is no terminal to ask for a password; {PASSWORD_VARIABLE} may hold one")
+            advice = "" if self._on_the_way else f"; {PASSWORD_VARIABLE} may hold one"
+            self._hint(f"there is no terminal to ask for a password{advice}")
             return False
         if again:
             say("The server did not accept that; please try again.")
@@ -214,6 +224,8 @@ class Login:
         """The key in a file; its public half if it is encrypted, which is enough to ask the server about it."""
         if not self._required and not path.exists():
             return None
+        if path in self._opened:
+            return self._opened[path]
         try:
             data = read_file(str(path), "private key", _LARGEST_KEY)
             try:
@@ -228,6 +240,8 @@ class Login:
                     opened = unlock(data, str(path), self._terminal)
                     if opened is None:
                         self._hint(self._no_passphrase(path))
+                    else:
+                        self._opened[path] = opened
                     return opened
                 self._locked[public.blob] = (path, data)
                 return public
@@ -264,6 +278,7 @@ class Login:
             self._hint(f"{path}.pub is another key than {path}")
             conn.decline_sign(question)
         else:
+            self._opened[path] = key
             conn.sign(question, key.sign(question.data, question.algorithm))
 
     def _passed_over(self, why: str) -> None:

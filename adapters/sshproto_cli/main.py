@@ -11,7 +11,10 @@ from sshproto_cli.options import Parser
 
 VERBS = {
     "exec": "run a command on another machine",
+    "shell": "work on another machine, in a terminal",
+    "forward": "take connections through another machine",
     "serve": "be a server",
+    "scan": "show what a server offers",
     "demo": "show a whole SSH connection, step by step",
 }
 """The verbs and what they do. Each is a module ``sshproto_cli.<verb>`` with ``add_parser(subparsers)``, which sets

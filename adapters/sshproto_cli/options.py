@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 PASSPHRASE_VARIABLE = "SSHPROTO_KEY_PASSPHRASE"
 
+FACES = ("blocking", "asyncio", "trio")
+"""The modules of ``sshproto_io`` that can move the bytes; the first is the usual one."""
+
 _LONGEST = 1000  # of a line that shows an event
 _FEW = 16  # bytes that are shown themselves
 
@@ -95,6 +98,31 @@ def put(text: str) -> None:
         if isinstance(error, BrokenPipeError):
             raise
         raise Failure(f"standard output: {describe(error)}") from None
+
+
+def port(text: str, least: int = 1) -> int:
+    """A port number; the type of an option.
+
+    Args:
+        text: What was given.
+        least: The smallest that is one; 0 where that leaves the choice to somebody.
+
+    Raises:
+        ArgumentTypeError: It is none.
+    """
+    if not text.isascii() or not text.isdigit() or len(text) > 5 or not least <= int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"not a port number: {text!r}")
+    return int(text)
+
+
+def add_face(parser: argparse.ArgumentParser) -> None:
+    """Add the option that chooses what moves the bytes."""
+    parser.add_argument(
+        "--io",
+        choices=FACES,
+        default=FACES[0],
+        help=f"what moves the bytes: {FACES[0]} sockets (the default), or a framework; trio takes sshproto[trio]",
+    )
 
 
 def add_algorithms(parser: argparse.ArgumentParser) -> None:
@@ -182,10 +210,7 @@ def _value(name: str, value: Any) -> str:
 
 
 def _fingerprint(blob: bytes) -> str:
-    """Of a key that may be of a type that is not known here."""
-    import base64
-    import hashlib
-
+    """Of a key that may be of a type that is not known here, with that."""
     from sshproto.errors import KeyFormatError
     from sshproto.keys.public import blob_type
     from sshproto.text import printable
@@ -194,7 +219,15 @@ def _fingerprint(blob: bytes) -> str:
         kind = printable(blob_type(blob))
     except KeyFormatError:
         kind = "no key"
-    return f"{kind} SHA256:{base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip('=')}"
+    return f"{kind} {fingerprint(blob)}"
+
+
+def fingerprint(blob: bytes) -> str:
+    """``SHA256:...`` of a key blob, whatever is in it."""
+    import base64
+    import hashlib
+
+    return f"SHA256:{base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip('=')}"
 
 
 def read_file(path: str, what: str, limit: int = 16 * 1024 * 1024) -> bytes:

@@ -6,16 +6,18 @@ Everything runs as that user; there is no change of identity, whatever name a cl
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-from sshproto_cli.options import Failure, add_algorithms, complain, describe, preferences, put, read_file
+from sshproto_cli.options import Failure, add_algorithms, add_face, complain, describe, preferences, put, read_file
 
 if TYPE_CHECKING:
-    import socket
-
     from sshproto.config import Preferences, ServerConfig
     from sshproto.keys.private import PrivateKey
-    from sshproto_cli.visitor import Gate
+    from sshproto.operations.forwarding import Address
+    from sshproto_cli.terminal import Interrupts
+    from sshproto_cli.visitor import Gate, Visitor
 
 FAILED = 1
 
@@ -30,7 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "serve",
         help="be a server",
         description="Serve SSH until SIGTERM or SIGINT. When it is ready, 'listening on HOST:PORT' is printed. Without"
-        " --exec clients may log in, but nothing is run for them.",
+        " --exec and --forward clients may log in, but nothing is done for them.",
         epilog="Everything runs as the user who starts the server, whatever name a client gives: a key in"
         " --authorized-keys is good for every name, a password for the name on its line.",
     )
@@ -39,6 +41,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--authorized-keys", metavar="FILE", help="keys that may log in, in OpenSSH's format")
     parser.add_argument("--password-file", metavar="FILE", help="lines of the form user:password")
     parser.add_argument("--exec", dest="execute", action="store_true", help="run commands and shells, as yourself")
+    parser.add_argument(
+        "--forward",
+        action="store_true",
+        help="make connections for clients (ssh -L, -D, -J, -W) and listen for them (ssh -R), as yourself",
+    )
+    parser.add_argument(
+        "--gateway-ports",
+        action="store_true",
+        help="with --forward: listen where the client says; otherwise only this machine gets to what it listens for",
+    )
+    add_face(parser)
     add_algorithms(parser)
     parser.set_defaults(run=run)
     return parser
@@ -59,29 +72,35 @@ def run(args: argparse.Namespace) -> int:
     fill_standard_descriptors()
     try:
         with Interrupts().installed() as interrupts:
-            from sshproto_cli.visitor import Visitor
-            from sshproto_io.blocking import Server
-
             _address(args.listen)
-            config, gate = _config(args), _gate(args)
-            listener = _listen(args.listen)
-            server = Server(
-                listener,
-                config,
-                lambda driver, address: Visitor(driver, address, gate, execute=args.execute, verbose=args.verbose),
-                on_bug=lambda error: complain(f"a bug: {type(error).__name__}: {error}"),
-            )
-            if args.execute:
-                _go_home()
-            with interrupts.deferred(server.stop):
-                _announce(listener)
-                server.serve()
+            if args.gateway_ports and not args.forward:
+                raise Failure("--gateway-ports goes with --forward")
+            config, welcome = _config(args), _welcome(args)
+            if args.execute or args.forward:
+                _settle()
+            with interrupts.deferred():
+                _FACES[args.io](args.listen, config, welcome, interrupts)
     except Interrupted:
         return 0
     except (Failure, SSHError, OSError) as error:
         complain(describe(error))
         return FAILED
     return 0
+
+
+def _welcome(args: argparse.Namespace) -> Callable[[Any], Visitor]:
+    """What makes the handler of a connection that has come."""
+    from sshproto_cli.visitor import Services, Visitor
+
+    gate = _gate(args)
+    services = Services(execute=args.execute, forward=args.forward, anywhere=args.gateway_ports)
+
+    def welcome(incoming: Any) -> Visitor:
+        visitor = Visitor(incoming.peer, incoming.local, gate, services, verbose=args.verbose)
+        incoming.hub.on_event = visitor.watcher()
+        return visitor
+
+    return welcome
 
 
 def _config(args: argparse.Namespace) -> ServerConfig:
@@ -163,14 +182,14 @@ def _address(text: str) -> tuple[str | None, int]:
     return None if host in ("", "*") else host, int(port)
 
 
-def _listen(text: str) -> socket.socket:
+@contextmanager
+def _listening(text: str) -> Iterator[None]:
+    """Says it in our words if it cannot listen."""
     import os
     import socket
 
-    from sshproto_io.blocking import listen
-
     try:
-        return listen(*_address(text))
+        yield
     except (OSError, UnicodeError) as error:
         # Python repeats the address behind the system's words.
         system = isinstance(error, OSError) and not isinstance(error, socket.gaierror) and error.errno
@@ -178,25 +197,101 @@ def _listen(text: str) -> socket.socket:
         raise Failure(f"cannot listen on {text}: {problem}") from error
 
 
-def _announce(listener: socket.socket) -> None:
+def _announce(addresses: Iterable[Address]) -> None:
     import sys
 
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison]  closed: nobody wants to know
-        try:
-            put(f"listening on {shown}:{port}\n")
-        except BrokenPipeError:
-            raise Failure("standard output: nobody reads it") from None
+    from sshproto.operations.forwarding import show
+
+    for address in addresses:
+        if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison]  closed: nobody wants to know
+            try:
+                put(f"listening on {show(address)}\n")
+            except BrokenPipeError:
+                raise Failure("standard output: nobody reads it") from None
 
 
-def _go_home() -> None:
-    """Programs start in the user's home; the server has no other use for a working directory."""
+def _settle() -> None:
+    """Programs start in the user's home, and paths of sockets are meant from there; the server has no other use for a
+    working directory. And it has to hear how programs end, even if whoever started it did not want to."""
     import os
+    import signal
 
-    from sshproto_cli.session import home
+    from sshproto_cli.child import home
 
     try:
         os.chdir(home())
     except OSError:
         os.chdir("/")
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+# ------------------------------------------------------------------------------------------------------------ the faces
+
+Welcome = Callable[[Any], "Visitor"]
+
+
+def _blocking(where: str, config: ServerConfig, welcome: Welcome, interrupts: Interrupts) -> None:
+    import select
+
+    from sshproto_cli.visitor import report_bug
+    from sshproto_io import blocking
+
+    with _listening(where):
+        server = blocking.listen(*_address(where), config, welcome, on_bug=report_bug)
+    with server:
+        _announce(server.addresses)
+        select.select([interrupts.descriptor], [], [])
+
+
+def _asyncio(where: str, config: ServerConfig, welcome: Welcome, interrupts: Interrupts) -> None:
+    import asyncio
+
+    from sshproto_io import asyncio as face
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_asyncio_bug)
+        with _listening(where):
+            server = await face.listen(*_address(where), config, welcome)
+        async with server:
+            _announce(server.addresses)
+            came = asyncio.Event()
+            loop.add_reader(interrupts.descriptor, came.set)
+            await came.wait()
+            loop.remove_reader(interrupts.descriptor)
+
+    asyncio.run(main())
+
+
+def _asyncio_bug(loop: object, context: dict[str, Any]) -> None:
+    from sshproto_cli.visitor import report_bug
+
+    report_bug(context.get("exception") or RuntimeError(context["message"]))
+
+
+def _trio(where: str, config: ServerConfig, welcome: Welcome, interrupts: Interrupts) -> None:
+    from contextlib import AsyncExitStack
+
+    try:
+        import trio
+    except ImportError as error:
+        raise Failure(
+            f"--io trio: the package trio cannot be imported ({error}); pip install 'sshproto[trio]'"
+        ) from None
+
+    from sshproto_cli.visitor import report_bug
+    from sshproto_io import trio as face
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            with _listening(where):
+                server = await stack.enter_async_context(
+                    face.listen(*_address(where), config, welcome, on_bug=report_bug)
+                )
+            _announce(server.addresses)
+            await trio.lowlevel.wait_readable(interrupts.descriptor)
+
+    trio.run(main)
+
+
+_FACES = {"blocking": _blocking, "asyncio": _asyncio, "trio": _trio}

@@ -114,6 +114,42 @@ def fill_standard_descriptors() -> None:
                 os.close(opened)
 
 
+class Bell:
+    """A descriptor that can be read from once something has happened: so that operations can wait for that.
+
+    Attributes:
+        descriptor: Which; -1 once it is closed.
+    """
+
+    def __init__(self) -> None:
+        self.descriptor, self._far = os.pipe()
+        os.set_blocking(self.descriptor, False)
+        os.set_blocking(self._far, False)
+
+    def ring(self) -> None:
+        """It has happened. A signal handler may say so."""
+        with contextlib.suppress(BlockingIOError):  # it is full: that is heard as well
+            os.write(self._far, b"!")
+
+    def clear(self) -> bool:
+        """Forget it, until it happens again.
+
+        Returns:
+            Whether it had happened.
+        """
+        happened = False
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self.descriptor, 4096):
+                happened = True
+        return happened
+
+    def close(self) -> None:
+        """Close it. It can't be rung any more."""
+        for descriptor in (self.descriptor, self._far):
+            os.close(descriptor)
+        self.descriptor = self._far = -1
+
+
 class Interrupted(BaseException):
     """A signal wants this process to end.
 
@@ -132,27 +168,43 @@ class Interrupts:
     Signals that the process was told to ignore stay ignored.
     """
 
-    NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    NUMBERS: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __init__(self) -> None:
         self._wake: Callable[[], object] | None = None
         self._came: int | None = None
+        self._bell: Bell | None = None
+
+    @property
+    def descriptor(self) -> int:
+        """What can be read from, and stays so, once a signal came; -1 outside of :meth:`installed`.
+
+        Whoever waits for it calls :meth:`check` then.
+        """
+        return -1 if self._bell is None else self._bell.descriptor
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[Interrupts]:
-        """Handle the signals inside the block."""
+        """Handle the signals inside the block. Only the main thread can."""
         wanted = [number for number in self.NUMBERS if signal.getsignal(number) is not signal.SIG_IGN]
+        self._bell = bell = Bell()
         before: list[tuple[signal.Signals, Any]] = [(number, signal.signal(number, self._handle)) for number in wanted]
         try:
             yield self
         finally:
             for number, handler in before:
                 signal.signal(number, handler)
+            self._bell = None
+            bell.close()
 
     @contextlib.contextmanager
-    def deferred(self, wake: Callable[[], object]) -> Iterator[None]:
-        """Raise nothing inside the block, but call ``wake`` when a signal comes."""
-        self._wake = wake
+    def deferred(self, wake: Callable[[], object] | None = None) -> Iterator[None]:
+        """Raise nothing inside the block, but call ``wake`` when a signal comes.
+
+        Args:
+            wake: Ends what this process waits for. There is no need of it if that waits for :attr:`descriptor`, too.
+        """
+        self._wake = _nothing if wake is None else wake
         try:
             yield
         finally:
@@ -175,9 +227,15 @@ class Interrupts:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._came = number
+        if self._bell is not None:
+            self._bell.ring()
         if self._wake is None:
             raise Interrupted(number)
         self._wake()
+
+
+def _nothing() -> None:
+    pass
 
 
 # ------------------------------------------------------------------------------------------- terminal modes, RFC 4254 8
@@ -254,6 +312,37 @@ _IUTF8 = 0o40000  # Linux's; Python knows it from 3.14 on
 _SIZES = {90: "CS7", 91: "CS8"}
 _SPEEDS = {128: _ISPEED, 129: _OSPEED}
 _DISABLED = 255
+"""A character that is none."""
+_BAUD = {
+    code: int(name[1:])
+    for name, code in vars(termios).items()
+    if name[0] == "B" and name[1:].isdigit() and name != "B0"
+}
+"""Bits in a second, by what termios calls them."""
+
+
+def read_modes(descriptor: int) -> tuple[tuple[int, int], ...]:
+    """The modes of a terminal, for a server to give them to its own: for ``PtyRequest.modes``.
+
+    Those that this system does not have are left out. Read them before the terminal is made raw.
+
+    Raises:
+        termios.error: It is no terminal.
+    """
+    state = termios.tcgetattr(descriptor)
+    modes = [(opcode, _BAUD[state[field]]) for opcode, field in _SPEEDS.items() if state[field] in _BAUD]
+    for opcode, name in _CHARACTERS.items():
+        index = getattr(termios, name, None)
+        if index is not None:
+            value: bytes | int = state[_CC][index]
+            number = value if isinstance(value, int) else value[0]
+            modes.append((opcode, number or _DISABLED))  # NUL is how Linux says that there is none
+    for opcode, (field, name) in _FLAGS.items():
+        bit = getattr(termios, name, _IUTF8 if name == "IUTF8" else 0)
+        if bit:
+            modes.append((opcode, int(bool(state[field] & bit))))
+    modes += [(opcode, int(state[_CFLAG] & termios.CSIZE == getattr(termios, name))) for opcode, name in _SIZES.items()]
+    return tuple(sorted(modes))
 
 
 def apply_modes(descriptor: int, modes: Iterable[tuple[int, int]]) -> None:

@@ -1,4 +1,4 @@
-"""One connection to ``sshproto serve``: whether it may in, and its sessions."""
+"""Who may in at ``sshproto serve``, and what is done for who is."""
 
 from __future__ import annotations
 
@@ -6,39 +6,25 @@ import hashlib
 import hmac
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sshproto.channels import requests
-from sshproto.events import (
-    Authenticated,
-    AuthQuestion,
-    ChannelClosed,
-    ChannelNotified,
-    ChannelOpenRequested,
-    ChannelRequested,
-    ChannelWritable,
-    DataReceived,
-    EofReceived,
-    Event,
-    InteractiveAuth,
-    KeyAuth,
-    KeyProbe,
-    PasswordAuth,
-    Prompt,
-    PromptsAnswered,
-    Question,
-)
+import attrs
+
+from sshproto.channels.requests import ExitSignal, PtyRequest, Subsystem
+from sshproto.events import Event
 from sshproto.keys.authorized_keys import parse
+from sshproto.keys.public import PublicKey
+from sshproto.operations.channel import Channel
+from sshproto.operations.forwarding import Address
+from sshproto.operations.serving import Challenge, Handler, ServedSession
+from sshproto.operations.steps import Operation
 from sshproto.text import printable
+from sshproto_cli.child import Program, welcome
 from sshproto_cli.options import Failure, complain, read_file, reporter, say
-from sshproto_cli.session import Session
 
-if TYPE_CHECKING:
-    from sshproto.keys.public import PublicKey
-    from sshproto.server import ServerConnection
-    from sshproto_io.driver import Driver
+_LOOPBACK = "localhost"
 
 
 def read_passwords(path: str) -> dict[str, str]:
@@ -133,125 +119,125 @@ class Gate:
         return hashlib.blake2b(password.encode("utf-8", "surrogateescape"), key=self._salt, digest_size=32).digest()
 
 
-class Visitor:
-    """The handler of one connection.
+@attrs.frozen(kw_only=True)
+class Services:
+    """What is done for who is in.
 
-    Args:
-        driver: The connection's driver.
-        address: The client's, as ``accept`` gave it.
-        gate: Who may in.
-        execute: Whether commands are run.
-        verbose: Whether events are shown.
+    Attributes:
+        execute: Commands and shells are run.
+        forward: Connections are made for the client, and listened for.
+        anywhere: What the client wants listened for may come from other machines.
     """
 
-    def __init__(
-        self, driver: Driver[ServerConnection], address: Any, gate: Gate, *, execute: bool, verbose: bool
-    ) -> None:
-        self._driver = driver
-        self._conn = driver.conn
+    execute: bool = False
+    forward: bool = False
+    anywhere: bool = False
+
+
+class Visitor(Handler):
+    """The handler of one connection. Nothing here waits but operations, so that it works in every face.
+
+    Args:
+        peer: The client's address, as the system gives it: a tuple that begins with host and port.
+        local: Ours.
+        gate: Who may in.
+        services: What is done for them.
+        verbose: Say which logins are refused, and why.
+    """
+
+    def __init__(self, peer: Any, local: Any, gate: Gate, services: Services, *, verbose: bool) -> None:
         self._gate = gate
-        self._execute = execute
+        self._services = services
         self._verbose = verbose
-        self._prefix = f"{address[0]} port {address[1]}: "
-        self._report = reporter(self._prefix) if verbose else None
+        self._prefix = ""
         self._login: dict[str, str] = {}
-        self._sessions: dict[int, Session] = {}
-        self._handlers: dict[type[Event], Callable[[Any], None]] = {
-            KeyProbe: self._key_probe,
-            KeyAuth: self._key,
-            PasswordAuth: self._password,
-            InteractiveAuth: self._interactive,
-            PromptsAnswered: self._answers,
-            Authenticated: self._authenticated,
-            ChannelOpenRequested: self._open,
-            ChannelRequested: self._request,
-            ChannelNotified: lambda event: self._session(event.channel, lambda found: found.notified(event.notice)),
-            ChannelWritable: lambda event: self._session(event.channel, Session.writable),
-            DataReceived: self._data,
-            EofReceived: lambda event: self._session(event.channel, Session.eof),
-            ChannelClosed: self._channel_closed,
-        }
+        if peer and local:
+            self._prefix = f"{peer[0]} port {peer[1]}: "
+            self._login = {
+                "SSH_CLIENT": f"{peer[0]} {peer[1]} {local[1]}",
+                "SSH_CONNECTION": f"{peer[0]} {peer[1]} {local[0]} {local[1]}",
+            }
+        self._programs: dict[Channel, Program] = {}
 
-    def on_event(self, event: Event) -> None:
-        """See :class:`~sshproto_io.blocking.Handler`."""
-        if self._report is not None:
-            self._report(event)
-        handler = self._handlers.get(type(event))
-        if handler is not None:
-            handler(event)
-        elif isinstance(event, Question):
-            self._conn.refuse(event)
-
-    def closed(self) -> None:
-        """See :class:`~sshproto_io.blocking.Handler`."""
-        for session in self._sessions.values():
-            session.end()
-        self._sessions.clear()
+    def watcher(self) -> Callable[[Event], None] | None:
+        """What is to see the connection's events: it shows them, if that is wanted."""
+        return reporter(self._prefix) if self._verbose else None
 
     # ------------------------------------------------------------------------------------------------------------ login
 
-    def _key_probe(self, question: KeyProbe) -> None:
-        problem = self._gate.against_key(question.key)
-        if problem:
-            self._refuse(question, problem)
-        else:
-            self._conn.offer_key(question)
+    def public_key(self, user: str, key: PublicKey) -> bool:
+        """See the base class."""
+        return self._decide(user, self._gate.against_key(key))
 
-    def _key(self, question: KeyAuth) -> None:
-        self._decide(question, self._gate.against_key(question.key))
+    def password(self, user: str, password: str, new_password: str | None) -> bool:
+        """See the base class."""
+        if new_password is not None:
+            return self._decide(user, "passwords are not changed here")
+        return self._decide(user, self._gate.against_password(user, password))
 
-    def _password(self, question: PasswordAuth) -> None:
-        self._decide(question, self._gate.against_password(question.user, question.password))
+    def keyboard_interactive(self, user: str, answers: Sequence[str] | None) -> bool | Challenge:
+        """See the base class."""
+        if answers is None:
+            return Challenge([("Password: ", False)])
+        return self._decide(user, self._gate.against_password(user, answers[0]))
 
-    def _interactive(self, question: InteractiveAuth) -> None:
-        self._conn.prompt(question, [Prompt(text="Password: ", echo=False)])
+    def _decide(self, user: str, problem: str) -> bool:
+        if problem and self._verbose:
+            say(f"{self._prefix}login as {printable(user)} refused: {printable(problem, 4096)}")
+        return not problem
 
-    def _answers(self, question: PromptsAnswered) -> None:
-        self._decide(question, self._gate.against_password(question.user, question.answers[0]))
+    # --------------------------------------------------------------------------------------------------------- sessions
 
-    def _decide(self, question: KeyAuth | PasswordAuth | PromptsAnswered, problem: str) -> None:
-        if problem:
-            self._refuse(question, problem)
-        else:
-            self._conn.accept_auth(question)
+    def allow_env(self, session: ServedSession, name: str, value: bytes) -> bool:
+        """See the base class."""
+        return self._services.execute and welcome(name)
 
-    def _refuse(self, question: AuthQuestion, problem: str) -> None:
-        if self._verbose:
-            say(f"{self._prefix}login as {printable(question.user)} refused: {printable(problem, 4096)}")
-        self._conn.reject_auth(question)
+    def allow_pty(self, session: ServedSession, request: PtyRequest) -> Operation[bool]:
+        """See the base class. An operation, so that the session can't end before it knows of the terminal."""
+        yield from ()
+        return self._services.execute and self._program(session).open_terminal(request)
 
-    def _authenticated(self, event: Authenticated) -> None:
-        client, server = self._driver.addresses()
-        if client and server:
-            self._login = {
-                "SSH_CLIENT": f"{client[0]} {client[1]} {server[1]}",
-                "SSH_CONNECTION": f"{client[0]} {client[1]} {server[0]} {server[1]}",
-            }
+    def allow_program(self, session: ServedSession) -> Operation[bool]:
+        """See the base class. The program is started here, as long as the client can still be told that it can't be."""
+        yield from ()
+        if not self._services.execute or isinstance(session.program, Subsystem):
+            return False
+        return self._program(session).start(session.program, session.env)
 
-    # --------------------------------------------------------------------------------------------------------- channels
+    def session(self, session: ServedSession) -> Operation[int | ExitSignal]:
+        """See the base class."""
+        return self._program(session).run(session.channel)
 
-    def _open(self, question: ChannelOpenRequested) -> None:
-        if isinstance(question.kind, requests.Session):
-            self._conn.accept_channel(question)
-            self._sessions[question.channel] = Session(self._driver, question.channel, self._login)
-        else:
-            self._conn.reject_channel(question)
+    def _program(self, session: ServedSession) -> Program:
+        """The program of a session. ``session`` may be the face's own, once there is a program."""
+        program = self._programs.get(session.channel)
+        if program is None:
+            program = self._programs[session.channel] = Program(self._login)
+            session.at_end.callback(self._ended, session.channel)
+        return program
 
-    def _request(self, question: ChannelRequested) -> None:
-        if self._execute:
-            self._sessions[question.channel].requested(question)
-        else:
-            self._conn.fail(question)
+    def _ended(self, channel: Channel) -> None:
+        self._programs.pop(channel).hang_up()
 
-    def _data(self, event: DataReceived) -> None:
-        self._sessions[event.channel].data(event.data)
+    # ------------------------------------------------------------------------------------------------------- forwarding
 
-    def _channel_closed(self, event: ChannelClosed) -> None:
-        session = self._sessions.pop(event.channel, None)
-        if session is not None:
-            session.end()
+    def allow_connect(self, target: Address, origin: Address) -> bool:
+        """See the base class."""
+        return self._services.forward
 
-    def _session(self, channel: int, action: Callable[[Session], None]) -> None:
-        session = self._sessions.get(channel)
-        if session is not None:
-            action(session)
+    def allow_listen(self, address: Address) -> bool | Address:
+        """See the base class."""
+        if isinstance(address, str) or not self._services.forward or self._services.anywhere:
+            return self._services.forward
+        return _LOOPBACK, address[1]
+
+    # ------------------------------------------------------------------------------------------------------------- rest
+
+    def bug(self, error: Exception) -> None:
+        """See the base class."""
+        report_bug(error)
+
+
+def report_bug(error: BaseException) -> None:
+    """Say that something went wrong that is nobody's fault but ours."""
+    complain(f"a bug: {type(error).__name__}: {error}")

@@ -1,309 +1,97 @@
-"""SSH over blocking sockets: dial and run a command; listen and serve.
+"""SSH in threads: :func:`connect` for who dials, :func:`listen` for who is dialled.
 
-:func:`connect` and :class:`Client` are for who dials, :func:`listen` and :class:`Server` for who is dialled.  Bytes are
-moved by a :class:`~sshproto_io.driver.Driver`, and pass between channels and descriptors through
-:mod:`sshproto_io.relays`.
-
-There is no background thread for a client; a server has one thread for each connection.
+Everything here may be used from many threads at once.  A client has no thread of its own: whoever waits deals with what
+comes, for all (see :mod:`~sshproto_io.driver`); while nobody waits, nothing happens, not even an answer to the
+server's question whether we are still there.  :meth:`Client.start_thread` starts a thread for that.  Forwards and jumps
+need one, and start it.  A server has one thread for each connection, and one for each function of a handler that runs.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import functools
 import socket
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
-import attrs
-
-from sshproto.channels.requests import EndOfWrite, Exec, ExitSignal, ExitStatus, Session
+from sshproto.channels.requests import Exec, PtyRequest, Shell, Subsystem
 from sshproto.client import ClientConnection
-from sshproto.config import ClientConfig, ServerConfig
-from sshproto.errors import ConnectionLoss, InvalidArgument, UsageError
-from sshproto.events import (
-    Authenticated,
-    AuthSucceeded,
-    ChannelClosed,
-    ChannelNotified,
-    ChannelOpened,
-    ChannelOpenFailed,
-    ChannelWritable,
-    ConnectionLost,
-    CredentialNeeded,
-    DataReceived,
-    EofReceived,
-    Event,
-    HostKeyOffered,
-    PasswordExpired,
-    PromptsReceived,
-    Question,
-    RequestFailed,
-    RequestSucceeded,
-    SignatureNeeded,
-)
-from sshproto.keys.private import PrivateKey
-from sshproto.keys.public import PublicKey
-from sshproto.server import ServerConnection
-from sshproto_io import ConnectFailed, OpenRefused, RequestRefused
-from sshproto_io.driver import READ, Driver, Selector, ignore
-from sshproto_io.relays import Collector, Feeder, Sink, Source, nonblocking
+from sshproto.errors import ConnectionLoss, OpenRefused
+from sshproto.operations import forwarding, session
+from sshproto.operations.forwarding import Address
+from sshproto.operations.hub import Hub
+from sshproto.operations.login import log_in
+from sshproto.operations.serving import Handler
+from sshproto.operations.session import Completed, octets
+from sshproto.operations.socks import forward_dynamic
+from sshproto.operations.steps import Operation, Spawn
+from sshproto.text import printable
+from sshproto_io import LINGER, ConnectFailed, Setup, TimeoutExpired
+from sshproto_io.driver import Connected, Driver
+from sshproto_io.files import Process, Reader, ServerSession, Stream, Writer
+from sshproto_io.runner import Runner, report
+from sshproto_io.server import Incoming, Server, listen
+from sshproto_io.sockets import SocketListener, SocketStream, dial, listen_at
 
-_EOW_PATIENCE = 1.0  # seconds that a peer has to heed eow@openssh.com
-_ACCEPT_PAUSE = 0.1
+if TYPE_CHECKING:
+    from sshproto.config import ClientConfig
+    from sshproto.events import Event
+    from sshproto.keys.known_hosts import KnownHosts
+    from sshproto.keys.private import PrivateKey
+    from sshproto.keys.public import PublicKey
+    from sshproto.operations.login import Credentials, HostKeyCheck
+    from sshproto.wire.codec import Buffer
 
 __all__ = [
     "Client",
-    "Completed",
-    "Credentials",
-    "Driver",
+    "Forward",
     "Handler",
+    "Incoming",
+    "Process",
+    "Reader",
     "Server",
-    "SimpleCredentials",
+    "ServerSession",
+    "Stream",
+    "Writer",
     "connect",
-    "dial",
     "listen",
 ]
 
+_ACCEPT_PAUSE = 0.1
+_SHOWN = 60  # characters of a command
 
-# --------------------------------------------------------------------------------------------------------------- client
-
-
-class Credentials(Protocol):
-    """Who answers the questions of a login: ``CredentialNeeded``, ``PromptsReceived``, ``PasswordExpired`` and
-    ``SignatureNeeded``."""
-
-    def __call__(self, conn: ClientConnection, question: Question) -> None:
-        """Answer ``question``; ``conn.refuse(question)`` if there is no answer."""
+L = TypeVar("L", SocketListener, forwarding.Invited)
 
 
-class SimpleCredentials:
-    """Keys in their order, then a password.
+class Forward:
+    """Something that listens, here or at the server, and what comes is taken to the other side.
 
-    Args:
-        keys: To be tried one after the other.
-        password: For ``password``, or for a ``keyboard-interactive`` login with a single prompt that does not echo.
+    Attributes:
+        addresses: Where it listens.
     """
 
-    def __init__(self, keys: Sequence[PrivateKey] = (), password: str | None = None) -> None:
-        self._keys = deque(keys)
-        self._password = password
-        self._untried = ["password", "keyboard-interactive"] if password is not None else []
+    def __init__(self, client: Client, addresses: tuple[Address, ...], cancel: Callable[[], None]) -> None:
+        self.addresses = addresses
+        self._client = client
+        self._cancel = cancel
 
     def __repr__(self) -> str:
-        return f"<SimpleCredentials {len(self._keys)} keys{', a password' if self._password is not None else ''}>"
-
-    def __call__(self, conn: ClientConnection, question: Question) -> None:
-        if isinstance(question, CredentialNeeded):
-            self._credential(conn, question)
-        elif isinstance(question, PromptsReceived):
-            single = len(question.prompts) == 1 and not question.prompts[0].echo
-            conn.answer_prompts(question, [self._password or "" if single else ""] * len(question.prompts))
-        else:
-            conn.refuse(question)
-
-    def _credential(self, conn: ClientConnection, question: CredentialNeeded) -> None:
-        while self._keys and (not question.methods or "publickey" in question.methods):
-            key: PrivateKey | PublicKey = self._keys.popleft()
-            try:
-                conn.auth_public_key(question, key)
-            except InvalidArgument:  # it makes no signature that the server takes
-                continue
-            return
-        for method in [name for name in self._untried if name in question.methods]:
-            self._untried.remove(method)
-            if method == "password":
-                conn.auth_password(question, self._password or "")
-            else:
-                conn.auth_keyboard_interactive(question)
-            return
-        if question.methods or not self._untried:
-            conn.give_up(question)
-        else:
-            conn.auth_none(question)
-
-
-@attrs.frozen(kw_only=True)
-class Completed:
-    """How a command ended.
-
-    Attributes:
-        stdout, stderr: What it wrote, unless that went to a descriptor.
-        exit_status: Its status, 0 to 255 in practice; None if none came.
-        exit_signal: The signal that ended it, or None.
-        reader_left: Nobody read its standard output to the end (EPIPE).
-    """
-
-    stdout: bytes = attrs.field(default=b"", repr=False)
-    stderr: bytes = attrs.field(default=b"", repr=False)
-    exit_status: int | None
-    exit_signal: ExitSignal | None
-    reader_left: bool = False
-
-
-class _Command:
-    """One command on a channel of its own."""
-
-    def __init__(
-        self,
-        driver: Driver[ClientConnection],
-        command: bytes,
-        stdin: bytes | int,
-        stdout: int | None,
-        stderr: int | None,
-    ) -> None:
-        self._driver = driver
-        self._command = command
-        self._request = 0
-        self.channel = driver.conn.open_channel(Session())
-        self.closed = False
-        self.eof = False
-        self.failure: Exception | None = None
-        self.exit_status: int | None = None
-        self.exit_signal: ExitSignal | None = None
-        self._source: Source | Feeder
-        if isinstance(stdin, bytes):
-            self._source = Feeder(driver, self.channel, stdin)
-        else:
-            self._source = Source(driver, self.channel, stdin, self._input_ended)
-        first = self._sink(stdout)
-        self.sinks = (first, first if stderr is not None and stderr == stdout else self._sink(stderr))
-        self.broken_at: float | None = None
-        self._handlers: dict[type[Event], Callable[[Any], None]] = {
-            ChannelOpened: self._opened,
-            ChannelOpenFailed: self._open_failed,
-            RequestSucceeded: self._started,
-            RequestFailed: self._refused,
-            DataReceived: self._data,
-            ChannelWritable: self._writable,
-            EofReceived: self._eof,
-            ChannelNotified: self._notified,
-            ChannelClosed: self._closed,
-        }
+        return f"<Forward from {', '.join(map(forwarding.show, self.addresses))}>"
 
     @property
-    def done(self) -> bool:
-        return (self.closed or self.failure is not None) and all(sink.idle for sink in self.sinks)
+    def address(self) -> Address:
+        """Where it listens, or the first of several."""
+        return self.addresses[0]
 
-    def handle(self, event: Event) -> None:
-        handler = self._handlers.get(type(event))
-        if handler is not None:
-            handler(event)
+    @property
+    def port(self) -> int:
+        """The port of :attr:`address`; 0 if that is a path."""
+        return 0 if isinstance(self.address, str) else self.address[1]
 
-    def lost(self, error: ConnectionLoss) -> None:
-        """The connection has ended. What has come is still written."""
-        self._source.stop()
-        complete = self.eof and (self.exit_status is not None or self.exit_signal is not None)
-        if not self.closed and not complete:
-            self.failure = self.failure or error
-        self.closed = True
-
-    def stop(self) -> None:
-        self._source.stop()
-        for sink in self.sinks:
-            if isinstance(sink, Sink):
-                sink.stop()
-
-    def _sink(self, descriptor: int | None) -> Sink | Collector:
-        if descriptor is None:
-            return Collector(self._driver, self.channel)
-        return Sink(self._driver, self.channel, descriptor, self._output_broken)
-
-    def _opened(self, event: ChannelOpened) -> None:
-        self._request = self._driver.conn.request(self.channel, Exec(self._command))
-
-    def _open_failed(self, event: ChannelOpenFailed) -> None:
-        self.failure = OpenRefused("a session", event.reason, event.description)
-
-    def _started(self, event: RequestSucceeded) -> None:
-        self._source.resume()
-
-    def _refused(self, event: RequestFailed) -> None:
-        self.failure = RequestRefused("the server refused to run the command")
-        self._driver.conn.close_channel(self.channel)
-
-    def _data(self, event: DataReceived) -> None:
-        sink = self.sinks[event.stream]
-        sink.feed(event.data)
-        if sink is self.sinks[0] and self.broken_at is not None and time.monotonic() > self.broken_at + _EOW_PATIENCE:
-            # The peer does not know eow, and its program would never learn that nobody reads.
-            with contextlib.suppress(UsageError):
-                self._driver.conn.close_channel(self.channel)
-
-    def _writable(self, event: ChannelWritable) -> None:
-        self._source.resume()
-
-    def _eof(self, event: EofReceived) -> None:
-        self.eof = True
-
-    def _notified(self, event: ChannelNotified) -> None:
-        match event.notice:
-            case ExitStatus(status=status):
-                self.exit_status = status
-            case ExitSignal() as notice:
-                self.exit_signal = notice
-            case EndOfWrite():
-                if not self._source.ended:
-                    self._source.stop()
-                    self._driver.conn.send_eof(self.channel)
-            case _:
-                pass
-
-    def _closed(self, event: ChannelClosed) -> None:
-        self.closed = True
-        self._source.stop()
-
-    def _input_ended(self, problem: OSError | None) -> None:
-        if problem is not None:
-            self.failure = self.failure or _named(problem, "standard input")
-        with contextlib.suppress(UsageError):  # the channel has closed just now
-            self._driver.conn.send_eof(self.channel)
-
-    def _output_broken(self, problem: OSError) -> None:
-        stdout = self.sinks[0]
-        first = isinstance(stdout, Sink) and stdout.broken is problem
-        if problem.errno != errno.EPIPE:
-            self.failure = self.failure or _named(problem, "standard output" if first else "standard error")
-        if first:
-            self.broken_at = time.monotonic()
-            with contextlib.suppress(UsageError):
-                self._driver.conn.request(self.channel, EndOfWrite(), want_reply=False)
-
-
-def _named(problem: OSError, what: str) -> OSError:
-    return OSError(problem.errno, problem.strerror, what)
-
-
-class Client:
-    """A connection to a server, logged in. Made by :func:`connect`; to be used from one thread.
-
-    Attributes:
-        driver: What moves the bytes.
-        conn: The connection itself.
-    """
-
-    def __init__(
-        self,
-        sock: socket.socket,
-        config: ClientConfig,
-        *,
-        host_key: Callable[[HostKeyOffered], bool],
-        credentials: Credentials,
-        on_event: Callable[[Event], None] | None = None,
-    ) -> None:
-        self._host_key = host_key
-        self._credentials = credentials
-        self._observe = on_event
-        self._commands: dict[int, _Command] = {}
-        self._ready = False
-        self._lost: ConnectionLoss | None = None
-        self.driver = Driver(sock, ClientConnection(config, time.monotonic()), self._on_event)
-        self.conn = self.driver.conn
+    def close(self) -> None:
+        """Listen no more. Connections that came before go on. Repeated calls do nothing."""
+        self._client.apply(self._cancel)
 
     def __enter__(self) -> Self:
         return self
@@ -313,306 +101,334 @@ class Client:
     ) -> None:
         self.close()
 
-    def login(self, check: Callable[[], None] | None = None) -> None:
-        """Wait until we are logged in.
 
-        Args:
-            check: See :meth:`run`.
+class Client(Connected[ClientConnection]):
+    """A connection to a server. :func:`connect` makes one that is logged in.
 
-        Raises:
-            ConnectionLoss: We will not be.
+    Args:
+        sock: A connected stream socket; it belongs to the client from now on.
+        config: The client's decisions.
+        on_event: Called with every event of the connection; to look only, and not for long.
+        through: The client whose connection this one runs through.
+
+    Attributes:
+        hub, conn: The connection itself; for operations, and see :meth:`apply`.
+        driver: What moves its bytes.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        config: ClientConfig,
+        on_event: Callable[[Event], None] | None = None,
+        through: Client | None = None,
+    ) -> None:
+        super().__init__(sock, Hub(ClientConnection(config, time.monotonic()), _guarded(on_event)))
+        self._through = through
+
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        driver: Driver[ClientConnection] | None = getattr(self, "driver", None)
+        if driver is not None and not driver.closed:
+            warn(f"unclosed {type(self).__name__}", ResourceWarning, source=self)
+            driver.abandon()
+
+    def start_thread(self) -> None:
+        """Have a thread that deals with what comes while nobody waits: keepalives, rekeys, data up to the windows.
+
+        It ends with the connection. Repeated calls do nothing.
         """
-        while not self._ready:
-            self._check()
-            self.driver.step()
-            if check is not None:
-                check()
+        self.driver.start_thread()
 
     def run(
         self,
         command: str | bytes,
         *,
-        input: bytes | int = b"",
-        stdout: int | None = None,
-        stderr: int | None = None,
-        check: Callable[[], None] | None = None,
+        input: Buffer = b"",
+        check: bool = False,
+        timeout: float | None = None,
+        pty: PtyRequest | None = None,
+        env: Mapping[str, str | bytes] | None = None,
     ) -> Completed:
-        """Run a command to its end.
+        """Run a command to its end, with all it writes kept in memory.
 
         Args:
             command: For the user's shell at the server; text is sent as UTF-8.
-            input: Its standard input: bytes, or a descriptor to read.
-            stdout, stderr: Descriptors to write its output to; None collects it in memory. Descriptors are used without
-                blocking and left as they were found; they are not closed.
-            check: Called again and again; what it raises ends the wait, and the command with its channel.
+            input: Its standard input.
+            check: Raise if its status is not 0.
+            timeout: Seconds after which to give up, and hang up on it.
+            pty: The pseudo-terminal that it is to have.
+            env: Environment variables; servers take few, and do not say which.
 
         Raises:
-            OpenRefused, RequestRefused: The server does not run it.
+            CommandFailed: ``check``, and it has failed.
+            TimeoutExpired: It took too long.
+            OpenRefused, RequestRefused: The server will not run it.
             ConnectionLoss: The connection ended before the command did.
-            OSError: A descriptor failed, other than by EPIPE: a reader that has left is no error. The command has
-                ended all the same.
+            UsageError: It cannot be asked for.
         """
-        text = command.encode("utf-8", "surrogateescape") if isinstance(command, str) else command
-        self._check()
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(nonblocking([fd for fd in (input, stdout, stderr) if isinstance(fd, int)]))
-            job = _Command(self.driver, text, input, stdout, stderr)
-            self._commands[job.channel] = job
-            stack.callback(self._forget, job)
-            while not job.done:
-                self.driver.step()
-                if check is not None:
-                    check()
-        if job.failure is not None:
-            raise job.failure
-        collected = [bytes(sink.data) if isinstance(sink, Collector) else b"" for sink in job.sinks]
-        return Completed(
-            stdout=collected[0],
-            stderr=collected[1],
-            exit_status=job.exit_status,
-            exit_signal=job.exit_signal,
-            reader_left=job.broken_at is not None,
+        job = session.run(self.hub, command, input=input, check=check, pty=pty, env=env)
+        shown = octets(command).decode(errors="replace")
+        return self.perform(job, timeout, f"the command '{printable(shown, _SHOWN)}'")
+
+    def start(
+        self, command: str | bytes, *, pty: PtyRequest | None = None, env: Mapping[str, str | bytes] | None = None
+    ) -> Process:
+        """Start a command. The arguments are :meth:`run`'s.
+
+        Raises:
+            OpenRefused, RequestRefused: The server will not run it.
+            ConnectionLoss: The connection has ended.
+            UsageError: It cannot be asked for.
+        """
+        return self._start(Exec(octets(command)), pty, env)
+
+    def shell(self, *, pty: PtyRequest | None = None, env: Mapping[str, str | bytes] | None = None) -> Process:
+        """Start the user's shell; see :meth:`start`."""
+        return self._start(Shell(), pty, env)
+
+    def subsystem(self, name: str, *, env: Mapping[str, str | bytes] | None = None) -> Process:
+        """Start a subsystem, such as ``"sftp"``; see :meth:`start`."""
+        return self._start(Subsystem(name), None, env)
+
+    def _start(
+        self, program: session.Program, pty: PtyRequest | None, env: Mapping[str, str | bytes] | None
+    ) -> Process:
+        return Process(self, self.perform(session.start(self.hub, program, pty=pty, env=env)))
+
+    def open_tcp(self, host: str, port: int) -> Stream:
+        """A TCP connection that the server makes.
+
+        Raises:
+            OpenRefused: The server will not, or can't reach it.
+            ConnectionLoss: The connection has ended.
+            InvalidArgument: It cannot be asked for.
+        """
+        return Stream(self, self.perform(forwarding.open_to(self.hub, (host, port))))
+
+    def open_unix(self, path: str) -> Stream:
+        """A connection that the server makes to a Unix-domain socket; see :meth:`open_tcp`."""
+        return Stream(self, self.perform(forwarding.open_to(self.hub, path)))
+
+    def forward_local(self, listen: Address, target: Address) -> Forward:
+        """Listen here, and have what comes connected by the server. A thread of the client's does that.
+
+        Args:
+            listen: A host and a port to listen at, 0 to have one chosen; or the path of a socket to be made.
+            target: Where the server is to connect to: a host and a port, or a path.
+
+        Raises:
+            OSError: It cannot listen there.
+            ConnectionLoss: The connection has ended.
+        """
+        listening = listen_at(listen)
+        return self._forward_here(listening, lambda listener: forwarding.forward_local(self.hub, listener, target))
+
+    def forward_dynamic(self, listen: Address) -> Forward:
+        """Listen here as a SOCKS proxy (4, 4a and 5), and have the server make the connections.
+
+        The arguments and errors are :meth:`forward_local`'s.
+        """
+        return self._forward_here(listen_at(listen), lambda listener: forward_dynamic(self.hub, listener))
+
+    def _forward_here(
+        self, listening: Operation[SocketListener], carry: Callable[[SocketListener], Operation[None]]
+    ) -> Forward:
+        self.hub.check()
+        listener, cancel = self.perform(_started(listening, carry))
+        return Forward(self, listener.addresses, cancel)
+
+    def forward_remote(self, listen: Address, target: Address) -> Forward:
+        """Have the server listen, and connect what comes from here. A thread of the client's does that.
+
+        Args:
+            listen: An address of the server (``""`` for all, ``"localhost"``) and a port, 0 to have one chosen; or the
+                path of a socket that it makes.
+            target: Where to connect to: a host and a port, or a path.
+
+        Raises:
+            RequestRefused: The server will not.
+            ConnectionLoss: The connection has ended.
+            InvalidArgument: It cannot be asked for.
+        """
+
+        def carry(invited: forwarding.Invited) -> Operation[None]:
+            return forwarding.forward_remote(self.hub, invited, lambda _: dial(target))
+
+        invited, cancel = self.perform(_started(forwarding.listen(self.hub, listen), carry))
+        return Forward(self, (invited.address,), cancel)
+
+    def jump(
+        self,
+        host: str,
+        port: int = 22,
+        *,
+        user: str | None = None,
+        host_key: KnownHosts | PublicKey | HostKeyCheck,
+        keys: Iterable[PrivateKey | PublicKey] = (),
+        password: str | None = None,
+        credentials: Credentials | None = None,
+        config: ClientConfig | None = None,
+        timeout: float | None = 30.0,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> Client:
+        """A connection to another server through this one, which must stay open. The arguments are :func:`connect`'s.
+
+        The bytes between the two are passed on by a thread of this client's.
+
+        Raises:
+            ConnectFailed: This server will not, or can't reach it.
+            ConnectionLoss: One of the two connections has ended.
+            TimeoutExpired, InvalidArgument: See :func:`connect`.
+        """
+        setup = Setup.of(
+            host,
+            port,
+            user=user,
+            host_key=host_key,
+            keys=keys,
+            password=password,
+            credentials=credentials,
+            config=config,
         )
+        return _connect(setup, timeout, on_event, self)
 
-    def close(self, description: str = "") -> None:
-        """Disconnect and close. Repeated calls do nothing."""
-        if not self.driver.closed:
-            self.driver.finish(description)
+    def rekey(self) -> None:
+        """Exchange keys, and wait until that is done.
 
-    def _forget(self, job: _Command) -> None:
-        job.stop()
-        self._commands.pop(job.channel, None)
-        if not job.closed:
-            with contextlib.suppress(UsageError):  # it is closing
-                self.conn.close_channel(job.channel)
+        Raises:
+            ConnectionLoss: The connection has ended.
+        """
+        self.perform(self.hub.rekey())
 
-    def _check(self) -> None:
-        if self._lost is not None:
-            raise self._lost
+    def until_ended(self, timeout: float | None = None) -> ConnectionLoss:
+        """Wait for the end of the connection, and say why it came.
 
-    def _on_event(self, event: Event) -> None:
-        if self._observe is not None:
-            self._observe(event)
-        match event:
-            case HostKeyOffered():
-                if self._host_key(event):
-                    self.conn.accept_host_key(event)
-                else:
-                    self.conn.reject_host_key(event)
-            case CredentialNeeded() | PromptsReceived() | PasswordExpired() | SignatureNeeded():
-                self._credentials(self.conn, event)
-            case Question():
-                self.conn.refuse(event)  # nothing that a server may ask for is offered here
-            case AuthSucceeded():
-                self._ready = True
-            case ConnectionLost(error=error):
-                self._lost = error
-                for job in tuple(self._commands.values()):
-                    job.lost(error)
-            case _:
-                job_of = self._commands.get(getattr(event, "channel", -1))
-                if job_of is not None:
-                    job_of.handle(event)
-                elif isinstance(event, DataReceived):
-                    self.conn.credit(event.channel, len(event.data))
+        Raises:
+            TimeoutExpired: It did not come in so many seconds.
+        """
+        return self.perform(self.hub.until_ended(), timeout, "waiting for the end of the connection")
 
 
-def dial(host: str, port: int, timeout: float | None = 30.0) -> socket.socket:
-    """A TCP connection; the arguments are :func:`connect`'s.
+def _guarded(on_event: Callable[[Event], None] | None) -> Callable[[Event], None] | None:
+    """What watches must not end the connection, nor what another thread is doing."""
+    if on_event is None:
+        return None
 
-    Raises:
-        ConnectFailed: Nobody can be reached.
-    """
+    def tell(event: Event) -> None:
+        try:
+            on_event(event)
+        except Exception as error:  # noqa: BLE001  it is nobody's who waits here
+            report(error)
+
+    return tell
+
+
+def _started(listening: Operation[L], carry: Callable[[L], Operation[None]]) -> Operation[tuple[L, Callable[[], None]]]:
+    """Listen, have what comes carried, and say how to end that."""
+    listener = yield from listening
     try:
-        return socket.create_connection((host, port), timeout)
-    except (OSError, UnicodeError) as error:  # the latter from names that no resolver can take
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ConnectFailed(f"cannot connect to {host} port {port}: {reason}") from error
+        cancel: Callable[[], None] = yield Spawn(carry(listener))
+    except BaseException:
+        listener.close()
+        raise
+    return listener, cancel
 
 
 def connect(
     host: str,
-    port: int,
-    config: ClientConfig,
+    port: int = 22,
     *,
-    host_key: Callable[[HostKeyOffered], bool],
-    credentials: Credentials,
-    on_event: Callable[[Event], None] | None = None,
+    user: str | None = None,
+    host_key: KnownHosts | PublicKey | HostKeyCheck,
+    keys: Iterable[PrivateKey | PublicKey] = (),
+    password: str | None = None,
+    credentials: Credentials | None = None,
+    config: ClientConfig | None = None,
     timeout: float | None = 30.0,
+    on_event: Callable[[Event], None] | None = None,
 ) -> Client:
     """Dial a server and log in.
 
     Args:
-        host: A name or an address; all addresses of a name are tried in turn.
+        host: A name or an address; all addresses of a name are tried, IPv6 and IPv4 in turn.
         port: Its port.
-        config: The client's decisions.
-        host_key: Whether the key that the server has proved to hold is the server's.
-        credentials: Who answers the questions of the login.
-        on_event: Called with every event, before it is dealt with.
-        timeout: Seconds for each address; what follows has the deadlines of ``config.timeouts``.
+        user: Whom to log in as; what ``config`` says if None.
+        host_key: Who the server is: keys that are known, the one key that is good, or a function that decides
+            (see :data:`~sshproto.operations.login.HostKeyCheck`).
+        keys: Private keys to log in with, in the order in which they are tried.
+        password: The password, tried after the keys.
+        credentials: Who answers the questions of the login, in the place of ``keys`` and ``password``; a
+            :class:`~sshproto.operations.login.LoginPlan`, or a function.
+        config: The client's decisions; the usual ones if None.
+        timeout: Seconds for all of it, without those that ``host_key`` and ``credentials`` take, which may ask
+            somebody; None leaves it to the deadlines of ``config.timeouts``.
+        on_event: Called with every event of the connection; to look only, and not for long.
 
     Raises:
         ConnectFailed: Nobody can be reached.
+        TimeoutExpired: It took too long.
         ConnectionLoss: The connection ended before we were logged in; a subclass says why.
+        InvalidArgument: The arguments do not go together.
     """
-    sock = dial(host, port, timeout)
-    client = Client(sock, config, host_key=host_key, credentials=credentials, on_event=on_event)
+    setup = Setup.of(
+        host, port, user=user, host_key=host_key, keys=keys, password=password, credentials=credentials, config=config
+    )
+    return _connect(setup, timeout, on_event, None)
+
+
+def _connect(
+    setup: Setup, timeout: float | None, on_event: Callable[[Event], None] | None, through: Client | None
+) -> Client:
+    started = time.monotonic()
     try:
-        client.login()
-    except BaseException:
-        client.close()  # the last message to the server still has to leave
-        raise
+        sock = _dial(setup, timeout) if through is None else _tunnel(setup, timeout, through)
+        try:
+            client = Client(sock, setup.config, on_event, through)
+        except BaseException:
+            sock.close()
+            raise
+        try:
+            left = None if timeout is None else timeout - (time.monotonic() - started)
+            client.driver.perform(log_in(client.hub, setup.host_key, setup.credentials), left, inline=True)
+        except TimeoutExpired:
+            client.abort()
+            raise
+        except BaseException:
+            client.close()  # the last message to the server still has to leave
+            raise
+    except TimeoutExpired:
+        raise TimeoutExpired(f"connecting to {setup.host} port {setup.port}", timeout or 0.0) from None
     return client
 
 
-# --------------------------------------------------------------------------------------------------------------- server
+def _dial(setup: Setup, timeout: float | None) -> socket.socket:
+    try:
+        return Runner().run(dial((setup.host, setup.port)), timeout, inline=False).detach()
+    except TimeoutExpired:  # which is an OSError as well
+        raise
+    except OSError as error:
+        raise ConnectFailed.to(setup.host, setup.port, error) from error
 
 
-def listen(host: str | None, port: int, backlog: int = 128) -> socket.socket:
-    """A listening socket.
-
-    Args:
-        host: A name or an address to listen at; None for all, IPv6 and IPv4.
-        port: 0 lets the system choose; ``getsockname()`` tells.
-
-    Raises:
-        OSError: It cannot be had.
-    """
-    if host is None and socket.has_dualstack_ipv6():
-        return socket.create_server(("", port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True)
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, _, _, _, address = found[0]
-    return socket.create_server(address[:2], family=family, backlog=backlog)
-
-
-class Handler(Protocol):
-    """What a server does with one connection. All calls come from the connection's own thread."""
-
-    def on_event(self, event: Event) -> None:
-        """Something happened on the connection; questions are to be answered."""
-
-    def closed(self) -> None:
-        """The connection has ended, and ``on_event`` will not be called again."""
-
-
-class Server:
-    """Serves each connection in a thread of its own.
-
-    Args:
-        listener: A listening socket; it belongs to the server from now on.
-        config: The server's decisions.
-        handler: Makes the handler of a connection, of its driver and the peer's address.
-        max_strangers: Connections that may be waiting for their login at once; more are closed as they come.
-        max_connections: Connections at once.
-        on_bug: Called with what a handler raised; its connection is ended.
-    """
-
-    def __init__(
-        self,
-        listener: socket.socket,
-        config: ServerConfig,
-        handler: Callable[[Driver[ServerConnection], Any], Handler],
-        *,
-        max_strangers: int = 64,
-        max_connections: int = 512,
-        on_bug: Callable[[Exception], None] | None = None,
-    ) -> None:
-        self._listener = listener
-        self._config = config
-        self._handler = handler
-        self._max_strangers = max_strangers
-        self._max_connections = max_connections
-        self._on_bug = on_bug or ignore
-        self._lock = threading.Lock()
-        self._threads: dict[threading.Thread, Driver[ServerConnection]] = {}
-        self._strangers: set[Driver[ServerConnection]] = set()
-        self._stopping = False
-        self._waker, self._alarm = socket.socketpair()
-        self._waker.setblocking(False)
-        listener.setblocking(False)
-
-    def stop(self) -> None:
-        """Make :meth:`serve` end. From any thread, or a signal handler."""
-        self._stopping = True
-        with contextlib.suppress(OSError):  # full, or closed
-            self._waker.send(b"\0")
-
-    def serve(self, patience: float = 10.0) -> None:
-        """Accept connections until :meth:`stop`, then disconnect those that are left.
-
-        Args:
-            patience: Seconds to wait for them.
-        """
-        with Selector() as selector, self._waker, self._alarm:
-            selector.register(self._alarm, READ)
-            with self._listener:
-                selector.register(self._listener, READ)
-                while not self._stopping:
-                    selector.select()
-                    if not self._accept():
-                        time.sleep(_ACCEPT_PAUSE)
-            with self._lock:
-                running = dict(self._threads)
-            for driver in running.values():
-                driver.call(lambda driver=driver: driver.conn.disconnect("the server is stopping"))  # type: ignore[misc]
-            deadline = time.monotonic() + patience
-            for thread in running:
-                thread.join(max(0.0, deadline - time.monotonic()))
-
-    def _accept(self) -> bool:
-        """Take what the listener has; False if there are no descriptors or threads for it now."""
+def _tunnel(setup: Setup, timeout: float | None, through: Client) -> socket.socket:
+    def tunnel() -> Operation[socket.socket]:
+        channel = yield from forwarding.open_to(through.hub, (setup.host, setup.port))
         try:
-            sock, address = self._listener.accept()
-        except (BlockingIOError, InterruptedError, ConnectionError):
-            return True
+            ours, theirs = socket.socketpair()
         except OSError:
-            return False
-        with self._lock:
-            if len(self._strangers) >= self._max_strangers or len(self._threads) >= self._max_connections:
-                sock.close()
-                return True
+            channel.close()
+            raise
+        stream = SocketStream(theirs)
         try:
-            driver = Driver(sock, ServerConnection(self._config, time.monotonic()))
-        except OSError:
-            sock.close()
-            return False
-        thread = threading.Thread(target=self._run, args=(driver, address), name=f"ssh {address[0]}", daemon=True)
-        with self._lock:
-            self._threads[thread] = driver
-            self._strangers.add(driver)
-        try:
-            thread.start()
-        except RuntimeError:
-            self._gone(thread, driver)
-            driver.close()
-            return False
-        return True
+            yield Spawn(forwarding.relay(channel, stream, LINGER))
+        except BaseException:
+            ours.close()
+            stream.close()
+            channel.close()
+            raise
+        return ours
 
-    def _run(self, driver: Driver[ServerConnection], address: Any) -> None:
-        try:
-            handler = self._handler(driver, address)
-            driver.on_event = functools.partial(self._on_event, driver, handler)
-            try:
-                while not driver.finished:
-                    driver.step()
-            finally:
-                handler.closed()
-            driver.finish()
-        except Exception as error:  # noqa: BLE001  one connection must not take the others with it
-            self._on_bug(error)
-            driver.on_event = ignore
-            driver.finish("internal error")
-        finally:
-            driver.close()
-            self._gone(threading.current_thread(), driver)
-
-    def _on_event(self, driver: Driver[ServerConnection], handler: Handler, event: Event) -> None:
-        if isinstance(event, Authenticated):
-            with self._lock:
-                self._strangers.discard(driver)
-        handler.on_event(event)
-
-    def _gone(self, thread: threading.Thread, driver: Driver[ServerConnection]) -> None:
-        with self._lock:
-            self._threads.pop(thread, None)
-            self._strangers.discard(driver)
+    try:
+        return through.perform(tunnel(), timeout)
+    except OpenRefused as error:
+        raise ConnectFailed(f"cannot connect to {setup.host} port {setup.port}: {error}") from error

@@ -1,73 +1,81 @@
-"""What moves the bytes of one connection over a socket, and sleeps until its deadline.
+"""What moves the bytes of one connection over a socket, for all threads that use it.
 
-A :class:`Driver` follows the pump rule of :mod:`sshproto.connection` and knows nothing else about the protocol.  While
-it waits for the socket it also watches local descriptors, which is how data get in and out, see
-:mod:`sshproto_io.relays`.  It belongs to the thread that steps it; only ``call`` may be used from others.
+A :class:`Driver` follows the pump rule of :mod:`sshproto.connection` and knows nothing else about the protocol.  It has
+no thread of its own: threads run operations (:mod:`~sshproto_io.runner`), and of those that have to wait, one is the
+*leader*, which waits for the socket and deals for all with what comes.  The others, the *followers*, sleep until the
+leader has woken an operation of theirs, or leaves and passes the lead on.  So while nobody waits, nothing happens:
+input stays in the system's buffers, and no question whether the peer is still there is asked or answered.  Who wants
+that done starts a thread that always waits, by :meth:`Driver.start_thread`.
+
+One lock guards the connection, the hub and every operation.  It is held for computing only, never while anybody waits:
+the socket never blocks, and what it does not take is left to the leader, who waits for reading and for writing.  A
+signal handler may have interrupted who holds it: there, nothing of a connection may be used; raise an exception.
 """
 
 from __future__ import annotations
 
 import contextlib
-import selectors
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
 
 from sshproto.connection import Connection
-from sshproto.events import Event
-
-READ = selectors.EVENT_READ
-WRITE = selectors.EVENT_WRITE
+from sshproto.errors import UsageError
+from sshproto.operations.hub import Hub
+from sshproto.operations.steps import Operation, Sleep, Wait
+from sshproto_io import LINGER
+from sshproto_io.poller import READ, WRITE, Found, Poller
+from sshproto_io.runner import Runner
+from sshproto_io.sockets import no_delay
 
 _RECEIVE = 256 * 1024
-_LINGER = 0.5
-
-# Not epoll or kqueue: they refuse regular files, which standard input and output often are.
-Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
+_JOIN = 5.0  # seconds for the thread to end; it has nothing left to wait for
 
 C = TypeVar("C", bound=Connection[Any])
-
-
-def ignore(event: object) -> None:
-    """What hears of events that nobody wants to hear of."""
+T = TypeVar("T")
 
 
 class Driver(Generic[C]):
-    """A socket and a connection.
+    """A socket, a connection, and the threads that use it.
 
     Args:
         sock: A connected stream socket; it belongs to the driver from now on.
-        conn: The connection.
-        on_event: Called with every event, from within :meth:`step`. It answers questions and gives commands through
-            ``conn``, and never steps the driver itself.
+        hub: The connection's.
 
     Attributes:
-        conn: The connection.
-        on_event: As above; may be replaced.
+        hub, conn: The connection; to be used under the lock only, see :meth:`apply`.
+        lock: Held by who uses the connection.
+        deadline: When the leader is to wake up.
     """
 
-    def __init__(self, sock: socket.socket, conn: C, on_event: Callable[[Event], None] | None = None) -> None:
+    def __init__(self, sock: socket.socket, hub: Hub[C]) -> None:
         sock.setblocking(False)
-        with contextlib.suppress(OSError):  # not TCP
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.conn = conn
-        self.on_event = on_event or ignore
+        no_delay(sock)
+        self.hub = hub
+        self.conn = hub.conn
+        self.lock = threading.Lock()
+        self.deadline: float | None = None
         self._sock = sock
-        self._selector = Selector()
+        self._descriptor = sock.fileno()
         self._input = memoryview(bytearray(_RECEIVE))
         self._unsent = memoryview(b"")
         self._eof = False
         self._mute = False  # the socket takes nothing any more
-        self._calls: deque[Callable[[], None]] = deque()
-        self._lock = threading.Lock()
+        self._parting = False
         self._closed = False
-        self._waker, self._alarm = socket.socketpair()
-        self._waker.setblocking(False)
-        self._alarm.setblocking(False)
-        self.watch(self._alarm.fileno(), READ, self._woken)
+        self._abandoned = False
+        self._flushed = Wait()  # fires when it is finished
+        self._left = Wait()  # fires when the peer has closed
+        self._holder = 0  # the thread that is inside of the application's code under the lock
+        self._leader: Runner | None = None
+        self._watched = 0
+        self._followers: dict[Runner, None] = {}
+        self._service: Runner | None = None
+        self._thread: threading.Thread | None = None
+        self._pollers: list[Poller] = []
 
     @property
     def closed(self) -> bool:
@@ -79,108 +87,253 @@ class Driver(Generic[C]):
         """Whether the connection has ended and all that was to be sent is sent, or never will be."""
         return self.conn.should_close and not self._unsent and not self.conn.output_size
 
-    def addresses(self) -> tuple[Any, Any]:
-        """The peer's address and ours, as the socket gives them; None for what it does not know (any more)."""
-        found: list[Any] = []
-        for ask in (self._sock.getpeername, self._sock.getsockname):
+    # ---------------------------------------------------------------------------------------------------- for everybody
+
+    def perform(
+        self,
+        operation: Operation[T],
+        timeout: float | None = None,
+        what: str = "the operation",
+        *,
+        inline: bool | None = None,
+    ) -> T:
+        """Run an operation in this thread; the arguments are those of :meth:`Runner.run`.
+
+        Raises:
+            TimeoutExpired: The time was over before it ended.
+            UsageError: This thread is inside of an operation or of ``on_event``, which must not wait.
+            BaseException: What the operation raises.
+        """
+        self._enter()
+        return Runner(self).run(operation, timeout, what, inline=inline)
+
+    def apply(self, function: Callable[[], T]) -> T:
+        """Call a function that gives the connection commands, and send what they bring.
+
+        Raises:
+            UsageError: See :meth:`perform`.
+            BaseException: What it raises.
+        """
+        self._enter()
+        with self.lock:
+            before = self.hold(threading.get_ident())
             try:
-                found.append(ask())
-            except OSError:
-                found.append(None)
-        return found[0], found[1]
-
-    def watch(self, descriptor: int, mask: int, callback: Callable[[int], None]) -> None:
-        """Call ``callback`` from :meth:`step` when ``descriptor`` is ready, until told otherwise.
-
-        Args:
-            descriptor: Any but the connection's socket.
-            mask: ``READ``, ``WRITE`` or both; 0 to watch it no longer.
-            callback: Called with what it is ready for.
-        """
-        registered = descriptor in self._selector.get_map()
-        if not mask:
-            if registered:
-                self._selector.unregister(descriptor)
-        elif registered:
-            key = self._selector.get_key(descriptor)
-            if key.events != mask or key.data != callback:
-                self._selector.modify(descriptor, mask, callback)
-        else:
-            self._selector.register(descriptor, mask, callback)
-
-    def call(self, function: Callable[[], None]) -> bool:
-        """Have ``function`` called from within :meth:`step`, which stops waiting. From any thread or signal handler.
-
-        Returns:
-            False if the driver is closed: it will not be called.
-        """
-        if self._closed:
-            return False
-        self._calls.append(function)
-        with contextlib.suppress(OSError):  # full: it will wake up anyway
-            self._waker.send(b"\0")
-        return not self._closed
-
-    def step(self, timeout: float | None = None) -> None:
-        """Pump, wait for the socket, a descriptor, a call or the deadline, and deal with what came.
-
-        Args:
-            timeout: Seconds to wait at most.
-        """
-        before = self.finished
-        self.pump()
-        if self.finished and not before:
-            return  # there may be nothing left to wait for
-        deadline = self.conn.next_deadline()
-        if deadline is not None:
-            left = max(0.0, deadline - time.monotonic())
-            timeout = left if timeout is None else min(timeout, left)
-        reading = self.conn.want_read and not self._eof
-        self.watch(self._sock.fileno(), (READ if reading else 0) | (WRITE if self._unsent else 0), self._transfer)
-        ready = self._selector.select(timeout)
-        now = time.monotonic()
-        if deadline is not None and deadline <= now:
-            self.conn.handle_timeout(now)
-            if self.conn.should_close:
-                self._unsent = memoryview(b"")  # as the connection does with what it has not handed out yet
-        # The socket first: whoever is called back then knows the newest state.
-        ready.sort(key=lambda pair: pair[0].fd != self._sock.fileno())
-        for key, mask in ready:
-            current = self._selector.get_map().get(key.fd)
-            if current is not None and current.data == key.data:  # else an earlier callback is done with it
-                key.data(mask & current.events)
+                return function()
+            finally:
+                self.hold(before)
                 self.pump()
 
+    def serve(self, operation: Operation[T]) -> T:
+        """Run an operation in this thread, and with it all that is spawned, until it ends."""
+        with self.lock:
+            runner = self._service = Runner(self)
+        return runner.run(operation)
+
+    def start_thread(self) -> None:
+        """Have a thread that deals with what comes while nobody waits. Repeated calls do nothing."""
+        self._enter()
+        with self.lock:
+            if self.hub.lost is None:
+                self._serviced()
+
+    def close(self, description: str = "") -> None:
+        """Disconnect, send what is left, and close. Everybody who still waits gets an error. Repeated calls do nothing.
+
+        This takes at most ``Timeouts.linger`` while the peer does not read, and then half a second while it does not
+        close.
+
+        Args:
+            description: Words for the peer.
+
+        Raises:
+            UsageError: They are too long.
+        """
+        self._enter()
+        with self.lock:
+            if self._parting:
+                return
+            self.conn.disconnect(description)
+            self._parting = True
+            self.pump()
+        try:
+            with contextlib.suppress(OSError):  # there are no descriptors left to wait with
+                Runner(self).run(self._part())
+        finally:
+            self.abort()
+            thread = self._thread
+            if thread is not None and thread is not threading.current_thread():
+                thread.join(_JOIN)
+
+    def abort(self) -> None:
+        """Close the socket, whatever state it is in. Everybody who still waits gets an error."""
+        self._enter()
+        with self.lock:
+            if self._closed:
+                return
+            self._closed = self._parting = True
+            try:
+                self.conn.disconnect()
+                self.drain()
+            finally:
+                self._flushed.fire()
+                self._left.fire()
+                if self._leader is not None:
+                    self._leader.rouse()
+                self._shut()
+
+    def abandon(self) -> None:
+        """Nobody will use it any more. For finalizers: it never waits, and may be called whoever holds the lock."""
+        self._abandoned = True
+        if self._thread is None:
+            self._shut()
+        else:  # the thread sees that and ends
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
+
+    # ------------------------------------------------------------------------------------- for runners, under the lock
+
+    def drain(self) -> None:
+        """Hand out the events."""
+        before = self.hold(threading.get_ident())
+        try:
+            self.hub.drain()
+        except BaseException:
+            self._break()
+            raise
+        finally:
+            self.hold(before)
+
     def pump(self) -> None:
-        """Hand out all events and send what the socket takes."""
+        """Hand out all events, send what the socket takes, and see that the leader knows what to wait for."""
+        conn = self.conn
         while True:
-            while (event := self.conn.next_event()) is not None:
-                self.on_event(event)
+            self.drain()
             # As long as the socket has not taken all, what follows stays where the connection counts it.
             if not self._unsent:
-                self._unsent = memoryview(self.conn.data_to_send())
+                self._unsent = memoryview(conn.data_to_send())
             if not self._unsent or not self._write():
-                return
+                break
+        if self.finished:
+            self._flushed.fire()
+        leader = self._leader
+        if leader is not None:
+            deadline = conn.next_deadline()
+            sooner = deadline is not None and (self.deadline is None or deadline < self.deadline)
+            if sooner or self._wanted() & ~self._watched:
+                leader.rouse()
 
-    def _transfer(self, mask: int) -> None:
-        if mask & WRITE:
-            self._write()
-        if mask & READ:
-            self._read()
+    def spawn(self, operation: Operation[Any]) -> Callable[[], None]:
+        """Run an operation beside everything else until it, or the connection, ends.
 
-    def _read(self) -> None:
+        It runs in the thread that :meth:`serve` was called in, or else in the one that :meth:`start_thread` starts.
+
+        Returns:
+            A function that cancels it, under the lock.
+
+        Raises:
+            RuntimeError: No thread can be started.
+        """
+        return self._serviced().spawn(operation)
+
+    def appoint(self, runner: Runner) -> bool:
+        """Whether ``runner``, which is about to sleep, is to lead."""
+        if self._closed or self._leader is not None:
+            self._followers[runner] = None
+            if runner.poller is not None:
+                runner.poller.choose(self._descriptor, 0)
+            return False
+        watched = self._wanted()
+        runner.need_poller().choose(self._descriptor, watched)
+        self._leader = runner
+        self._watched = watched
+        self.deadline = self.conn.next_deadline()
+        return True
+
+    def dismiss(self, runner: Runner, found: Found) -> None:
+        """``runner`` does not sleep any more, and has found something."""
+        self._followers.pop(runner, None)
+        if self._leader is runner:
+            self._leader = None
+            if not self._closed:
+                self._transfer(found)
+
+    def hand_over(self) -> None:
+        """Have somebody lead, if there is anybody who sleeps."""
+        if self._leader is None and self._followers:
+            service = self._service
+            (service if service in self._followers else next(iter(self._followers))).rouse()
+
+    def lend_poller(self) -> Poller:
+        """A poller that nobody uses."""
+        return self._pollers.pop() if self._pollers else Poller()
+
+    def take_back(self, poller: Poller) -> None:
+        """Nobody uses it any more."""
+        if self._closed:
+            poller.close()
+        else:
+            self._pollers.append(poller)
+
+    def hold(self, thread: int) -> int:
+        """Note which thread is inside of the application's code, and say which was."""
+        before, self._holder = self._holder, thread
+        return before
+
+    # --------------------------------------------------------------------------------------------------------- internal
+
+    def _enter(self) -> None:
+        if self._holder == threading.get_ident():
+            raise UsageError("operations, and functions that are told of events, can't wait for a connection's lock")
+
+    def _serviced(self) -> Runner:
+        """The runner of what is spawned."""
+        runner = self._service
+        if runner is None:
+            runner = Runner(self)
+            thread = threading.Thread(target=self._run_service, args=(runner,), name="ssh connection", daemon=True)
+            thread.start()
+            self._service, self._thread = runner, thread
+        return runner
+
+    def _run_service(self, runner: Runner) -> None:
+        runner.run(self.hub.until_ended())
+        if self._abandoned:
+            self.abort()
+
+    def _wanted(self) -> int:
+        """What to wait for at the socket."""
+        reading = not self._eof and (self._parting or self.conn.want_read)
+        return (READ if reading else 0) | (WRITE if self._unsent else 0)
+
+    def _transfer(self, found: Found) -> None:
+        """Take what has come, and what time has brought."""
+        now = time.monotonic()
+        try:
+            if any(descriptor == self._descriptor and mask & READ for descriptor, mask in found):
+                self._read(now)
+                self.drain()  # what was in time is not late
+            deadline = self.conn.next_deadline()
+            if deadline is not None and deadline <= now:
+                if self.conn.should_close:
+                    self._unsent = memoryview(b"")  # as the connection does with what it has not handed out yet
+                self.conn.handle_timeout(now)
+        except BaseException:
+            self._break()
+            raise
+
+    def _read(self, now: float) -> None:
         try:
             count = self._sock.recv_into(self._input)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:  # reset by the peer, or unreachable
             count = 0
-        now = time.monotonic()
         if count:
             self.conn.receive_data(self._input[:count], now)
         else:
             self._eof = True
             self.conn.receive_eof(now)
+            self._left.fire()
 
     def _write(self) -> bool:
         """Send what is there; False if the socket does not take all of it now."""
@@ -194,39 +347,82 @@ class Driver(Generic[C]):
         self._unsent = memoryview(b"")
         return True
 
-    def _woken(self, mask: int) -> None:
-        with contextlib.suppress(BlockingIOError, InterruptedError):
-            self._alarm.recv(4096)
-        while self._calls:
-            self._calls.popleft()()
-
-    def finish(self, description: str = "", linger: float = _LINGER) -> None:
-        """End the connection, send what is left, and close.
-
-        Args:
-            description: Words for the peer, if it is this side that ends the connection.
-            linger: Seconds to wait for the peer to close as well. Closing a socket with input unread takes away from
-                the peer what it has not read yet (RFC 1122 section 4.2.2.13), the reason for the end included.
-        """
-        self.conn.disconnect(description)
-        while not self.finished:
-            self.step()
-        deadline = time.monotonic() + linger
+    def _part(self) -> Operation[None]:
+        """Have the last bytes leave, and give the peer a moment to read them."""
+        while not self.finished and not self._closed:
+            yield self._flushed
+        deadline = time.monotonic() + LINGER
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
-            while not self._eof and (left := deadline - time.monotonic()) > 0:
-                self._sock.settimeout(left)
-                self._eof = not self._sock.recv_into(self._input)
-        self.close()
+            while not self._eof and not self._closed and (left := deadline - time.monotonic()) > 0:
+                yield Sleep(left, self._left)
 
-    def close(self) -> None:
-        """Close the socket, whatever state it is in."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-        self._selector.close()
-        for sock in (self._sock, self._waker, self._alarm):
-            sock.close()
-        while self._calls:  # who got True is called
-            self._calls.popleft()()
+    def _break(self) -> None:
+        """Something came between, Ctrl-C or a bug, and nobody knows what was lost: nothing may go on."""
+        self._mute = True
+        before = self.hold(threading.get_ident())
+        with contextlib.suppress(Exception):
+            self.conn.disconnect()
+            self.hub.drain()
+        self.hold(before)
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def _shut(self) -> None:
+        self._sock.close()
+        while self._pollers:
+            self._pollers.pop().close()
+
+
+class Connected(Generic[C]):
+    """A connection of either side."""
+
+    def __init__(self, sock: socket.socket, hub: Hub[C]) -> None:
+        self.hub = hub
+        self.conn = hub.conn
+        self.driver = Driver(sock, hub)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}, {'closed' if self.driver.closed else repr(self.conn)}>"
+
+    def perform(self, operation: Operation[T], timeout: float | None = None, what: str = "the operation") -> T:
+        """Run an operation of your own on this connection.
+
+        Args:
+            operation: See :mod:`sshproto.operations`.
+            timeout: Seconds after which it is cancelled. With one, functions that it calls run in threads of their own.
+            what: What it is, for the error.
+
+        Raises:
+            TimeoutExpired: It took too long.
+            BaseException: What the operation raises.
+        """
+        return self.driver.perform(operation, timeout, what)
+
+    def apply(self, function: Callable[[], T]) -> T:
+        """Call a function that uses :attr:`conn` or :attr:`hub`, while no other thread does, and send what it queued.
+
+        Raises:
+            BaseException: What it raises.
+        """
+        return self.driver.apply(function)
+
+    def close(self, description: str = "") -> None:
+        """Disconnect and close; see :meth:`Driver.close`.
+
+        Args:
+            description: Words for the peer.
+        """
+        self.driver.close(description)
+
+    def abort(self) -> None:
+        """Close the connection at once, without a word."""
+        self.driver.abort()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -305,11 +305,7 @@ class PublicKey:
         Raises:
             InvalidArgument: Another hash was named.
         """
-        if hash_name == "sha256":
-            return "SHA256:" + base64.b64encode(hashlib.sha256(self.blob).digest()).decode("ascii").rstrip("=")
-        if hash_name == "md5":
-            return "MD5:" + hashlib.md5(self.blob, usedforsecurity=False).digest().hex(":")
-        raise InvalidArgument(f"a fingerprint is made with sha256 or md5, not with {hash_name!r}")
+        return fingerprint_of(self.blob, hash_name)
 
     def openssh(self) -> str:
         """The one-line form ``type base64 [comment]``, without a line end. Line breaks in the comment become spaces."""
@@ -340,3 +336,16 @@ class PublicKey:
 
 def _restore(blob: bytes, comment: str) -> PublicKey:
     return PublicKey.from_blob(blob, comment, minimum_rsa_bits=LOWEST_RSA_BITS)
+
+
+def fingerprint_of(blob: bytes, hash_name: str = "sha256") -> str:
+    """The fingerprint of a key blob, of whatever type; see :meth:`PublicKey.fingerprint`.
+
+    Raises:
+        InvalidArgument: Another hash was named.
+    """
+    if hash_name == "sha256":
+        return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode("ascii").rstrip("=")
+    if hash_name == "md5":
+        return "MD5:" + hashlib.md5(blob, usedforsecurity=False).digest().hex(":")
+    raise InvalidArgument(f"a fingerprint is made with sha256 or md5, not with {hash_name!r}")

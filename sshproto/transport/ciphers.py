@@ -19,7 +19,7 @@ and encrypted in place in the packet that leaves.
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 from cryptography.exceptions import InvalidSignature, InvalidTag
@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 from sshproto.errors import InvalidArgument, MacError
-from sshproto.transport.macs import MACS, Mac, MacSpec
+from sshproto.transport.macs import MACS, OBSERVED_MACS, Mac, MacSpec, Unchecked
 from sshproto.wire.codec import Buffer
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ class CipherSpec:
 
     Attributes:
         name: Its name on the wire.
-        mode: ``"gcm"``, ``"chacha20"``, ``"ctr"`` or ``"cbc"``.
+        mode: ``"gcm"``, ``"chacha20"``, ``"ctr"`` or ``"cbc"``; of :data:`OBSERVED_CIPHERS` also ``"rc4"`` and
+            ``"none"``.
         key_size: Bytes of key to derive.
         iv_size: Bytes of initialization vector to derive.
         block_size: What packet lengths are aligned to: the cipher's block, at least 8.
@@ -91,6 +92,27 @@ CIPHERS: dict[str, CipherSpec] = {
 }
 """Every cipher by its name."""
 
+OBSERVED_CIPHERS: dict[str, CipherSpec] = {
+    spec.name: spec
+    for spec in (
+        CipherSpec("AEAD_AES_256_GCM", "gcm", 32, 12, 16, aead=True),
+        CipherSpec("AEAD_AES_128_GCM", "gcm", 16, 12, 16, aead=True),
+        CipherSpec("rijndael-cbc@lysator.liu.se", "cbc", 32, 16, 16, aead=False),
+        CipherSpec("blowfish-cbc", "cbc", 16, 8, 8, aead=False),
+        CipherSpec("cast128-cbc", "cbc", 16, 8, 8, aead=False),
+        CipherSpec("idea-cbc", "cbc", 16, 8, 8, aead=False),
+        CipherSpec("seed-cbc@ssh.com", "cbc", 16, 16, 16, aead=False),
+        CipherSpec("camellia256-cbc", "cbc", 32, 16, 16, aead=False),
+        CipherSpec("camellia192-cbc", "cbc", 24, 16, 16, aead=False),
+        CipherSpec("camellia128-cbc", "cbc", 16, 16, 16, aead=False),
+        CipherSpec("arcfour256", "rc4", 32, 0, 8, aead=False),
+        CipherSpec("arcfour128", "rc4", 16, 0, 8, aead=False),
+        CipherSpec("arcfour", "rc4", 16, 0, 8, aead=False),
+        CipherSpec("none", "none", 0, 0, 8, aead=False),
+    )
+}
+"""Ciphers that nobody can negotiate here, for who merely watches (RFC 4253 section 6.3, RFC 4345, RFC 5647)."""
+
 
 @attrs.frozen
 class DirectionKeys:
@@ -101,33 +123,39 @@ class DirectionKeys:
     mac_key: bytes = attrs.field(repr=False)
 
 
-def _specs(cipher: str, mac: str | None) -> tuple[CipherSpec, MacSpec | None]:
-    try:
-        cipher_spec = CIPHERS[cipher]
-    except KeyError:
-        raise InvalidArgument(f"no such cipher: {cipher!r}; there are {', '.join(CIPHERS)}") from None
+def _specs(cipher: str, mac: str | None, *, passive: bool = False) -> tuple[CipherSpec, MacSpec | None]:
+    cipher_spec = CIPHERS.get(cipher) or (OBSERVED_CIPHERS.get(cipher) if passive else None)
+    if cipher_spec is None:
+        raise InvalidArgument(f"no such cipher: {cipher!r}; there are {', '.join(CIPHERS)}")
     if cipher_spec.aead:
         return cipher_spec, None
     if mac is None:
         raise InvalidArgument(f"{cipher} needs a MAC")
-    try:
-        return cipher_spec, MACS[mac]
-    except KeyError:
-        raise InvalidArgument(f"no such MAC: {mac!r}; there are {', '.join(MACS)}") from None
+    mac_spec = MACS.get(mac) or (OBSERVED_MACS.get(mac) if passive else None)
+    if mac_spec is None:
+        raise InvalidArgument(f"no such MAC: {mac!r}; there are {', '.join(MACS)}")
+    return cipher_spec, mac_spec
 
 
-def key_sizes(cipher: str, mac: str | None) -> tuple[int, int, int]:
+def key_sizes(cipher: str, mac: str | None, *, passive: bool = False) -> tuple[int, int, int]:
     """The bytes to derive for one direction: initialization vector, key, MAC key.
 
     Args:
         cipher: A name of :data:`CIPHERS`.
         mac: A name of :data:`~sshproto.transport.macs.MACS`; not looked at if the cipher brings its own.
+        passive: Names of :data:`OBSERVED_CIPHERS` and :data:`~sshproto.transport.macs.OBSERVED_MACS` will do as well.
 
     Raises:
         InvalidArgument: A name is unknown, or the cipher needs a MAC and there is none.
     """
-    cipher_spec, mac_spec = _specs(cipher, mac)
+    cipher_spec, mac_spec = _specs(cipher, mac, passive=passive)
     return cipher_spec.iv_size, cipher_spec.key_size, mac_spec.key_size if mac_spec else 0
+
+
+def verifies(cipher: str, mac: str | None, keys: DirectionKeys) -> bool:
+    """Whether a passive :func:`opening` with these verifies tags. Arguments and errors are as there."""
+    _, mac_spec = _specs(cipher, mac, passive=True)
+    return mac_spec is None or bool(mac_spec.hash and keys.mac_key)
 
 
 # ----------------------------------------------------------------------------------------------------------- the halves
@@ -404,14 +432,50 @@ class ChaChaSealing:
 # ---------------------------------------------------------------------------------------------------------- CTR and CBC
 
 
+class _Context(Protocol):
+    """What is used of a cipher's context."""
+
+    def update(self, data: Buffer, /) -> bytes: ...
+
+    def update_into(self, data: Buffer, buf: Buffer, /) -> int: ...
+
+
+class _Clear:
+    """The context of the cipher "none"."""
+
+    def update(self, data: Buffer) -> bytes:
+        return bytes(data)
+
+    def update_into(self, data: Buffer, buf: Buffer) -> int:
+        memoryview(buf)[: len(data)] = data
+        return len(data)
+
+
+_RC4_SKIPPED = 1536  # bytes of key stream that arcfour128 and arcfour256 leave out (RFC 4345 section 4)
+
+
 def _block_cipher(spec: CipherSpec, keys: DirectionKeys) -> Cipher[modes.CTR] | Cipher[modes.CBC]:
     if spec.mode == "ctr":
         return Cipher(algorithms.AES(keys.key), modes.CTR(keys.iv))
-    if spec.name == "3des-cbc":
-        from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
+    if spec.name.startswith(("aes", "rijndael")):
+        return Cipher(algorithms.AES(keys.key), modes.CBC(keys.iv))
+    from cryptography.hazmat.decrepit.ciphers import algorithms as decrepit
 
-        return Cipher(TripleDES(keys.key), modes.CBC(keys.iv))
-    return Cipher(algorithms.AES(keys.key), modes.CBC(keys.iv))
+    name = {"3des": "TripleDES", "cast128": "CAST5", "blowfish": "Blowfish", "idea": "IDEA", "seed": "SEED"}
+    kind: type[Any] = getattr(decrepit, name.get(spec.name.partition("-")[0], "Camellia"))
+    return Cipher(kind(keys.key), modes.CBC(keys.iv))
+
+
+def _decryptor(spec: CipherSpec, keys: DirectionKeys) -> _Context:
+    if spec.mode == "none":
+        return _Clear()
+    if spec.mode == "rc4":
+        from cryptography.hazmat.decrepit.ciphers.algorithms import ARC4
+
+        context = Cipher(ARC4(keys.key), None).decryptor()
+        context.update(bytes(0 if spec.name == "arcfour" else _RC4_SKIPPED))
+        return context
+    return _block_cipher(spec, keys).decryptor()
 
 
 class _BlockOpening(_Opening):
@@ -419,14 +483,18 @@ class _BlockOpening(_Opening):
 
     __slots__ = ("_context", "_mac", "_name", "_slack")
 
-    def __init__(self, spec: CipherSpec, mac_spec: MacSpec, keys: DirectionKeys) -> None:
+    def __init__(self, spec: CipherSpec, mac_spec: MacSpec, keys: DirectionKeys, *, passive: bool = False) -> None:
         if mac_spec.etm:
             super().__init__(spec.block_size, mac_spec.tag_size)
         else:
-            prefix = 4 if spec.mode == "ctr" else spec.block_size
-            super().__init__(spec.block_size, mac_spec.tag_size, clear=False, prefix=prefix, counted=4, conceals=True)
-        self._context = _block_cipher(spec, keys).decryptor()
-        self._mac = Mac(mac_spec, keys.mac_key)
+            prefix = spec.block_size if spec.mode == "cbc" else 4
+            # Who merely watches answers nobody, and so conceals nothing.
+            super().__init__(
+                spec.block_size, mac_spec.tag_size, clear=False, prefix=prefix, counted=4, conceals=not passive
+            )
+        self._context = _decryptor(spec, keys)
+        unchecked = passive and not (mac_spec.hash and keys.mac_key)
+        self._mac = Unchecked(mac_spec) if unchecked else Mac(mac_spec, keys.mac_key)
         self._name = f"{spec.name} with {mac_spec.name}"
         # update_into wants this much more room than it fills.
         self._slack = spec.block_size - 1 if spec.mode == "cbc" else 0
@@ -459,8 +527,8 @@ class EncryptAndMacOpening(_BlockOpening):
 
     __slots__ = ("_doomed", "_first")
 
-    def __init__(self, spec: CipherSpec, mac_spec: MacSpec, keys: DirectionKeys) -> None:
-        super().__init__(spec, mac_spec, keys)
+    def __init__(self, spec: CipherSpec, mac_spec: MacSpec, keys: DirectionKeys, *, passive: bool = False) -> None:
+        super().__init__(spec, mac_spec, keys, passive=passive)
         self._first = b""
         self._doomed = False
 
@@ -560,17 +628,22 @@ def _check_keys(spec: CipherSpec, keys: DirectionKeys) -> None:
         )
 
 
-def opening(cipher: str, mac: str | None, keys: DirectionKeys) -> Opening:
+def opening(cipher: str, mac: str | None, keys: DirectionKeys, *, passive: bool = False) -> Opening:
     """The receiving half of a cipher and a MAC.
+
+    Args:
+        cipher, mac, passive: See :func:`key_sizes`.
+        keys: The key material. If ``passive``, the MAC key may be ``b""``: then tags are not verified.
 
     Raises:
         InvalidArgument: A name is unknown, a MAC is missing, or keys have the wrong size.
     """
-    spec, mac_spec = _specs(cipher, mac)
+    spec, mac_spec = _specs(cipher, mac, passive=passive)
     _check_keys(spec, keys)
     if mac_spec is None:
         return GcmOpening(spec, keys) if spec.mode == "gcm" else ChaChaOpening(spec, keys)
-    return EtmOpening(spec, mac_spec, keys) if mac_spec.etm else EncryptAndMacOpening(spec, mac_spec, keys)
+    kind = EtmOpening if mac_spec.etm else EncryptAndMacOpening
+    return kind(spec, mac_spec, keys, passive=passive)
 
 
 def sealing(cipher: str, mac: str | None, keys: DirectionKeys) -> Sealing:

@@ -333,6 +333,9 @@ class KeyExchange:
 
     def _agree(self, now: _Round, secrets: _Secrets) -> None:
         now.secrets = secrets
+        if self._config.key_log is not None:
+            cookie = now.client_kexinit[1:17]
+            self._config.key_log(f"{cookie.hex()} SHARED_SECRET {secrets.secret[4:].hex()}")
         if self.session_id is None:
             self.session_id = secrets.exchange_hash
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sshproto.config import Trace
 from sshproto.errors import (
+    ClosedEarly,
     ConnectionLoss,
     InternalError,
     LimitExceeded,
@@ -642,7 +643,7 @@ class Link:
                 what = f"without identifying itself as SSH; it said: '{printable(words)}'"
             else:
                 what = "before it identified itself"
-            return UnexpectedEof(f"the peer closed the connection {what}", Phase.IDENT.value)
+            return ClosedEarly(f"the peer closed the connection {what}", Phase.IDENT.value)
         if self.opener.buffered and self.blocked_on is None:
             return UnexpectedEof("the peer closed the connection in the middle of a packet", "packet")
         return UnexpectedEof(

@@ -36,7 +36,7 @@ class MacSpec:
         key_size: Bytes of key to derive.
         tag_size: Bytes of tag that follow each packet; the ``-96`` forms cut it off.
         etm: Encrypt-then-MAC: the length is sent in clear and the tag covers the ciphertext.
-        hash: The hash function's name.
+        hash: The hash function's name; ``""`` if tags can't be verified here.
     """
 
     name: str
@@ -64,6 +64,39 @@ MACS: dict[str, MacSpec] = {
     )
 }
 """Every MAC by its name."""
+
+
+OBSERVED_MACS: dict[str, MacSpec] = {
+    spec.name: spec
+    for spec in (
+        *_both("hmac-md5-96", 16, 12, "md5"),
+        MacSpec("hmac-sha2-256-96", 32, 12, False, "sha256"),
+        MacSpec("hmac-sha2-512-96", 64, 12, False, "sha512"),
+        *_both("hmac-ripemd160", 20, 20, ""),
+        MacSpec("hmac-ripemd160@openssh.com", 20, 20, False, ""),
+        MacSpec("umac-64@openssh.com", 16, 8, False, ""),
+        MacSpec("umac-64-etm@openssh.com", 16, 8, True, ""),
+        MacSpec("umac-128@openssh.com", 16, 16, False, ""),
+        MacSpec("umac-128-etm@openssh.com", 16, 16, True, ""),
+        MacSpec("hmac-sha256@ssh.com", 32, 32, False, ""),
+        MacSpec("none", 0, 0, False, ""),
+    )
+}
+"""MACs that nobody can negotiate here, for who merely watches: tags that can't be verified can be stepped over."""
+
+
+class Unchecked:
+    """What stands for a MAC whose tags can't be verified."""
+
+    __slots__ = ("name", "size")
+
+    def __init__(self, spec: MacSpec) -> None:
+        self.name = spec.name
+        self.size = spec.tag_size
+
+    def verify(self, sequence: int, data: Buffer, tag: Buffer) -> bool:
+        """True: nobody can say otherwise."""
+        return True
 
 
 class Mac:

@@ -258,7 +258,9 @@ class Opener:
         self._offset = self._end = self._length = 0
         self._next = None
 
-    def switch(self, cipher: str, mac: str | None, keys: DirectionKeys, *, reset_sequence: bool) -> None:
+    def switch(
+        self, cipher: str, mac: str | None, keys: DirectionKeys, *, reset_sequence: bool, passive: bool = False
+    ) -> None:
         """Use new keys for what has not been opened yet; for the moment after the peer's NEWKEYS.
 
         Compression goes on as it is: :meth:`set_compression` starts it anew.
@@ -268,11 +270,12 @@ class Opener:
             mac: A name of :data:`~sshproto.transport.macs.MACS`; None for a cipher that brings its own.
             keys: The key material, of the sizes that :func:`~sshproto.transport.ciphers.key_sizes` tells.
             reset_sequence: Strict key exchange (OpenSSH PROTOCOL section 1.9): count from 0 again.
+            passive: For who merely watches, see :func:`~sshproto.transport.ciphers.opening`.
 
         Raises:
             InvalidArgument: A name is unknown or a size is wrong; nothing was changed.
         """
-        new = opening(cipher, mac, keys)
+        new = opening(cipher, mac, keys, passive=passive)
         if self._dead:
             return
         self._cipher = new
@@ -282,6 +285,18 @@ class Opener:
         self.bytes = 0
         if reset_sequence:
             self.sequence_number = 0
+
+    def inflate_with(self, inflater: Inflater) -> None:
+        """Inflate what has not been opened yet, in whatever way ``inflater`` does; for who merely watches."""
+        self._inflater = inflater
+
+    def rest(self) -> bytes:
+        """Give back the bytes that were fed and not opened; only between two packets."""
+        self._gather()
+        rest = bytes(self._view[self._offset :])
+        self._read_from(b"", 0)
+        self._length = 0
+        return rest
 
     def set_compression(self, name: str, *, authenticated: bool) -> None:
         """Inflate what has not been opened yet, from the start of a new stream.

@@ -59,6 +59,11 @@ PACKAGES = {
     "psftp": "putty-tools",
     "puttygen": "putty-tools",
     "curl": "curl",
+    "git": "git",
+    "rsync": "rsync",
+    "tmux": "tmux",
+    "top": "procps",
+    "vi": "vim-tiny",
 }
 """Which Debian package has which program."""
 

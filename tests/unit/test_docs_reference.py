@@ -29,7 +29,9 @@ from sshproto.config import (
 from sshproto.keys import authorized_keys, known_hosts
 from sshproto.timers import Timer
 from sshproto.wire.table import Role
+from sshproto_io import asyncio as asyncio_face
 from sshproto_io import blocking
+from sshproto_io import trio as trio_face
 from tests.support import render
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -42,12 +44,14 @@ PAGES = [
         "reference/messages.md",
         "reference/requests.md",
         "reference/keys.md",
-        "reference/blocking.md",
+        "reference/faces.md",
         "how-to/embed.md",
+        "how-to/other-loops.md",
         "how-to/keys.md",
         "how-to/answer-questions.md",
         "how-to/property-tests.md",
         "how-to/legacy-devices.md",
+        "explanation/operations.md",
         "explanation/state.md",
     )
 ]
@@ -203,7 +207,8 @@ def test_every_error_is_told_with_its_code() -> None:
         value for value in vars(errors).values() if inspect.isclass(value) and value.__module__ == errors.__name__
     ]
     usage = {cls.__name__ for cls in classes if issubclass(cls, errors.UsageError)}
-    assert {names_in(cells[0])[0] for cells in rows(raised)} == usage | {"SignatureInvalid"}
+    ends = {cls.__name__ for cls in classes if issubclass(cls, (errors.Refusal, errors.ChannelEnded))}
+    assert {names_in(cells[0])[0] for cells in rows(raised)} == usage | ends | {"SignatureInvalid"}
     losses = {cls.__name__: cls for cls in classes if issubclass(cls, errors.ConnectionLoss)}
     told = {names_in(cells[0])[0]: cells[1:] for cells in rows(carried)}
     assert set(told) == set(losses) - {"ConnectionLoss"}
@@ -326,7 +331,7 @@ def test_requests_have_a_module_of_their_own() -> None:
     assert all(getattr(sshproto.requests, cls.__name__) is cls for cls in VALUES)
 
 
-# ------------------------------------------------------------------------------------------- keys and the blocking face
+# --------------------------------------------------------------------------------------------------- keys and the faces
 
 
 class Named:
@@ -396,30 +401,51 @@ def test_every_name_of_keys_is_told() -> None:
         assert written(function.__name__, function, bound=False) in text
 
 
-def test_every_name_of_the_blocking_face_is_told() -> None:
-    text = read("blocking.md")
-    assert {*blocking.__all__, *sshproto_io.__all__} <= set(re.findall(r"\w+", text))
-    for function in (blocking.dial, blocking.connect, blocking.listen):
-        assert written(function.__name__, function, bound=False) in text
-    for cls in (blocking.Client, blocking.Server, blocking.SimpleCredentials, blocking.Driver):
-        assert written(cls.__name__, cls, bound=False) in text
+FACES = (blocking, asyncio_face, trio_face)
 
 
-@pytest.mark.parametrize(
-    ("cls", "more"),
-    [
-        (blocking.Client, {"`conn`", "`driver`"}),
-        (blocking.Completed, set()),
-        (blocking.Server, {"`handler`", "`max_strangers`", "`max_connections`", "`on_bug`"}),
-        (blocking.Handler, set()),
-        (blocking.Driver, {"`conn`", "`on_event`"}),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
-def test_every_member_of_a_blocking_class_is_told(cls: Any, more: set[str]) -> None:
-    text = read("blocking.md")
-    body = (sections(text) | sections(text, 2))[cls.__name__]
-    assert code_in_first_cells(body) == set(members(cls)) | more
+@pytest.mark.parametrize("face", FACES, ids=lambda face: face.__name__)
+def test_every_name_of_a_face_is_told(face: Any) -> None:
+    assert {*face.__all__, *sshproto_io.__all__} <= set(re.findall(r"\w+", read("faces.md")))
+
+
+def test_the_faces_have_the_same_names() -> None:
+    assert {frozenset(face.__all__) for face in FACES} == {frozenset(blocking.__all__)}
+
+
+def public_names(cls: Any) -> set[str]:
+    """The methods and properties that a class has, itself or from another of the faces' modules."""
+    own = [base for base in cls.__mro__ if base.__module__.startswith(("sshproto_io", "sshproto.operations"))]
+    return {name for base in own for name in vars(base) if not name.startswith("_") and name.islower()}
+
+
+PLUMBING = {
+    "Client": {"apply", "driver", "spawn", "flush", "shut", "within", "tunnel", "resolve"}
+    | {"connection_made", "connection_lost", "data_received", "eof_received", "pause_writing", "resume_writing"},
+    "Process": set(),
+    "Server": {"admit", "forget", "accept", "serve", "listens", "start", "stop"},
+    "Handler": set(),
+}
+"""What the parts of a face have for one another."""
+
+
+@pytest.mark.parametrize("name", PLUMBING)
+@pytest.mark.parametrize("face", FACES, ids=lambda face: face.__name__)
+def test_every_member_of_a_face_is_told(face: Any, name: str) -> None:
+    told = set(
+        re.findall(
+            r"`(\w+)",
+            (sections(read("faces.md")) | sections(read("faces.md"), 2))[{"Server": "listen"}.get(name, name)],
+        )
+    )
+    assert public_names(getattr(face, name)) - PLUMBING[name] <= told
+
+
+def test_the_arguments_of_connect_are_told() -> None:
+    text = " ".join(read("faces.md").split())
+    for face in FACES:
+        # Trio's takes a stream besides.
+        assert written("connect", face.connect, bound=False).replace(", stream=None)", ")") in text
 
 
 # ------------------------------------------------------------------------------------------------------------- messages

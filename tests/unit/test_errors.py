@@ -1,4 +1,4 @@
-"""The three families of errors, the codes they carry, and what they say."""
+"""The families of errors, the codes they carry, and what they say."""
 
 from __future__ import annotations
 
@@ -63,12 +63,16 @@ LOSSES: list[tuple[ConnectionLoss, int | None]] = [
     (errors.KeyExchangeFailed("p"), 3),
     (errors.HostKeySignatureInvalid("p"), 3),
     (errors.HostKeyRejected("p"), 9),
+    (errors.HostKeyUnknown("p"), 9),
+    (errors.HostKeyChanged("p"), 9),
+    (errors.HostKeyRevoked("p"), 9),
     (errors.MacError("p"), 5),
     (errors.CompressionError("p"), 6),
     (errors.ServiceRefused("p"), 7),
     (AuthExhausted("p", ["password"], ["publickey"]), 14),
     (PeerDisconnected(99, "p"), 99),
     (UnexpectedEof("p", "packet"), None),
+    (errors.ClosedEarly("p", "identification"), None),
     (TimedOut("p", "rekey"), 11),
     (LimitExceeded("p", "packet"), 2),
     (LimitExceeded("p", "names", 3), 3),
@@ -81,6 +85,9 @@ EVERY: list[SSHError] = [loss for loss, _ in LOSSES] + [
     InvalidArgument("p"),
     KeyFormatError("p"),
     SignatureInvalid("p"),
+    errors.OpenRefused("a session", 1, "p"),
+    errors.RequestRefused("p"),
+    errors.ChannelEnded("p"),
 ]
 
 
@@ -91,7 +98,8 @@ def test_the_codes_are_the_standards() -> None:
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_every_error_is_of_one_family(kind: type[SSHError]) -> None:
     """What is raised for misuse is never what ends a connection."""
-    families = (UsageError, ConnectionLoss, WireError, KeyFormatError, SignatureInvalid)
+    refusals = (errors.Refusal, errors.ChannelEnded)
+    families = (UsageError, ConnectionLoss, WireError, KeyFormatError, SignatureInvalid, *refusals)
     assert sum(issubclass(kind, family) for family in families) == 1
 
 

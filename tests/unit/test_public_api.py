@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import inspect
 import re
@@ -56,6 +57,8 @@ def all_subclasses(kind: type[Any]) -> set[type[Any]]:
         found |= all_subclasses(child)
     return found
 
+
+gc.collect()  # attrs makes each class twice, and one of them lingers
 
 QUESTIONS = sorted(
     (kind for kind in all_subclasses(Question) if kind.__module__ == "sshproto.events"), key=lambda kind: kind.__name__

@@ -23,8 +23,9 @@ FORBIDDEN = frozenset(
 
 THIRD_PARTY = frozenset({"attrs", "cryptography"})
 
-OPTIONAL = {"keys/openssh.py": {"bcrypt"}}
-"""What a file may import if it is installed: encrypted OpenSSH keys, and nothing else, need bcrypt's key derivation."""
+OPTIONAL = {"keys/openssh.py": {"bcrypt"}, "replay/inflate.py": {"backports", "compression"}}
+"""What a file may import if it is installed: encrypted OpenSSH keys need bcrypt's key derivation; some captures zstd,
+which Python has from 3.14 on."""
 
 FORBIDDEN_CALLS = frozenset({"open", "print", "input", "exec", "eval", "breakpoint", "__import__"})
 
@@ -43,6 +44,7 @@ RANKS = {
     "sftp": 3,
     "engine": 4,
     "requests": 4,
+    "weaknesses": 4,
     "connection": 4,
     "client": 5,
     "server": 5,

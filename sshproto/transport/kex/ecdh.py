@@ -65,6 +65,10 @@ class Curve(ABC):
     def ephemeral(self, entropy: Entropy) -> Ephemeral:
         """A fresh private value, made of ``entropy``."""
 
+    @abstractmethod
+    def restore(self, private: bytes) -> Ephemeral | None:
+        """The ephemeral whose private value is known; None if it is no private value of this curve."""
+
     def _check_length(self, share: bytes) -> None:
         if len(share) != self.share_size:
             raise KeyExchangeFailed(
@@ -81,7 +85,12 @@ class Montgomery(Curve):
         return self.size
 
     def ephemeral(self, entropy: Entropy) -> Ephemeral:
-        seed = entropy(self.size, ENTROPY_LABEL)
+        return self._ephemeral(entropy(self.size, ENTROPY_LABEL))
+
+    def restore(self, private: bytes) -> Ephemeral | None:
+        return self._ephemeral(private) if len(private) == self.size else None
+
+    def _ephemeral(self, seed: bytes) -> Ephemeral:
         mine, exchange = _x25519(seed) if self.size == 32 else _x448(seed)
 
         def agree(share: bytes) -> bytes:
@@ -132,15 +141,22 @@ class Weierstrass(Curve):
         return 1 + 2 * self.size
 
     def ephemeral(self, entropy: Entropy) -> Ephemeral:
+        # 64 bits more than needed make the reduction's bias negligible (FIPS 186-5 A.2.1); unlike trying again until
+        # a number fits, this ends whatever a test's or a fuzzer's entropy gives.
+        extra = int.from_bytes(entropy(self.size + 8, ENTROPY_LABEL), "big")
+        return self._ephemeral(extra % (self.order - 1) + 1)
+
+    def restore(self, private: bytes) -> Ephemeral | None:
+        scalar = int.from_bytes(private, "big")
+        return self._ephemeral(scalar) if 0 < scalar < self.order else None
+
+    def _ephemeral(self, scalar: int) -> Ephemeral:
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
         curves: dict[int, ec.EllipticCurve] = {32: ec.SECP256R1(), 48: ec.SECP384R1(), 66: ec.SECP521R1()}
         curve = curves[self.size]
-        # 64 bits more than needed make the reduction's bias negligible (FIPS 186-5 A.2.1); unlike trying again until
-        # a number fits, this ends whatever a test's or a fuzzer's entropy gives.
-        extra = int.from_bytes(entropy(self.size + 8, ENTROPY_LABEL), "big")
-        private = ec.derive_private_key(extra % (self.order - 1) + 1, curve)
+        private = ec.derive_private_key(scalar, curve)
         mine = private.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 
         def agree(share: bytes) -> bytes:

@@ -1,0 +1,281 @@
+"""A connection under asyncio: the pump, and what runs operations.
+
+It is a protocol of the event loop, and has no task of its own; operations run in the tasks of their callers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+
+from sshproto.connection import Connection
+from sshproto.operations.hub import Hub
+from sshproto.operations.steps import Call, Ready, Sleep, Spawn, Together, Wait
+from sshproto_io import LINGER
+from sshproto_io._async import Beginning, Link
+from sshproto_io.sockets import no_delay
+
+if TYPE_CHECKING:
+    from sshproto.events import Event
+    from sshproto.operations.steps import Operation
+
+C = TypeVar("C", bound=Connection[Any])
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class Peer(asyncio.Protocol, Link, Generic[C]):
+    """One connection, of either side: the pump, and what runs operations."""
+
+    def __init__(self, conn: C, linger: float | None, on_event: Callable[[Event], None] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.conn = conn
+        self._linger = linger
+        self.hub = Hub(conn, on_event)
+        self.resolve = self._loop.getaddrinfo
+        self._transport: asyncio.Transport | None = None
+        self._reading = True
+        self._blocked = False
+        self._ending = False
+        self._flushing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._gone: asyncio.Future[None] = self._loop.create_future()
+
+    # --------------------------------------------------------------------------------------------- asyncio's callbacks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            no_delay(sock)
+        self.flush()
+
+    def data_received(self, data: bytes) -> None:
+        if not self._ending:
+            self.conn.receive_data(data, self._loop.time())
+            self.hub.drain()
+            self.flush()
+
+    def eof_received(self) -> bool:
+        self.conn.receive_eof(self._loop.time())
+        self._pump()
+        if self._ending and self._transport is not None:
+            self._transport.close()
+        return True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self.conn.receive_eof(self._loop.time())
+        self._pump()
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        if not self._gone.done():
+            self._gone.set_result(None)
+
+    def pause_writing(self) -> None:
+        self._blocked = True
+
+    def resume_writing(self) -> None:
+        self._blocked = False
+        self.flush()
+
+    # --------------------------------------------------------------------------------------------------------- the pump
+
+    def flush(self) -> None:
+        # Soon, not now: what other operations give to the connection in the same turn of the loop leaves with it.
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._flushing = False
+        conn, transport = self.conn, self._transport
+        self.hub.drain()
+        if transport is None:
+            return
+        while not self._blocked and (data := conn.data_to_send()):
+            transport.write(data)
+            self.hub.drain()
+        if conn.should_close:
+            self._end(transport)
+            return
+        if conn.want_read is not self._reading:
+            self._reading = not self._reading
+            (transport.resume_reading if self._reading else transport.pause_reading)()
+        self._arm()
+
+    def _arm(self) -> None:
+        deadline = self.conn.next_deadline()
+        timer = self._timer
+        # A timer that comes too early does no harm, and most deadlines are moved back before they come.
+        if deadline is not None and (timer is None or deadline < timer.when()):
+            if timer is not None:
+                timer.cancel()
+            self._timer = self._loop.call_at(deadline, self._expired)
+
+    def _expired(self) -> None:
+        self._timer = None
+        self.conn.handle_timeout(self._loop.time())
+        self.flush()
+
+    def _end(self, transport: asyncio.Transport) -> None:
+        """The connection has ended: have the last bytes leave, and give the peer a moment to read them."""
+        if self._ending:
+            return
+        self._ending = True
+        if not self._reading:
+            transport.resume_reading()
+        transport.write(self.conn.data_to_send())  # all that is left, even if the peer is slow
+        patience = LINGER
+        if transport.get_write_buffer_size():
+            patience = max(LINGER, self._linger or LINGER)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(patience, transport.abort)
+        if transport.can_write_eof():
+            try:
+                transport.write_eof()
+            except OSError:  # the peer has reset the connection
+                transport.abort()
+
+    # ------------------------------------------------------------------------------------------------------- operations
+
+    async def _wait(self, step: Wait) -> None:
+        future = self._loop.create_future()
+        wake = functools.partial(_wake, future)
+        step.subscribe(wake)
+        self.flush()  # after subscribing: it may be what this waits for that makes it happen
+        try:
+            await future
+        finally:
+            step.unsubscribe(wake)
+
+    async def _sleep(self, step: Sleep) -> None:
+        future = self._loop.create_future()
+        wake = functools.partial(_wake, future)
+        timer = self._loop.call_later(step.seconds, wake)
+        if step.until is not None:
+            step.until.subscribe(wake)
+        self.flush()
+        try:
+            await future
+        finally:
+            timer.cancel()
+            if step.until is not None:
+                step.until.unsubscribe(wake)
+
+    async def _ready(self, step: Ready) -> None:
+        future = self._loop.create_future()
+        wake = functools.partial(_wake, future)
+        add, remove = self._loop.add_reader, self._loop.remove_reader
+        if step.writing:
+            add, remove = self._loop.add_writer, self._loop.remove_writer
+        try:
+            add(step.descriptor, wake)
+        except PermissionError:  # a regular file
+            self.flush()
+            await asyncio.sleep(0)
+            return
+        if step.until is not None:
+            step.until.subscribe(wake)
+        self.flush()
+        try:
+            await future
+        finally:
+            remove(step.descriptor)
+            if step.until is not None:
+                step.until.unsubscribe(wake)
+
+    async def _call(self, step: Call) -> Any:
+        self.flush()
+        result = step.function(*step.args)
+        return await result if inspect.isawaitable(result) else result
+
+    async def _together(self, step: Together) -> tuple[Any, ...]:
+        tasks = [self._loop.create_task(self.perform(operation)) for operation in step.operations]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            failed = [task for task in tasks if task.done() and not task.cancelled() and task.exception() is not None]
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in failed:
+            task.result()
+        return tuple(task.result() for task in tasks)
+
+    async def _spawn(self, step: Spawn) -> Callable[[], object]:
+        return self.spawn(step.operation)
+
+    def spawn(self, operation: Operation[Any]) -> Callable[[], object]:
+        """Run an operation in the background; see the base class."""
+        task = self._background(self._run(operation, Beginning(operation)))
+        task.add_done_callback(lambda _: operation.close())  # a task that is cancelled early has never begun
+        return task.cancel
+
+    def _background(self, job: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run ``job`` in the background, until the connection ends."""
+        task = self._loop.create_task(job)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        if self._gone.done():
+            task.cancel()
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._loop.call_exception_handler(
+                {"message": "what ran in the background of an SSH connection failed", "exception": error, "task": task}
+            )
+
+    _STEPS: ClassVar[dict[type, Callable[[Any, Any], Awaitable[Any]]]] = {
+        Wait: _wait,
+        Sleep: _sleep,
+        Ready: _ready,
+        Call: _call,
+        Together: _together,
+        Spawn: _spawn,
+    }
+
+    # ---------------------------------------------------------------------------------------------------------- closing
+
+    async def aclose(self, description: str = "") -> None:
+        """Disconnect, and wait until everything of this connection has ended. Repeated calls do nothing.
+
+        Args:
+            description: Words for the peer.
+        """
+        self.conn.disconnect(description)
+        self._pump()
+        try:
+            await asyncio.shield(self._gone)
+            current = asyncio.current_task()
+            tasks = [task for task in self._tasks if task is not current]
+            await asyncio.gather(*tasks, return_exceptions=True)
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+
+    def abort(self) -> None:
+        """Close the connection at once, without a word."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()

@@ -1,0 +1,237 @@
+"""A server in threads: one that accepts, one for each connection, and one for each function of a handler that runs."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from sshproto.operations.hub import Hub
+from sshproto.operations.serving import Handler, serve
+from sshproto.operations.steps import Operation, Sleep
+from sshproto.server import ServerConnection
+from sshproto_io.driver import Connected
+from sshproto_io.files import ServerSession, Stream
+from sshproto_io.runner import Runner, report
+from sshproto_io.sockets import SocketListener, listen_at, world
+
+if TYPE_CHECKING:
+    from sshproto.config import ServerConfig
+
+_ACCEPT_PAUSE = 0.1
+
+
+class Incoming(Connected[ServerConnection]):
+    """A connection that has come to a server.
+
+    Attributes:
+        hub, conn: The connection itself; for operations, and see :meth:`apply`.
+        peer, local: The addresses of who dialled and of what was dialled, as the socket gives them.
+        driver: What moves its bytes.
+    """
+
+    def __init__(self, sock: socket.socket, config: ServerConfig) -> None:
+        self.peer: Any = sock.getpeername()
+        self.local: Any = sock.getsockname()
+        super().__init__(sock, Hub(ServerConnection(config, time.monotonic())))
+
+
+class Server:
+    """Listens, and serves each connection in a thread of its own. Made by :func:`listen`.
+
+    It accepts connections while :meth:`serve_forever` runs, or in a thread, which ``with`` starts.
+
+    Attributes:
+        addresses: Where it listens.
+    """
+
+    def __init__(
+        self,
+        listener: SocketListener,
+        config: ServerConfig,
+        handler: Callable[[Incoming], Handler],
+        *,
+        max_connections: int,
+        max_strangers: int,
+        on_bug: Callable[[Exception], None],
+    ) -> None:
+        self.addresses = listener.addresses
+        self._listener = listener
+        self._config = config
+        self._handler = handler
+        self._max_connections = max_connections
+        self._max_strangers = max_strangers
+        self._on_bug = on_bug
+        self._acceptor = Runner()
+        self._thread: threading.Thread | None = None
+        self._done = threading.Event()  # no more is accepted
+        self._lock = threading.Lock()
+        self._threads: dict[threading.Thread, Incoming] = {}
+        self._strangers: set[Incoming] = set()
+        self._stopping = False
+
+    @property
+    def port(self) -> int:
+        """The port of the first of :attr:`addresses`."""
+        return int(self.addresses[0][1])
+
+    def serve_forever(self) -> None:
+        """Serve until :meth:`stop` or :meth:`close` is called, and close."""
+        try:
+            if self._thread is None:
+                self._run()
+            else:
+                self._done.wait()  # and not join(), which Ctrl-C would make believe that the thread has ended
+        finally:
+            self.close()
+
+    def start(self) -> None:
+        """Accept connections in a thread. Repeated calls do nothing."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="ssh server", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Accept no more; :meth:`serve_forever` then closes the server. From any thread, or a signal handler."""
+        self._stopping = True
+        self._acceptor.soon(self._listener.close)
+
+    def close(self, description: str = "the server is stopping", patience: float = 10.0) -> None:
+        """Listen no more, disconnect who is there, and wait until that is done. Repeated calls do nothing.
+
+        Args:
+            description: Words for the peers.
+            patience: Seconds to wait for the connections' threads; after that, they are closed without a word.
+        """
+        self.stop()
+        if self._thread is not None:
+            self._done.wait(patience)
+        with self._acceptor.lock:
+            self._listener.close()
+        with self._lock:
+            running = dict(self._threads)
+        running.pop(threading.current_thread(), None)
+        for incoming in running.values():
+            incoming.apply(lambda conn=incoming.conn: conn.disconnect(description))  # type: ignore[misc]
+        deadline = time.monotonic() + patience
+        for thread in running:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        for thread, incoming in running.items():
+            if thread.is_alive():
+                incoming.abort()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        try:
+            self._acceptor.run(self._accept())
+        finally:
+            self._done.set()
+
+    def _accept(self) -> Operation[None]:
+        while not self._stopping:
+            try:
+                sock = yield from self._listener.accept_socket()
+            except OSError:  # the listener is closed; or the system has a problem, maybe not for long
+                if not self._stopping:
+                    yield Sleep(_ACCEPT_PAUSE)
+                continue
+            if len(self._strangers) >= self._max_strangers or len(self._threads) >= self._max_connections:
+                sock.close()
+                continue
+            try:
+                self._take(Incoming(sock, self._config))
+            except (OSError, RuntimeError):  # it is gone again; or there are too many threads
+                sock.close()
+
+    def _take(self, incoming: Incoming) -> None:
+        thread = threading.Thread(target=self._serve, args=(incoming,), name=f"ssh {incoming.peer}", daemon=True)
+        incoming.hub.opened.subscribe(lambda: self._known(incoming))
+        with self._lock:
+            self._threads[thread] = incoming
+            self._strangers.add(incoming)
+        try:
+            thread.start()
+        except RuntimeError:
+            incoming.abort()
+            self._forget(thread)
+            raise
+
+    def _serve(self, incoming: Incoming) -> None:
+        words = ""
+        try:
+            handler = self._handler(incoming)
+            surroundings = world(
+                socket.getaddrinfo,
+                lambda served: ServerSession(incoming, served),
+                lambda channel: Stream(incoming, channel),
+                self._on_bug,
+            )
+            incoming.driver.serve(serve(incoming.hub, handler, surroundings))
+        except Exception as error:  # noqa: BLE001  one connection must not take the others with it
+            words = "internal error"
+            self._on_bug(error)
+        finally:
+            try:
+                incoming.close(words)
+            finally:
+                self._forget(threading.current_thread())
+
+    def _known(self, incoming: Incoming) -> None:
+        with self._lock:
+            self._strangers.discard(incoming)
+
+    def _forget(self, thread: threading.Thread) -> None:
+        with self._lock:
+            incoming = self._threads.pop(thread, None)
+            if incoming is not None:
+                self._strangers.discard(incoming)
+
+
+def listen(
+    host: str | None,
+    port: int,
+    config: ServerConfig,
+    handler: Callable[[Incoming], Handler],
+    *,
+    max_connections: int = 512,
+    max_strangers: int = 64,
+    on_bug: Callable[[Exception], None] | None = None,
+    backlog: int = 128,
+) -> Server:
+    """Listen; ``with`` the server, or :meth:`Server.serve_forever`, serves who comes.
+
+    Args:
+        host: A name or an address to listen at; None or ``""`` for all.
+        port: 0 lets the system choose; ``Server.addresses`` tells.
+        config: The server's decisions.
+        handler: Makes the handler of a connection that has come. The handler's functions run in threads, several at
+            once, except for those of the login, which come one after the other.
+        max_connections: Connections at once; more are closed as they come.
+        max_strangers: Of those, how many may be waiting for their login.
+        on_bug: Called with what ``handler`` raised, and with what the handler's methods raised unless it has a method
+            ``bug`` of its own. If None, that is shown as threads show what they raise.
+        backlog: Connections that may wait to be accepted.
+
+    Raises:
+        OSError: It cannot listen there.
+    """
+    listener = Runner().run(listen_at((host or "", port), backlog=backlog))
+    return Server(
+        listener,
+        config,
+        handler,
+        max_connections=max_connections,
+        max_strangers=max_strangers,
+        on_bug=on_bug or report,
+    )

@@ -1,0 +1,401 @@
+"""Sockets as operations: what forwarding has at its far end, in every face.
+
+Waiting is the face's (:class:`~sshproto.operations.steps.Ready`), the rest is written here once.  Names are looked up
+by a function of the face's, since the system's own blocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+import socket
+from collections.abc import Callable, Iterable
+from itertools import chain, zip_longest
+from typing import Any
+
+from sshproto.operations.forwarding import Address, show
+from sshproto.operations.serving import World
+from sshproto.operations.steps import Operation, Ready, Sleep, Together, Wait, call
+
+ATTEMPT_DELAY = 0.25
+"""Seconds after which the next address is tried beside those that have not answered (RFC 8305 section 8)."""
+
+Resolve = Callable[..., Any]
+"""``socket.getaddrinfo``, or something asynchronous with the same arguments and result."""
+
+_UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN)
+_ACCEPT_PAUSE = 0.1
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Closable:
+    """Descriptors that operations wait for, and that can be closed at any time.
+
+    A descriptor must not be closed while somebody waits for it: its number may be another's a moment later.  So who
+    waits is woken first, and the last one closes.
+    """
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._closing = Wait()
+        self._waiting = 0
+
+    def wait(self, descriptor: int, *, writing: bool = False) -> Operation[None]:
+        self._waiting += 1
+        try:
+            yield Ready(descriptor, writing, self._closing)
+        finally:
+            self._waiting -= 1
+            if self.closed and not self._waiting:
+                self._close()
+        if self.closed:
+            raise OSError(errno.EBADF, "closed on this side")
+
+    def close(self) -> None:
+        """Close it now, or as soon as nobody waits for it. Repeated calls do nothing."""
+        if not self.closed:
+            self.closed = True
+            if self._waiting:
+                self._closing.fire()
+            else:
+                self._close()
+
+    def _close(self) -> None:
+        raise NotImplementedError
+
+
+class SocketStream(Closable):
+    """A connected stream socket, as a :class:`~sshproto.operations.forwarding.ByteStream`.
+
+    Args:
+        sock: It belongs to the stream from now on.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__()
+        sock.setblocking(False)
+        no_delay(sock)
+        self._sock = sock
+
+    def __repr__(self) -> str:
+        return f"<SocketStream {'closed' if self.closed else self._sock.fileno()}>"
+
+    @property
+    def origin(self) -> Address:
+        """The peer's address."""
+        try:
+            return _address(self._sock.getpeername())
+        except OSError:
+            return "", 0
+
+    def receive(self, limit: int) -> Operation[bytes]:
+        """At least one byte and at most ``limit``; ``b""`` at the end.
+
+        Raises:
+            OSError: The connection is broken, or closed on this side.
+        """
+        while True:
+            with contextlib.suppress(BlockingIOError, InterruptedError):
+                return self._sock.recv(limit)
+            yield from self.wait(self._sock.fileno())
+
+    def send(self, data: bytes) -> Operation[None]:
+        """Send all of ``data``.
+
+        Raises:
+            OSError: The connection is broken, or closed on this side.
+        """
+        view = memoryview(data)
+        while view:
+            with contextlib.suppress(BlockingIOError, InterruptedError):
+                view = view[self._sock.send(view) :]
+                continue
+            yield from self.wait(self._sock.fileno(), writing=True)
+
+    def send_eof(self) -> Operation[None]:
+        """Send no more."""
+        with contextlib.suppress(OSError):  # the peer has gone meanwhile, which reading will show
+            self._sock.shutdown(socket.SHUT_WR)
+        yield from ()
+
+    def detach(self) -> socket.socket:
+        """The socket, which is its caller's from now on."""
+        self.closed = True
+        return self._sock
+
+    def _close(self) -> None:
+        self._sock.close()
+
+
+class SocketListener(Closable):
+    """Listening sockets, as one :class:`~sshproto.operations.forwarding.Listener`.
+
+    Args:
+        socks: At least one; they belong to the listener from now on.
+        unlink: The path of a socket to be removed at the end.
+    """
+
+    def __init__(self, socks: Iterable[socket.socket], unlink: str | None = None) -> None:
+        super().__init__()
+        self._socks = list(socks)
+        self._unlink = unlink
+        for sock in self._socks:
+            sock.setblocking(False)
+
+    def __repr__(self) -> str:
+        return f"<SocketListener {'closed' if self.closed else ', '.join(map(show, self.addresses))}>"
+
+    @property
+    def address(self) -> Address:
+        """Where the first socket listens."""
+        return _address(self._socks[0].getsockname())
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Where all sockets listen."""
+        return tuple(_address(sock.getsockname()) for sock in self._socks)
+
+    def accept(self) -> Operation[SocketStream]:
+        """The next connection.
+
+        Raises:
+            OSError: The listener is closed.
+        """
+        return SocketStream((yield from self.accept_socket()))
+
+    def accept_socket(self) -> Operation[socket.socket]:
+        """The socket of the next connection.
+
+        Raises:
+            OSError: The listener is closed.
+        """
+        while True:
+            for sock in self._socks:
+                try:
+                    return sock.accept()[0]
+                except (BlockingIOError, InterruptedError, ConnectionError):
+                    continue
+                except OSError as error:
+                    if error.errno not in _NO_DESCRIPTORS:
+                        raise
+                    yield Sleep(_ACCEPT_PAUSE, self._closing)
+            yield from self._any()
+
+    def _any(self) -> Operation[None]:
+        if len(self._socks) == 1:
+            yield from self.wait(self._socks[0].fileno())
+            return
+        with contextlib.suppress(_Came):
+            yield Together(*(self._one(sock.fileno()) for sock in self._socks))
+
+    def _one(self, descriptor: int) -> Operation[None]:
+        yield from self.wait(descriptor)
+        raise _Came
+
+    def _close(self) -> None:
+        for sock in self._socks:
+            sock.close()
+        if self._unlink is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self._unlink)  # noqa: PTH108  pathlib would not take every path that sockets do
+
+
+class _Came(Exception):
+    """One of several sockets is ready."""
+
+
+def _address(name: Any) -> Address:
+    if isinstance(name, tuple):
+        return str(name[0]), int(name[1])
+    return os.fsdecode(name)
+
+
+def no_delay(sock: socket.socket) -> None:
+    """Have small writes leave at once: SSH gathers its packets itself."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+# ------------------------------------------------------------------------------------------------------------- dialling
+
+
+def dial(address: Address, resolve: Resolve = socket.getaddrinfo) -> Operation[SocketStream]:
+    """Connect.
+
+    All addresses of a name are tried, IPv6 and IPv4 in turn; one that does not answer soon is not waited for before
+    the next is tried beside it ("happy eyeballs", RFC 8305).
+
+    Args:
+        address: Where to.
+        resolve: Looks names up.
+
+    Raises:
+        OSError: Nobody can be reached.
+    """
+    if isinstance(address, str):
+        return SocketStream((yield from _connect(socket.AF_UNIX, socket.SOCK_STREAM, 0, address)))
+    host, port = address
+    try:
+        found = yield from call(functools.partial(resolve, type=socket.SOCK_STREAM), host, port)
+    except UnicodeError as error:  # from names that no resolver can take
+        raise OSError(errno.EINVAL, f"not a host name: {error}") from None
+    race = _Race()
+    with contextlib.suppress(_Won):
+        yield from race.run(_interleaved(found))
+    return SocketStream(race.result())
+
+
+def _interleaved(found: Iterable[Any]) -> list[Any]:
+    """Addresses with the families in turn, that of the first one first."""
+    families: dict[Any, list[Any]] = {}
+    for one in found:
+        families.setdefault(one[0], []).append(one)
+    return [one for one in chain.from_iterable(zip_longest(*families.values())) if one is not None]
+
+
+class _Won(Exception):
+    """An attempt has succeeded: the others are not needed."""
+
+
+class _Race:
+    """Attempts to connect, one beside the other."""
+
+    def __init__(self) -> None:
+        self._winner: socket.socket | None = None
+        self._problems: list[OSError] = []
+
+    def run(self, candidates: list[Any]) -> Operation[None]:
+        if not candidates:
+            return
+        failed = Wait()
+        attempt = self._attempt(candidates[0], failed)
+        if len(candidates) == 1:
+            yield from attempt
+        else:
+            yield Together(attempt, self._later(candidates[1:], failed))
+
+    def _attempt(self, candidate: Any, failed: Wait) -> Operation[None]:
+        family, kind, protocol, _, address = candidate
+        try:
+            sock = yield from _connect(family, kind, protocol, address)
+        except OSError as error:
+            self._problems.append(error)
+            failed.fire()
+            return
+        if self._winner is not None:
+            sock.close()
+            return
+        self._winner = sock
+        raise _Won
+
+    def _later(self, candidates: list[Any], failed: Wait) -> Operation[None]:
+        if not self._problems:
+            yield Sleep(ATTEMPT_DELAY, failed)
+        yield from self.run(candidates)
+
+    def result(self) -> socket.socket:
+        """The socket of the attempt that succeeded."""
+        if self._winner is not None:
+            return self._winner
+        first = self._problems[0] if self._problems else OSError(errno.EADDRNOTAVAIL, "the name has no address")
+        reasons = list(dict.fromkeys(problem.strerror or str(problem) for problem in self._problems))
+        raise OSError(first.errno, "; ".join(reasons) or first.strerror) from first
+
+
+def _connect(family: int, kind: int, protocol: int, address: Any) -> Operation[socket.socket]:
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        problem = sock.connect_ex(address)
+        while problem == errno.EAGAIN and family == socket.AF_UNIX:  # its backlog is full
+            yield Sleep(_ACCEPT_PAUSE)
+            problem = sock.connect_ex(address)
+        if problem not in _UNDER_WAY:
+            raise OSError(problem, os.strerror(problem))
+        if problem:
+            yield Ready(sock.fileno(), writing=True)
+            problem = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if problem:
+                raise OSError(problem, os.strerror(problem))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+# ------------------------------------------------------------------------------------------------------------ listening
+
+
+def listen_at(address: Address, resolve: Resolve = socket.getaddrinfo, backlog: int = 128) -> Operation[SocketListener]:
+    """Listen.
+
+    Args:
+        address: A path; or a host and a port. ``""`` and ``"*"`` are all addresses of this machine, a name is all that
+            it stands for (``localhost``: IPv4 and IPv6). Port 0 lets the system choose one.
+        resolve: Looks names up.
+        backlog: Connections that may wait to be accepted.
+
+    Raises:
+        OSError: It cannot be had.
+    """
+    if isinstance(address, str):
+        return _listen_unix(address, backlog)
+    host, port = address
+    if host in ("", "*") and socket.has_dualstack_ipv6():
+        return SocketListener(
+            [socket.create_server(("", port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True)]
+        )
+    try:
+        found = yield from call(
+            functools.partial(resolve, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE), host or None, port
+        )
+    except UnicodeError as error:
+        raise OSError(errno.EINVAL, f"not a host name: {error}") from None
+    return SocketListener(_listen_all(found, port, backlog))
+
+
+def _listen_unix(path: str, backlog: int) -> SocketListener:
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.bind(path)
+        os.chmod(path, 0o600)  # noqa: PTH101  see above; nobody can connect before it listens
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return SocketListener([sock], unlink=path)
+
+
+def _listen_all(found: Iterable[Any], port: int, backlog: int) -> list[socket.socket]:
+    """A socket for each address, all with the same port; those that this machine does not have are left out."""
+    socks: list[socket.socket] = []
+    problem: OSError | None = None
+    for family, address in dict.fromkeys((one[0], one[4][0]) for one in found):
+        try:
+            sock = socket.create_server((address, port), family=family, backlog=backlog)
+        except OSError as error:
+            problem = problem or error
+            continue
+        socks.append(sock)
+        port = port or sock.getsockname()[1]
+    if not socks:
+        raise problem or OSError(errno.EADDRNOTAVAIL, "the name has no address")
+    return socks
+
+
+def world(
+    resolve: Resolve,
+    session: Callable[[Any], Any],
+    stream: Callable[[Any], Any],
+    bug: Callable[[Exception], object],
+) -> World:
+    """The sockets that serving needs, with a face's own look-up, sessions and streams."""
+    return World(
+        dial=lambda address: dial(address, resolve),
+        listen=lambda address: listen_at(address, resolve),
+        session=session,
+        stream=stream,
+        bug=bug,
+    )

@@ -1,0 +1,362 @@
+"""SSH under Trio: :func:`connect` for who dials, :func:`listen` for who is dialled.
+
+Both are asynchronous context managers, which open a nursery: when they end, nothing of the connection or the server is
+left.  An error that goes through them alone comes out alone, not in a group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import trio
+
+from sshproto.client import ClientConnection
+from sshproto.operations.login import log_in
+from sshproto.operations.serving import Handler, serve
+from sshproto.server import ServerConnection
+from sshproto_io import ConnectFailed, Setup, TimeoutExpired, _async
+from sshproto_io._async import BaseServer, ClientLink, Forward, parts
+from sshproto_io._trio_link import Peer, plain_nursery
+from sshproto_io._trio_streams import Reader, Stream, Writer
+from sshproto_io.sockets import world
+
+if TYPE_CHECKING:
+    from sshproto.config import ClientConfig, ServerConfig
+    from sshproto.events import Event
+    from sshproto.keys.known_hosts import KnownHosts
+    from sshproto.keys.private import PrivateKey
+    from sshproto.keys.public import PublicKey
+    from sshproto.operations.login import Credentials, HostKeyCheck
+    from sshproto.operations.steps import Operation
+
+__all__ = [
+    "Client",
+    "Forward",
+    "Handler",
+    "Incoming",
+    "Process",
+    "Reader",
+    "Server",
+    "ServerSession",
+    "Stream",
+    "Writer",
+    "connect",
+    "listen",
+]
+
+T = TypeVar("T")
+
+_LOG = logging.getLogger(__name__)
+
+
+# --------------------------------------------------------------------------------------------------------------- client
+
+
+class Process(_async.Process[Reader, Writer]):
+    """A program that runs at the server."""
+
+    READER = Reader
+    WRITER = Writer
+
+
+class Client(Peer[ClientConnection], ClientLink[Process, Stream]):
+    """A connection to a server, logged in. Made by :func:`connect`.
+
+    Attributes:
+        hub: The connection's events.
+        conn: The connection itself.
+    """
+
+    PROCESS = Process
+    STREAM = Stream
+
+    async def within(self, seconds: float | None, operation: Operation[T], what: str) -> T:
+        """Run an operation and give up after ``seconds``; see the base class."""
+        with _limit(seconds, what, _deadline(seconds)):
+            return await self.perform(operation)
+
+    def jump(
+        self,
+        host: str,
+        port: int = 22,
+        *,
+        user: str | None = None,
+        host_key: KnownHosts | PublicKey | HostKeyCheck,
+        keys: Iterable[PrivateKey | PublicKey] = (),
+        password: str | None = None,
+        credentials: Credentials | None = None,
+        config: ClientConfig | None = None,
+        timeout: float | None = 30.0,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> AbstractAsyncContextManager[Client]:
+        """Connect to a host that this server can reach, through this connection.
+
+        The arguments are those of :func:`connect`. Closing this connection ends the other.
+        """
+        setup = Setup.of(
+            host,
+            port,
+            user=user,
+            host_key=host_key,
+            keys=keys,
+            password=password,
+            credentials=credentials,
+            config=config,
+        )
+        return _client(setup, timeout, on_event, lambda: self.open_tcp(host, port))
+
+
+def connect(
+    host: str,
+    port: int = 22,
+    *,
+    user: str | None = None,
+    host_key: KnownHosts | PublicKey | HostKeyCheck,
+    keys: Iterable[PrivateKey | PublicKey] = (),
+    password: str | None = None,
+    credentials: Credentials | None = None,
+    config: ClientConfig | None = None,
+    timeout: float | None = 30.0,
+    on_event: Callable[[Event], None] | None = None,
+    stream: trio.abc.Stream | None = None,
+) -> AbstractAsyncContextManager[Client]:
+    """Dial a server and log in: a :class:`Client`, by ``async with``.
+
+    Args:
+        host: A name or an address; all addresses of a name are tried, IPv6 and IPv4 in turn.
+        port: Its port.
+        user: Whom to log in as; what ``config`` says if None.
+        host_key: Who the server is: keys that are known, the one key that is good, or a function that decides
+            (see :data:`~sshproto.operations.login.HostKeyCheck`).
+        keys: Private keys to log in with, in the order in which they are tried.
+        password: The password, tried after the keys.
+        credentials: Who answers the questions of the login, in the place of ``keys`` and ``password``; a
+            :class:`~sshproto.operations.login.LoginPlan`, or a function.
+        config: The client's decisions; the usual ones if None.
+        timeout: Seconds for all of it; None leaves it to the deadlines of ``config.timeouts``.
+        on_event: Called with every event of the connection; to look only.
+        stream: What leads to the server already, in the place of dialling; the connection closes it.
+
+    Raises:
+        ConnectFailed: Nobody can be reached.
+        TimeoutExpired: It took too long.
+        ConnectionLoss: The connection ended before we were logged in; a subclass says why.
+        InvalidArgument: The arguments do not go together.
+    """
+    setup = Setup.of(
+        host, port, user=user, host_key=host_key, keys=keys, password=password, credentials=credentials, config=config
+    )
+
+    async def dial() -> trio.abc.Stream:
+        return await _dial(host, port) if stream is None else stream
+
+    return _client(setup, timeout, on_event, dial)
+
+
+async def _dial(host: str, port: int) -> trio.abc.Stream:
+    try:
+        return await trio.open_tcp_stream(host, port)
+    except (OSError, UnicodeError) as error:  # the latter from names that no resolver can take
+        problem: OSError | UnicodeError = error
+        attempts = [part for part in parts(error.__cause__) if isinstance(part, OSError)]  # one for each address
+        if attempts:
+            numbers = dict.fromkeys(attempt.errno for attempt in attempts)
+            problem = OSError(0, "; ".join(os.strerror(number) for number in numbers if number))
+        raise ConnectFailed.to(host, port, problem) from error
+
+
+@contextlib.asynccontextmanager
+async def _client(
+    setup: Setup,
+    timeout: float | None,  # noqa: ASYNC109  as in all faces
+    on_event: Callable[[Event], None] | None,
+    dial: Callable[[], Awaitable[trio.abc.Stream]],
+) -> AsyncIterator[Client]:
+    what = f"connecting to {setup.host} port {setup.port}"
+    deadline = _deadline(timeout)
+    async with plain_nursery() as nursery:
+        with _limit(timeout, what, deadline):
+            stream = await dial()
+        conn = ClientConnection(setup.config, trio.current_time())
+        client = Client(conn, stream, nursery, setup.config.timeouts.linger, on_event)
+        try:
+            with _limit(timeout, what, deadline):
+                await client.perform(log_in(client.hub, setup.host_key, setup.credentials))
+            yield client
+        finally:
+            await client.aclose()
+
+
+def _deadline(seconds: float | None) -> float:
+    return math.inf if seconds is None else trio.current_time() + seconds
+
+
+@contextlib.contextmanager
+def _limit(seconds: float | None, what: str, deadline: float) -> Iterator[None]:
+    with trio.CancelScope(deadline=deadline) as scope:
+        yield
+    if seconds is not None and scope.cancelled_caught:
+        raise TimeoutExpired(what, seconds)
+
+
+# --------------------------------------------------------------------------------------------------------------- server
+
+
+class ServerSession(_async.ServerSession[Reader, Writer]):
+    """A session at the server, as its handler sees it."""
+
+    READER = Reader
+    WRITER = Writer
+
+
+class Incoming(Peer[ServerConnection]):
+    """A connection that has come to a server.
+
+    Attributes:
+        hub: The connection's events.
+        conn: The connection itself.
+        peer, local: The addresses of who dialled, and of what was dialled; None if they are not known.
+    """
+
+    def __init__(self, config: ServerConfig, stream: trio.abc.Stream, nursery: trio.Nursery) -> None:
+        super().__init__(ServerConnection(config, trio.current_time()), stream, nursery, config.timeouts.linger)
+        self.peer: Any = None
+        self.local: Any = None
+        if isinstance(stream, trio.SocketStream):
+            with contextlib.suppress(OSError):  # it is gone already
+                self.peer = stream.socket.getpeername()
+                self.local = stream.socket.getsockname()
+
+
+class Server(BaseServer[Incoming]):
+    """Listens, and serves who comes. Made by :func:`listen`.
+
+    What goes wrong with one connection ends that one alone.
+
+    Attributes:
+        config: The server's decisions.
+        handler: Makes the handler of a connection.
+        connections: Those that there are.
+        addresses: Where it listens.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        handler: Callable[[Incoming], Handler],
+        max_connections: int,
+        max_strangers: int,
+        on_bug: Callable[[Exception], object],
+        listeners: list[trio.SocketListener],
+    ) -> None:
+        super().__init__(config, handler, max_connections, max_strangers, on_bug)
+        self._listeners = listeners
+        self.listens(listener.socket for listener in listeners)
+        self._listening = trio.CancelScope()
+        self._closed = trio.Event()
+
+    async def accept(self, nursery: trio.Nursery) -> None:
+        """Accept connections, until closed; each is served in a task of ``nursery``."""
+        try:
+            with self._listening:
+                await trio.serve_listeners(self.serve, self._listeners, handler_nursery=nursery)
+        finally:
+            self._closed.set()
+
+    async def serve(self, stream: trio.abc.Stream) -> None:
+        """Serve whoever has come over ``stream``, until that connection ends.
+
+        :func:`listen` has this done for all who dial; others may come otherwise.
+        """
+        incoming: Incoming | None = None
+        try:
+            async with plain_nursery() as nursery:
+                incoming = Incoming(self.config, stream, nursery)
+                if self._listening.cancel_called or not self.admit(incoming):
+                    incoming.abort()
+                else:
+                    await self._attend(incoming, nursery.cancel_scope)
+        except Exception as error:  # noqa: BLE001  it must not take the other connections with it
+            self.on_bug(error)
+        finally:
+            if incoming is not None:
+                self.forget(incoming)
+
+    async def _attend(self, incoming: Incoming, scope: trio.CancelScope) -> None:
+        surroundings = world(
+            incoming.resolve,
+            lambda served: ServerSession(incoming, served),
+            lambda channel: Stream(incoming, channel),
+            self.on_bug,
+        )
+        reason = "the server is stopping"
+        try:
+            handler = self.handler(incoming)
+            await incoming.perform(serve(incoming.hub, handler, surroundings))
+        except Exception:
+            reason = "internal error"
+            raise
+        finally:
+            if scope.cancel_called:  # something in the background has failed
+                reason = "internal error"
+            await incoming.aclose(reason)
+
+    async def serve_forever(self) -> None:
+        """Wait until it is closed."""
+        await self._closed.wait()
+
+    async def aclose(self, description: str = "the server is stopping") -> None:
+        """Listen no more, disconnect who is there, and wait until that is done. Repeated calls do nothing."""
+        self._listening.cancel()
+        async with plain_nursery() as nursery:
+            for connection in tuple(self.connections):
+                nursery.start_soon(connection.aclose, description)
+        await self._closed.wait()
+
+
+def _report(error: Exception) -> None:
+    _LOG.error("what served an SSH connection has failed", exc_info=error)
+
+
+@contextlib.asynccontextmanager
+async def listen(
+    host: str | None,
+    port: int,
+    config: ServerConfig,
+    handler: Callable[[Incoming], Handler],
+    *,
+    max_connections: int = 512,
+    max_strangers: int = 64,
+    backlog: int = 128,
+    on_bug: Callable[[Exception], object] = _report,
+) -> AsyncIterator[Server]:
+    """Listen, and serve who comes: a :class:`Server`, by ``async with``.
+
+    Args:
+        host: A name or an address to listen at; None or ``""`` for all.
+        port: 0 lets the system choose; ``Server.addresses`` tells.
+        config: The server's decisions.
+        handler: Makes the handler of a connection that has come.
+        max_connections: Connections at once; more are closed as they come.
+        max_strangers: Of those, how many may be waiting for their login.
+        backlog: Connections that may wait to be accepted.
+        on_bug: Called with what ``handler`` raised, and with what the handler's methods raised unless it has a method
+            ``bug`` of its own; unless given, it is logged.
+
+    Raises:
+        OSError: It cannot listen there.
+    """
+    listeners = await trio.open_tcp_listeners(port, host=host or None, backlog=backlog)
+    server = Server(config, handler, max_connections, max_strangers, on_bug, listeners)
+    async with plain_nursery() as nursery:
+        nursery.start_soon(server.accept, nursery)
+        try:
+            yield server
+        finally:
+            await server.aclose()

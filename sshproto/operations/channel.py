@@ -1,0 +1,405 @@
+"""A channel as operations see it (RFC 4254 section 5)."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sshproto.channels.requests import EndOfWrite, ExitSignal, ExitStatus, WindowChange
+from sshproto.errors import ChannelEnded, OpenRefused, RequestRefused
+from sshproto.operations.steps import Operation, Wait
+from sshproto.streams import Inbox
+
+if TYPE_CHECKING:
+    from sshproto.channels.requests import ChannelOpenData, ChannelRequestData
+    from sshproto.events import ChannelRequested
+    from sshproto.operations.hub import Hub
+    from sshproto.wire.codec import Buffer
+
+LINE_LIMIT = 64 * 1024
+"""Bytes that a line may have if nothing else is said."""
+
+_NOTICES_KEPT = 64
+_READ = 256 * 1024
+
+
+class Channel:
+    """One channel.
+
+    Operations of one kind on one stream take turns: what one of them writes is in one piece, and two that read get
+    different bytes.  Cancelling one that reads loses nothing; cancelling one that writes leaves it open how much of it
+    was sent.
+
+    Attributes:
+        number: Its number in the connection.
+        kind: What it is for.
+        inboxes: What has come: of the data stream and of standard error.
+        opened: The peer has confirmed it, or we have.
+        closed: Nothing more can come or be sent: by both sides' CLOSE, or by ours, or with the connection.
+        lost: The connection has ended, and this channel with it: what came may be cut off.
+        exit_status, exit_signal: How the program ended, once the peer has said so.
+        peer_reads: False when the peer has said that it reads no more data (eow@openssh.com). Standard error it may
+            still read.
+        eof_sent, eof_received: Which directions have been ended by EOF.
+        writable: Fires when there is room to send, or never will be.
+        changed: Fires when any of the other attributes has changed.
+        on_end: Called when the channel has ended, unless by :meth:`close`; never from within an operation.
+        breaks: The peer's ``Break`` requests are granted and passed on as notices.
+        serving: The peer's requests wait for :meth:`next_request`; otherwise they are refused.
+    """
+
+    def __init__(self, hub: Hub[Any], number: int, kind: ChannelOpenData) -> None:
+        self.hub = hub
+        self.number = number
+        self.kind = kind
+        self.inboxes = (Inbox(self._credit), Inbox(self._credit))
+        self.opened = False
+        self.closed = False
+        self.lost = False
+        self.exit_status: int | None = None
+        self.exit_signal: ExitSignal | None = None
+        self.peer_reads = True
+        self.serving = False
+        self.breaks = False
+        self.on_end: Callable[[], object] | None = None
+        self.eof_sent = False
+        self.eof_received = False
+        self.writable = Wait()
+        self.changed = Wait()
+        self._refusal: OpenRefused | None = None
+        self._replies: dict[int, bool | None] = {}
+        self._replied = Wait()
+        self._requests: deque[ChannelRequested] = deque()
+        self._requested = Wait()
+        self._notices: deque[ChannelRequestData] = deque(maxlen=_NOTICES_KEPT)
+        self._noticed = Wait()
+        self._writing: list[object] = []  # who writes, and behind it who waits to
+        self._turn = Wait()
+
+    def __repr__(self) -> str:
+        return f"<Channel {self.number}, {self.kind.type}{', closed' if self.closed else ''}>"
+
+    # ------------------------------------------------------------------------------------------------------- operations
+
+    def until_open(self) -> Operation[None]:
+        """Wait for the peer's confirmation.
+
+        Raises:
+            OpenRefused: It will not come.
+            ChannelEnded: The channel was closed meanwhile.
+            ConnectionLoss: The connection has ended.
+        """
+        while not self.opened:
+            self._check()
+            yield self.changed
+
+    def read(self, limit: int = _READ, stream: int = 0) -> Operation[bytes]:
+        """At least one byte and at most ``limit``; ``b""`` at the end.
+
+        Raises:
+            ConnectionLoss: The connection has ended before the stream did.
+        """
+        inbox = self.inboxes[stream]
+        while not inbox.size:
+            if self._at_end(inbox) or limit <= 0:
+                return b""
+            yield inbox.arrived
+        return inbox.take(limit)
+
+    def read_all(self, stream: int = 0) -> Operation[bytes]:
+        """Everything up to the end, without bound.
+
+        Raises:
+            ConnectionLoss: The connection has ended before the stream did.
+        """
+        inbox = self.inboxes[stream]
+        try:
+            while True:
+                gathered = inbox.gather()
+                if self._at_end(inbox):
+                    break
+                yield inbox.arrived
+            data = bytes(gathered)
+            gathered.clear()
+            return data
+        finally:
+            inbox.release()
+
+    def read_exactly(self, count: int, stream: int = 0) -> Operation[bytes]:
+        """``count`` bytes; fewer only at the end.
+
+        Raises:
+            ConnectionLoss: The connection has ended before the stream did.
+        """
+        inbox = self.inboxes[stream]
+        while inbox.size < count:
+            if self._at_end(inbox):
+                break
+            inbox.expect(count)
+            yield inbox.arrived
+        return inbox.take(count)
+
+    def read_until(self, separator: bytes, limit: int = LINE_LIMIT, stream: int = 0) -> Operation[bytes]:
+        """Everything up to the next ``separator``, and that; at the end whatever is left, maybe ``b""``.
+
+        Args:
+            separator: At least one byte.
+            limit: Most bytes to wait for.
+            stream: Which.
+
+        Raises:
+            LimitReached: It is not among the first ``limit`` bytes, which can still be read.
+            ConnectionLoss: The connection has ended before the stream did.
+        """
+        inbox = self.inboxes[stream]
+        searched = 0
+        while True:
+            end = inbox.find(separator, limit, searched)
+            if end:
+                return inbox.take(end)
+            if self._at_end(inbox):
+                return inbox.take(inbox.size)
+            searched, passed = inbox.size, inbox.passed
+            inbox.expect(limit)
+            yield inbox.arrived
+            searched = max(0, searched - (inbox.passed - passed))  # somebody else may have read meanwhile
+
+    def read_line(self, limit: int = LINE_LIMIT, stream: int = 0) -> Operation[bytes]:
+        """A line with its LF; see :meth:`read_until`."""
+        return self.read_until(b"\n", limit, stream)
+
+    def write(self, data: Buffer, stream: int = 0) -> Operation[None]:
+        """Send all of ``data``, as fast as the peer takes it.
+
+        Args:
+            data: Any number of bytes; not to be changed until this has ended.
+            stream: 0, or 1 for standard error, which only a server's session has.
+
+        Raises:
+            ChannelEnded: The channel is closed, or the peer has said that it reads no more of stream 0.
+            ChannelStateError: EOF was sent.
+            ConnectionLoss: The connection has ended.
+        """
+        if not self._writing:
+            rest = self._send_some(data, stream)
+            if rest is None:
+                return
+            data = rest
+        ticket = object()
+        self._writing.append(ticket)  # in order: who writes without pause would keep the others out
+        try:
+            while self._writing[0] is not ticket:
+                yield self._turn
+            while (rest := self._send_some(data, stream)) is not None:
+                data = rest
+                yield self.writable
+        finally:
+            self._writing.remove(ticket)
+            self._turn.fire()
+
+    def send_eof(self) -> Operation[None]:
+        """Send no more data; what is being written is sent first. Nothing happens if EOF was sent or nobody listens.
+
+        Raises:
+            ConnectionLoss: The connection has ended.
+        """
+        while self._writing:
+            yield self._turn
+        if self.eof_sent:
+            return
+        if self.closed:
+            if self.lost:
+                self.hub.check()
+            return
+        self.eof_sent = True
+        try:
+            yield from self.hub.command(lambda: None if self.closed else self.hub.conn.send_eof(self.number))
+        except BaseException:
+            self.eof_sent = False
+            raise
+
+    def request(self, request: ChannelRequestData) -> Operation[bool]:
+        """Ask something and wait for the reply: whether it was granted.
+
+        Raises:
+            ChannelEnded: The channel is closed.
+            ConnectionLoss: The connection has ended.
+            UsageError: It cannot be asked.
+        """
+        number = yield from self._send_request(request, want_reply=True)
+        self._replies[number] = None
+        try:
+            while (granted := self._replies[number]) is None:
+                self._check()
+                yield self._replied
+        finally:
+            del self._replies[number]
+        return granted
+
+    def require(self, request: ChannelRequestData) -> Operation[None]:
+        """Ask something that must be granted.
+
+        Raises:
+            RequestRefused: It is not.
+            ChannelEnded, ConnectionLoss, UsageError: See :meth:`request`.
+        """
+        if not (yield from self.request(request)):
+            raise RequestRefused(f"the peer refused the request {request.type!r}")
+
+    def notify(self, request: ChannelRequestData) -> Operation[None]:
+        """Tell something that needs no reply.
+
+        Raises:
+            ChannelEnded: The channel is closed.
+            ConnectionLoss: The connection has ended.
+            UsageError: It cannot be told.
+        """
+        yield from self._send_request(request, want_reply=False)
+
+    def next_request(self) -> Operation[ChannelRequested | None]:
+        """The peer's next request, to be granted or refused; None when the channel has ended, or its serving has."""
+        while self.serving and not self._requests:
+            if self.closed:
+                return None
+            yield self._requested
+        return self._requests.popleft() if self.serving else None
+
+    def stop_serving(self) -> None:
+        """Refuse what the peer asks from now on."""
+        self.serving = False
+        while self._requests:
+            self.hub.refuse(self._requests.popleft())
+        self._requested.fire()
+
+    def next_notice(self) -> Operation[ChannelRequestData | None]:
+        """The next thing that the peer tells: a signal, a new size of its terminal; None when the channel has ended.
+
+        Of those that nobody asked for, the newest are kept; of sizes, only the last.
+        """
+        while not self._notices:
+            if self.closed:
+                return None
+            yield self._noticed
+        return self._notices.popleft()
+
+    def until_exit(self) -> Operation[None]:
+        """Wait until the peer has said how the program ended, or has closed the channel.
+
+        Raises:
+            ConnectionLoss: The connection has ended before.
+        """
+        while self.exit_status is None and self.exit_signal is None and not self.closed:
+            yield self.changed
+        if self.lost and self.exit_status is None and self.exit_signal is None:
+            self.hub.check()
+
+    def until_closed(self) -> Operation[None]:
+        """Wait until the channel is closed."""
+        while not self.closed:
+            yield self.changed
+
+    def close(self) -> None:
+        """Close it at once, both directions. What has come and was not read is thrown away."""
+        self.on_end = None  # it is not the peer that ends it
+        if not self.closed:
+            self.hub.close_channel(self.number)
+            self.ended()
+        for inbox in self.inboxes:
+            inbox.discard()
+
+    # ----------------------------------------------------------------------------------------------------- from the hub
+
+    def end_input(self) -> None:
+        """EOF has come."""
+        self.eof_received = True
+        for inbox in self.inboxes:
+            inbox.finish()
+        self.changed.fire()
+
+    def notified(self, notice: ChannelRequestData) -> None:
+        """The peer has told something."""
+        match notice:
+            case ExitStatus(status=status):
+                self.exit_status = status
+            case ExitSignal():
+                self.exit_signal = notice
+            case EndOfWrite():
+                self.peer_reads = False
+                self.writable.fire()
+            case WindowChange() if self._notices and isinstance(self._notices[-1], WindowChange):
+                self._notices[-1] = notice
+            case _:
+                self._notices.append(notice)
+                self._noticed.fire()
+        self.changed.fire()
+
+    def asked(self, question: ChannelRequested) -> None:
+        """The peer asks something."""
+        self._requests.append(question)
+        self._requested.fire()
+
+    def replied(self, number: int, *, granted: bool) -> None:
+        """The reply to our request has come."""
+        if number in self._replies:
+            self._replies[number] = granted
+            self._replied.fire()
+
+    def refused(self, reason: int, description: str) -> None:
+        """The peer does not want the channel."""
+        self._refusal = OpenRefused(f"a {self.kind.type!r} channel", reason, description)
+        self.ended()
+
+    def ended(self) -> None:
+        """Nothing more will happen."""
+        if self.closed:
+            return
+        self.closed = True
+        self.lost = self.hub.lost is not None
+        for inbox in self.inboxes:
+            if not self.lost:
+                inbox.finish()
+            inbox.arrived.fire()
+        for wait in (self.writable, self.changed, self._turn, self._replied, self._requested, self._noticed):
+            wait.fire()
+        if self.on_end is not None:
+            self.on_end()
+
+    # --------------------------------------------------------------------------------------------------------- internal
+
+    def _send_request(self, request: ChannelRequestData, *, want_reply: bool) -> Operation[int]:
+        def send() -> int:
+            self._check()
+            number: int = self.hub.conn.request(self.number, request, want_reply=want_reply)
+            return number
+
+        return (yield from self.hub.command(send))
+
+    def _send_some(self, data: Buffer, stream: int) -> memoryview | None:
+        """Send what there is room for: what is left, or None if nothing is."""
+        self._check_writable(stream)
+        taken: int = self.hub.conn.send(self.number, data, stream)
+        view = memoryview(data)
+        return None if taken == view.nbytes else view.cast("B")[taken:]
+
+    def _credit(self, count: int) -> None:
+        self.hub.conn.credit(self.number, count)
+
+    def _at_end(self, inbox: Inbox) -> bool:
+        if not inbox.ended and self.closed:
+            self.hub.check()
+        return inbox.ended
+
+    def _check_writable(self, stream: int) -> None:
+        self._check()
+        if not self.peer_reads and not stream:  # it is said of the data alone (OpenSSH PROTOCOL 2.1)
+            raise ChannelEnded(f"the peer does not read channel {self.number} any more")
+
+    def _check(self) -> None:
+        if self._refusal is not None:
+            raise copy.copy(self._refusal)  # each raise leaves its traceback in the exception
+        if self.closed:
+            if self.lost:
+                self.hub.check()
+            raise ChannelEnded(f"channel {self.number} is closed")

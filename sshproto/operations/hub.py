@@ -1,0 +1,490 @@
+"""Hands a connection's events to those who wait for them.
+
+A :class:`Hub` stands between a connection and the operations on it.  A face gives it what comes from the network and
+takes from it what is to be sent; operations give their commands and wait for what follows.  An event wakes only the
+operations that wait for it, so its cost does not depend on how many there are.
+
+Questions that nobody is there to answer get their safe answer at once, which is no.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from sshproto.channels.forwarding import ANY_ADDRESS
+from sshproto.channels.requests import Break, ForwardedStreamlocal, ForwardedTcpip
+from sshproto.errors import ChannelEnded, InvalidArgument, LimitReached, RequestRefused, UsageError
+from sshproto.events import (
+    Authenticated,
+    AuthQuestion,
+    AuthSucceeded,
+    ChannelClosed,
+    ChannelNotified,
+    ChannelOpened,
+    ChannelOpenFailed,
+    ChannelOpenRequested,
+    ChannelRequested,
+    ChannelWritable,
+    ConnectionLost,
+    CredentialNeeded,
+    DataReceived,
+    EofReceived,
+    Event,
+    GlobalFailed,
+    GlobalRequested,
+    GlobalSucceeded,
+    HostKeyOffered,
+    KeysExchanged,
+    PasswordExpired,
+    PromptsReceived,
+    Question,
+    RequestFailed,
+    RequestSucceeded,
+    SignatureNeeded,
+)
+from sshproto.operations.channel import Channel
+from sshproto.operations.steps import Operation, Wait
+from sshproto.transport.link import Phase
+from sshproto.wire.table import Role
+
+if TYPE_CHECKING:
+    from sshproto.channels.requests import ChannelOpenData, GlobalRequestData
+    from sshproto.connection import Connection
+    from sshproto.errors import ConnectionLoss
+
+C = TypeVar("C", bound="Connection[Any]")
+T = TypeVar("T")
+
+ASKED: dict[Role, tuple[type[Question], ...]] = {
+    Role.CLIENT: (HostKeyOffered, CredentialNeeded, PromptsReceived, PasswordExpired, SignatureNeeded),
+    Role.SERVER: (AuthQuestion, SignatureNeeded, ChannelOpenRequested, GlobalRequested),
+}
+"""The questions that the application answers; ``next_question`` gives them out. The others are answered here."""
+
+
+class Reply:
+    """The reply to a request of ours, when it comes.
+
+    Attributes:
+        granted: None until then.
+        data: What it carried.
+    """
+
+    __slots__ = ("came", "data", "granted", "on_success")
+
+    def __init__(self, on_success: Callable[[bytes], None] | None = None) -> None:
+        self.came = Wait()
+        self.granted: bool | None = None
+        self.data = b""
+        self.on_success = on_success
+
+    def settle(self, granted: bool, data: bytes = b"") -> None:
+        """It has come."""
+        self.granted = granted
+        self.data = data
+        if granted and self.on_success is not None:
+            self.on_success(data)
+        self.came.fire()
+
+
+class Invitation:
+    """Connections that the peer brings us, since we asked it to listen.
+
+    Attributes:
+        kind: What we asked for: an address and a port, or a path.
+        came: Fires when there is one more, or when it is over.
+        granted: The peer listens.
+        closed: No more are wanted.
+    """
+
+    def __init__(self, kind: tuple[str, int] | str) -> None:
+        self.kind = kind
+        self.came = Wait()
+        self.granted = False
+        self.closed = False
+        self.waiting: deque[ChannelOpenRequested] = deque()
+
+
+class Hub(Generic[C]):
+    """The events of one connection, and who waits for them.
+
+    Args:
+        conn: The connection. From now on only the hub takes its events.
+        on_event: Sees every event before it is handed out. It gives no commands and answers no questions.
+
+    Attributes:
+        conn: The connection; operations give it their commands, and should see :meth:`command`.
+        on_event: As above; may be replaced.
+        channels: The channels that exist, by their number.
+        lost: Why the connection has ended, or None.
+        ended: Fires when the connection ends.
+        opened: Fires when we are logged in (client) or the client is (server).
+        asked: Fires when there is a question to answer, or never will be, and at a client's login.
+        rekeyed: Fires after each key exchange.
+        invitations: What we have asked the peer to listen for.
+    """
+
+    def __init__(self, conn: C, on_event: Callable[[Event], None] | None = None) -> None:
+        self.conn = conn
+        self.channels: dict[int, Channel] = {}
+        self.lost: ConnectionLoss | None = None
+        self.ended = Wait()
+        self.opened = Wait()
+        self.asked = Wait()
+        self.rekeyed = Wait()
+        self.invitations: list[Invitation] = []
+        self.on_event = on_event
+        self._questions: deque[Question] = deque()
+        self._replies: dict[int, Reply] = {}
+        self._late: list[Callable[[], None]] = []
+        self._take = ASKED[conn.role]
+        self._routes: dict[type[Event], Callable[[Any], None]] = {
+            DataReceived: self._data,
+            ChannelWritable: self._writable,
+            EofReceived: self._eof,
+            ChannelNotified: self._notified,
+            ChannelClosed: self._closed,
+            ChannelOpened: self._channel_opened,
+            ChannelOpenFailed: self._open_failed,
+            RequestSucceeded: self._succeeded,
+            RequestFailed: self._failed,
+            ChannelRequested: self._requested,
+            GlobalSucceeded: self._global_succeeded,
+            GlobalFailed: self._global_failed,
+            AuthSucceeded: self._logged_in,
+            Authenticated: self._logged_in,
+            KeysExchanged: self._keys,
+            ConnectionLost: self._lost,
+        }
+
+    # ---------------------------------------------------------------------------------------------------- for the faces
+
+    def drain(self) -> None:
+        """Hand out all events.
+
+        To be called after every input, after every step of an operation, and after ``data_to_send``, which may make
+        room for more events.
+        """
+        next_event = self.conn.next_event
+        routes = self._routes
+        while (event := next_event()) is not None:
+            if self.on_event is not None:
+                self.on_event(event)
+            route = routes.get(type(event))
+            if route is not None:
+                route(event)
+            elif isinstance(event, Question):
+                self._ask(event)
+
+    # ------------------------------------------------------------------------------------------------------- operations
+
+    def check(self) -> None:
+        """See that the connection lives.
+
+        Raises:
+            ConnectionLoss: It does not.
+        """
+        if self.lost is not None:
+            # A copy, since each raise leaves its traceback in the exception.
+            raise copy.copy(self.lost) from self.lost.__cause__
+
+    def command(self, command: Callable[[], T]) -> Operation[T]:
+        """Give a command that may have to wait for the end of a key exchange.
+
+        Raises:
+            ConnectionLoss: The connection has ended.
+            UsageError: What the command raises.
+        """
+        while True:
+            self.check()
+            try:
+                return command()
+            except LimitReached:
+                if not self.conn.rekeying:
+                    raise
+            yield self.rekeyed
+
+    def next_question(self) -> Operation[Question]:
+        """The next question that the application has to answer.
+
+        Raises:
+            ConnectionLoss: There will be none, the connection has ended.
+        """
+        while (question := self.take_question()) is None:
+            self.check()
+            yield self.asked
+        return question
+
+    def take_question(self) -> Question | None:
+        """The next question that the application has to answer, or None if there is none now."""
+        return self._questions.popleft() if self._questions else None
+
+    def until_open(self) -> Operation[None]:
+        """Wait until the login is complete."""
+        while self.conn.phase is not Phase.OPEN:
+            self.check()
+            yield self.opened
+
+    def until_ended(self) -> Operation[ConnectionLoss]:
+        """Wait for the end of the connection, and say why it came."""
+        while self.lost is None:
+            yield self.ended
+        return self.lost
+
+    def rekey(self) -> Operation[None]:
+        """Exchange keys (RFC 4253 section 9), and wait until that is done.
+
+        Raises:
+            ConnectionLoss: The connection ended before.
+            WrongPhase: Nobody is logged in yet.
+        """
+        self.check()
+        self.conn.rekey()
+        while self.conn.rekeying:
+            yield self.rekeyed
+            self.check()
+
+    def request(
+        self, request: GlobalRequestData, on_success: Callable[[bytes], None] | None = None
+    ) -> Operation[bytes]:
+        """Ask something of the peer itself (RFC 4254 section 4).
+
+        Args:
+            request: What.
+            on_success: Called with the reply's data as it comes, before any event that follows it.
+
+        Returns:
+            The reply's data.
+
+        Raises:
+            RequestRefused: The peer will not.
+            ConnectionLoss: The connection has ended.
+            UsageError: The request cannot be sent.
+        """
+        number = yield from self.command(lambda: self.conn.global_request(request))
+        reply = self._replies[number] = Reply(on_success)
+        while reply.granted is None:  # an answer that nobody waits for any more is taken note of all the same
+            yield reply.came
+            if reply.granted is None:
+                self.check()
+        if not reply.granted:
+            raise RequestRefused(f"the peer refused {request.type!r}")
+        return reply.data
+
+    def tell(self, request: GlobalRequestData) -> None:
+        """Ask something of the peer whose answer nobody waits for: now, or as soon as a key exchange lets us."""
+        try:
+            self.conn.global_request(request)
+        except LimitReached:
+            self._late.append(lambda: self.tell(request))
+        except UsageError:  # the connection has ended
+            pass
+
+    def open_channel(
+        self, kind: ChannelOpenData, *, window: int | None = None, max_packet: int | None = None
+    ) -> Operation[Channel]:
+        """Open a channel (RFC 4254 section 5.1).
+
+        Args:
+            kind, window, max_packet: See ``Connection.open_channel``.
+
+        Raises:
+            OpenRefused: The peer will not.
+            ConnectionLoss: The connection has ended.
+            UsageError: It cannot be asked for.
+        """
+        number = yield from self.command(
+            lambda: self.conn.open_channel(kind, window=window, max_packet=max_packet),
+        )
+        channel = self.channels[number] = Channel(self, number, kind)
+        try:
+            yield from channel.until_open()
+        except BaseException:
+            channel.close()
+            raise
+        return channel
+
+    def reject_channel(self, question: ChannelOpenRequested, reason: int, description: str) -> None:
+        """Do not let the peer have its channel, if it still wants it."""
+        try:
+            self.conn.reject_channel(question, reason, description)
+        except LimitReached:
+            self._late.append(lambda: self.reject_channel(question, reason, description))
+        except InvalidArgument:  # these words cannot be sent
+            self.refuse(question)
+        except UsageError:  # it is decided on
+            pass
+
+    def accept_channel(self, question: ChannelOpenRequested) -> Operation[Channel]:
+        """Let the peer have its channel.
+
+        Raises:
+            ChannelEnded: The peer does not want it any more.
+            ConnectionLoss: The connection has ended.
+        """
+        if question not in self.conn.questions:
+            self.check()
+            raise ChannelEnded("the peer has given up the channel that it asked for")
+        yield from self.command(lambda: self.conn.accept_channel(question))
+        channel = self.channels[question.channel] = Channel(self, question.channel, question.kind)
+        channel.opened = True
+        return channel
+
+    def grant(self, question: ChannelRequested) -> None:
+        """Grant a request, if it still waits for an answer."""
+        try:
+            self.conn.succeed(question)
+        except LimitReached:
+            self._late.append(lambda: self.grant(question))
+        except UsageError:  # it was answered
+            pass
+
+    def refuse(self, question: Question) -> None:
+        """Give a question its safe answer, if it still waits for one."""
+        try:
+            self.conn.refuse(question)
+        except LimitReached:
+            self._late.append(lambda: self.refuse(question))
+        except UsageError:  # it was answered
+            pass
+
+    def close_channel(self, number: int) -> None:
+        """Close a channel now, or as soon as a key exchange lets us. Nothing happens if it is closed."""
+        try:
+            self.conn.close_channel(number)
+        except LimitReached:  # too much waits for the end of the key exchange
+            self._late.append(lambda: self.close_channel(number))
+        except UsageError:  # it is closing already, or the connection has ended
+            pass
+
+    # ---------------------------------------------------------------------------------------------------------- routing
+
+    def _data(self, event: DataReceived) -> None:
+        channel = self.channels.get(event.channel)
+        if channel is None:
+            self.conn.credit(event.channel, len(event.data))
+        else:
+            channel.inboxes[event.stream].feed(event.data)
+
+    def _writable(self, event: ChannelWritable) -> None:
+        channel = self.channels.get(event.channel)
+        if channel is not None:
+            channel.writable.fire()
+
+    def _eof(self, event: EofReceived) -> None:
+        channel = self.channels.get(event.channel)
+        if channel is not None:
+            channel.end_input()
+
+    def _notified(self, event: ChannelNotified) -> None:
+        channel = self.channels.get(event.channel)
+        if channel is not None:
+            channel.notified(event.notice)
+
+    def _closed(self, event: ChannelClosed) -> None:
+        channel = self.channels.pop(event.channel, None)
+        if channel is not None:
+            channel.ended()
+
+    def _channel_opened(self, event: ChannelOpened) -> None:
+        channel = self.channels.get(event.channel)
+        if channel is not None:
+            channel.opened = True
+            channel.changed.fire()
+
+    def _open_failed(self, event: ChannelOpenFailed) -> None:
+        channel = self.channels.pop(event.channel, None)
+        if channel is not None:
+            channel.refused(event.reason, event.description)
+
+    def _succeeded(self, event: RequestSucceeded) -> None:
+        channel = self.channels.get(event.channel)
+        if channel is not None:
+            channel.replied(event.request_id, granted=True)
+
+    def _failed(self, event: RequestFailed) -> None:
+        channel = self.channels.get(event.channel)
+        if channel is not None:
+            channel.replied(event.request_id, granted=False)
+
+    def _requested(self, event: ChannelRequested) -> None:
+        channel = self.channels.get(event.channel)
+        if channel is not None and channel.serving:
+            channel.asked(event)
+        elif channel is not None and channel.breaks and isinstance(event.request, Break):
+            channel.notified(event.request)
+            self.grant(event)
+        else:
+            self.refuse(event)
+
+    def _global_succeeded(self, event: GlobalSucceeded) -> None:
+        reply = self._replies.pop(event.request_id, None)
+        if reply is not None:
+            reply.settle(True, event.data)
+        self._catch_up()
+
+    def _global_failed(self, event: GlobalFailed) -> None:
+        reply = self._replies.pop(event.request_id, None)
+        if reply is not None:
+            reply.settle(False)
+        self._catch_up()
+
+    def _logged_in(self, event: Event) -> None:
+        self.opened.fire()
+        self.asked.fire()
+
+    def _keys(self, event: KeysExchanged) -> None:
+        self._catch_up()
+        self.rekeyed.fire()
+
+    def _catch_up(self) -> None:
+        late, self._late = self._late, []
+        for command in late:
+            command()
+
+    def _ask(self, question: Question) -> None:
+        if isinstance(question, self._take):
+            self._questions.append(question)
+            self.asked.fire()
+        elif not isinstance(question, ChannelOpenRequested) or not self._invited(question):
+            self.refuse(question)
+
+    def _invited(self, question: ChannelOpenRequested) -> bool:
+        """Whether somebody takes a channel that the peer brings to a client."""
+        match question.kind:
+            case ForwardedTcpip(address=address, port=port):
+                wanted: tuple[Any, ...] = ((address, port), *((other, port) for other in self._addresses(port)))
+            case ForwardedStreamlocal(path=path):
+                wanted = (path,)
+            case _:
+                return False
+        for kind in wanted:
+            for invitation in self.invitations:
+                if invitation.kind == kind:
+                    invitation.waiting.append(question)
+                    invitation.came.fire()
+                    return True
+        return False
+
+    def _addresses(self, port: int) -> list[str]:
+        """Addresses that we asked for with this port: servers may name the one they chose instead."""
+        kinds = [one.kind for one in self.invitations]
+        return [kind[0] for kind in kinds if isinstance(kind, tuple) and kind[1] == port and kind[0] in ANY_ADDRESS]
+
+    def _lost(self, event: ConnectionLost) -> None:
+        self.lost = event.error
+        for channel in tuple(self.channels.values()):
+            channel.ended()
+        self.channels.clear()
+        for reply in tuple(self._replies.values()):
+            reply.came.fire()
+        self._replies.clear()
+        self._questions.clear()  # nobody is to be bothered with them any more
+        self._late.clear()
+        for invitation in self.invitations:
+            invitation.came.fire()
+        for wait in (self.asked, self.opened, self.rekeyed, self.ended):
+            wait.fire()

@@ -1,0 +1,203 @@
+"""Commands, shells and subsystems at a server, from the client's side (RFC 4254 section 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import attrs
+
+from sshproto.channels.requests import (
+    Env,
+    Exec,
+    ExitSignal,
+    PtyRequest,
+    Session,
+    Shell,
+    Signal,
+    Subsystem,
+    WindowChange,
+)
+from sshproto.errors import ChannelEnded, InvalidArgument, SSHError
+from sshproto.operations.channel import Channel
+from sshproto.operations.steps import Operation
+from sshproto.text import printable
+
+if TYPE_CHECKING:
+    from sshproto.client import ClientConnection
+    from sshproto.operations.hub import Hub
+    from sshproto.wire.codec import Buffer
+
+Program = Exec | Shell | Subsystem
+"""What can run in a session."""
+
+
+@attrs.frozen(kw_only=True)
+class Completed:
+    """How a command ended, and what it wrote.
+
+    Attributes:
+        command: What was run.
+        stdout, stderr: What it wrote.
+        exit_status: Its status, 0 to 255 in practice; None if a signal ended it or the server did not say.
+        exit_signal: The signal that ended it, or None.
+    """
+
+    command: bytes = attrs.field(repr=False)
+    stdout: bytes = attrs.field(default=b"", repr=False)
+    stderr: bytes = attrs.field(default=b"", repr=False)
+    exit_status: int | None = None
+    exit_signal: ExitSignal | None = None
+
+    def check(self) -> None:
+        """See that the command has succeeded.
+
+        Raises:
+            CommandFailed: Its status is not 0.
+        """
+        if self.exit_status != 0:
+            raise CommandFailed(self)
+
+
+class CommandFailed(SSHError):
+    """A command has ended with a status other than 0, by a signal, or nobody knows how.
+
+    Attributes:
+        completed: How it ended, and what it wrote.
+    """
+
+    def __init__(self, completed: Completed) -> None:
+        if completed.exit_signal is not None:
+            how = f"was ended by signal {printable(completed.exit_signal.name, 64)}"
+        elif completed.exit_status is not None:
+            how = f"ended with status {completed.exit_status}"
+        else:
+            how = "ended, and the server did not say how"
+        super().__init__(f"the command {how}")
+        self.completed = completed
+
+
+def octets(text: str | bytes) -> bytes:
+    """Text for the server as UTF-8; what the system could not decode goes as it came.
+
+    Raises:
+        InvalidArgument: It does not encode.
+    """
+    if not isinstance(text, str):
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"text for the server does not encode: {error}") from None
+
+
+def start(
+    hub: Hub[ClientConnection],
+    program: Program,
+    *,
+    pty: PtyRequest | None = None,
+    env: Mapping[str, str | bytes] | None = None,
+) -> Operation[Channel]:
+    """Start a program in a session of its own.
+
+    Args:
+        hub: The connection's.
+        program: What.
+        pty: The pseudo-terminal that it is to have.
+        env: Environment variables; servers take few, and do not say which.
+
+    Raises:
+        OpenRefused, RequestRefused: The server will not.
+        ConnectionLoss: The connection has ended.
+        UsageError: It cannot be asked for.
+    """
+    channel = yield from hub.open_channel(Session())
+    try:
+        if pty is not None:
+            yield from channel.require(pty)
+        for name, value in (env or {}).items():
+            yield from channel.notify(Env(name, octets(value)))
+        yield from channel.require(program)
+    except BaseException:
+        channel.close()
+        raise
+    return channel
+
+
+def run(
+    hub: Hub[ClientConnection],
+    command: str | bytes,
+    *,
+    input: Buffer = b"",
+    check: bool = False,
+    pty: PtyRequest | None = None,
+    env: Mapping[str, str | bytes] | None = None,
+) -> Operation[Completed]:
+    """Run a command to its end, with all it writes kept in memory.
+
+    Args:
+        hub: The connection's.
+        command: For the user's shell at the server.
+        input: Its standard input.
+        check: Raise if its status is not 0.
+        pty, env: See :func:`start`.
+
+    Raises:
+        CommandFailed: ``check``, and it has failed.
+        OpenRefused, RequestRefused: The server will not run it.
+        ConnectionLoss: The connection ended before the command did.
+        UsageError: It cannot be asked for.
+    """
+    command = octets(command)
+    if isinstance(input, str):  # said before anything runs
+        raise InvalidArgument("the input of a command must be bytes, not str")
+    channel = yield from start(hub, Exec(command), pty=pty, env=env)
+    try:
+        stdout, stderr = (inbox.gather() for inbox in channel.inboxes)
+        yield from _feed(channel, input)
+        while not channel.closed:
+            if _complete(channel):
+                break
+            yield channel.changed
+        if channel.lost and not _complete(channel):
+            hub.check()
+        completed = Completed(
+            command=command,
+            stdout=bytes(stdout),
+            stderr=bytes(stderr),
+            exit_status=channel.exit_status,
+            exit_signal=channel.exit_signal,
+        )
+    finally:
+        channel.close()
+    if check:
+        completed.check()
+    return completed
+
+
+def _complete(channel: Channel) -> bool:
+    return channel.inboxes[0].ended and (channel.exit_status is not None or channel.exit_signal is not None)
+
+
+def _feed(channel: Channel, data: Buffer) -> Operation[None]:
+    try:
+        if len(data):
+            yield from channel.write(data)
+    except ChannelEnded:  # the command did not want it all
+        pass
+    yield from channel.send_eof()
+
+
+def send_signal(channel: Channel, name: str) -> Operation[None]:
+    """Send a signal to the program (RFC 4254 section 6.9).
+
+    Args:
+        channel: Its session.
+        name: Without ``SIG``: ``"TERM"``.
+    """
+    yield from channel.notify(Signal(name))
+
+
+def resize(channel: Channel, columns: int, rows: int, width: int = 0, height: int = 0) -> Operation[None]:
+    """Tell the size of the terminal (RFC 4254 section 6.7)."""
+    yield from channel.notify(WindowChange(columns, rows, width, height))

@@ -1,0 +1,1187 @@
+"""The Trio face: its streams are Trio's, its nurseries behave, cancelling does no harm. Both ends are ours.
+
+Where it does not matter what is underneath, connections go over memory streams, and time is Trio's mock clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from trio.lowlevel import checkpoint
+from trio.testing import MockClock, check_half_closeable_stream, memory_stream_pair, wait_all_tasks_blocked
+
+from sshproto.config import ClientConfig, Limits, Preferences, ServerConfig, Timeouts
+from sshproto.errors import (
+    AuthExhausted,
+    ChannelEnded,
+    ConnectionLoss,
+    HostKeyChanged,
+    HostKeyUnknown,
+    Incompatible,
+    InvalidArgument,
+    OpenRefused,
+    PeerDisconnected,
+    TimedOut,
+    UnexpectedEof,
+)
+from sshproto.keys.known_hosts import parse
+from sshproto.keys.private import PrivateKey
+from sshproto.operations.steps import Call, Operation, Ready, Sleep, Spawn, Together, Wait
+from sshproto_io import LINGER, CommandFailed, ConnectFailed, TimeoutExpired
+from sshproto_io.trio import Client, Handler, Incoming, Server, ServerSession, Stream, connect, listen
+
+pytestmark = pytest.mark.timeout(60)
+
+HOST = "127.0.0.1"
+HOST_KEY = PrivateKey.generate("ssh-ed25519")
+USER_KEY = PrivateKey.generate("ssh-ed25519")
+LOGIN: dict[str, Any] = {"user": "me", "host_key": HOST_KEY.public_key, "keys": [USER_KEY]}
+WINDOW = Limits(window=64 * 1024)
+NEVER = Timeouts(handshake=None, auth=None, kex=None, rekey=None)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(function: Callable[..., Awaitable[None]], *args: Any, clock: MockClock | None = None) -> None:
+    """``trio.run``, and what hangs is told where."""
+
+    async def bounded() -> None:
+        with trio.fail_after(40 if clock is None else 10_000):
+            await function(*args)
+
+    trio.run(bounded, clock=clock)
+
+
+class Words(Handler):
+    """A server whose commands are words, and that hands the channels to ``("me", 1)`` to the test."""
+
+    def __init__(self, incoming: Incoming) -> None:
+        self.incoming = incoming
+        self.bugs: list[Exception] = []
+        self.put, self.taken = trio.open_memory_channel[Stream](math.inf)
+
+    def public_key(self, user: str, key: Any) -> bool:
+        return key == USER_KEY.public_key
+
+    async def session(self, session: ServerSession) -> int:
+        match session.command:
+            case b"cat":
+                async for data in session.stdin:
+                    await session.stdout.send_all(data)
+            case b"pour":
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(pour, session.stdout)
+                    nursery.start_soon(pour, session.stderr)
+            case b"stay":
+                await trio.sleep_forever()
+            case b"lines":
+                await session.stdout.write(b"".join(b"%d\n" % number for number in range(1000)))
+            case b"fail":
+                return 3
+            case b"bug":
+                raise ZeroDivisionError
+            case _:
+                await session.stdout.write(b"done\n")
+        return 0
+
+    def allow_connect(self, target: Any, origin: Any) -> Any:
+        return self.take if target == ("me", 1) else target[0] == HOST
+
+    def allow_listen(self, address: Any) -> bool:
+        return True
+
+    async def take(self, stream: Stream) -> None:
+        self.put.send_nowait(stream)
+        await trio.sleep_forever()
+
+    def bug(self, error: Exception) -> None:
+        self.bugs.append(error)
+
+
+async def pour(stream: trio.abc.SendStream) -> None:
+    while True:
+        await stream.send_all(bytes(100_000))
+
+
+class Pair:
+    """A client and a server over memory streams."""
+
+    def __init__(self, **options: Any) -> None:
+        self.config = ServerConfig(host_keys=[HOST_KEY], limits=WINDOW, timeouts=NEVER)
+        self.handlers: list[Words] = []
+        self.bugs: list[Exception] = []
+        self.options = {**LOGIN, "config": ClientConfig(user="me", limits=WINDOW, timeouts=NEVER), **options}
+        self.server = Server(self.config, self._handler, 512, 64, self.bugs.append, [])
+        self.client: Client
+
+    def _handler(self, incoming: Incoming) -> Words:
+        self.handlers.append(Words(incoming))
+        return self.handlers[-1]
+
+    @property
+    def handler(self) -> Words:
+        return self.handlers[0]
+
+    async def streams(self) -> tuple[Stream, Stream]:
+        """Both ends of a channel."""
+        return await self.client.open_tcp("me", 1), await self.handler.taken.receive()
+
+    async def settle(self) -> None:
+        """See that nothing is left of what has been."""
+        await wait_all_tasks_blocked()
+        assert self.client.conn.channels == ()
+        assert self.client.hub.channels == {}
+        for connection in self.server.connections:
+            assert connection.conn.channels == ()
+            assert connection.hub.channels == {}
+        assert not self.handler.bugs
+        assert not self.bugs
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    wrap: Callable[[trio.abc.Stream], trio.abc.Stream] = lambda stream: stream, **options: Any
+) -> AsyncIterator[Pair]:
+    pair = Pair(**options)
+    ours, theirs = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pair.server.serve, theirs)
+        async with connect("memory", stream=wrap(ours), **pair.options) as pair.client:
+            yield pair
+            await pair.settle()  # not reached after an error
+
+
+@contextlib.asynccontextmanager
+async def listening(**options: Any) -> AsyncIterator[Server]:
+    config = options.pop("config", ServerConfig(host_keys=[HOST_KEY], limits=Limits(sessions=200)))
+    async with listen(HOST, 0, config, options.pop("handler", Words), **options) as server:
+        yield server
+
+
+class Wrapped(trio.abc.HalfCloseableStream):
+    """A stream that can be hindered."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.deaf = False
+        self.blocked: trio.Event | None = None
+        self.longest = 0
+        self.busy = False
+
+    async def send_all(self, data: Any) -> None:
+        assert not self.busy
+        self.busy = True
+        self.longest = max(self.longest, len(data))
+        try:
+            if self.blocked is not None:
+                await self.blocked.wait()
+            await self.inner.send_all(data)
+        finally:
+            self.busy = False
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.inner.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        data: bytes = await self.inner.receive_some(max_bytes)
+        if self.deaf:
+            await trio.sleep_forever()
+        return data
+
+    async def send_eof(self) -> None:
+        if self.blocked is not None:
+            await self.blocked.wait()
+        await self.inner.send_eof()
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+# -------------------------------------------------------------------------------------------------------------- streams
+
+
+def test_a_channel_is_a_half_closeable_stream_of_trios() -> None:
+    async def main() -> None:
+        async with connected() as pair:
+
+            async def clogged() -> tuple[Stream, Stream]:
+                both = await pair.streams()
+                for stream in both:
+                    channel = stream.channel
+                    conn = channel.hub.conn
+                    while count := conn.sendable(channel.number):
+                        conn.send(channel.number, bytes(count))
+                await pair.client.run("all has left now")
+                return both
+
+            await check_half_closeable_stream(pair.streams, clogged)
+
+    run(main)
+
+
+def test_streams_of_a_process_are_trios() -> None:
+    async def main() -> None:
+        async with connected() as pair, pair.client.start("cat") as process:
+            assert isinstance(process.stdin, trio.abc.SendStream)
+            assert isinstance(process.stdout, trio.abc.ReceiveStream)
+            assert isinstance(process.stderr, trio.abc.ReceiveStream)
+            await process.stdin.wait_send_all_might_not_block()
+            async with process.stdin as stdin:
+                await stdin.send_all(b"a\nb")
+            with pytest.raises(trio.ClosedResourceError):
+                await process.stdin.send_all(b"c")
+            with pytest.raises(trio.ClosedResourceError):
+                await process.stdin.send_eof()
+            assert b"".join([piece async for piece in process.stdout]) == b"a\nb"
+            assert await process.wait() == 0
+            await process.stderr.aclose()
+            with pytest.raises(trio.ClosedResourceError):
+                await process.stderr.receive_some()
+
+    run(main)
+
+
+def test_lines_and_stopping_in_the_midst_of_them() -> None:
+    async def main() -> None:
+        async with connected() as pair, pair.client.start("lines") as process:
+            async for line in process.stdout.lines():
+                if line == b"3\n":
+                    break
+            assert await process.stdout.read_line() == b"4\n"
+            assert await process.stdout.read_exactly(4) == b"5\n6\n"
+            assert len([line async for line in process.stdout.lines()]) == 993
+
+    run(main)
+
+
+def test_a_peer_that_is_gone_breaks_the_stream_and_the_reason_is_chained() -> None:
+    async def main() -> None:
+        async with connected() as pair:
+            ours, theirs = await pair.streams()
+            await theirs.aclose()
+            assert await ours.receive_some() == b""
+            with pytest.raises(trio.BrokenResourceError) as caught:
+                await ours.send_all(b"x")
+            assert isinstance(caught.value.__cause__, ChannelEnded)
+            with pytest.raises(ChannelEnded):
+                await ours.write(b"x")
+            ours, theirs = await pair.streams()
+            await pair.handler.incoming.aclose("enough")
+            with pytest.raises(trio.BrokenResourceError) as caught:
+                await ours.receive_some()
+            assert isinstance(caught.value.__cause__, PeerDisconnected)
+            with pytest.raises(PeerDisconnected, match="enough"):
+                await ours.read()
+            with pytest.raises(trio.BrokenResourceError):
+                await ours.send_eof()
+            assert isinstance(await pair.client.until_ended(), PeerDisconnected)
+
+    run(main)
+
+
+def test_a_handler_whose_client_goes_has_no_bug() -> None:
+    """It gets Trio's errors, maybe from several tasks at once; that is no bug of its own."""
+
+    async def main() -> None:
+        async with connected() as pair:
+            for _ in range(20):
+                async with pair.client.start("pour") as process:
+                    await process.stderr.aclose()
+                    await process.stdout.receive_some()
+            await pair.settle()
+            await pair.client.start("pour")
+            await wait_all_tasks_blocked()
+            await pair.client.aclose()
+        assert not pair.handler.bugs
+
+    run(main)
+
+
+def test_every_call_is_a_checkpoint_even_if_it_need_not_wait() -> None:
+    async def main() -> None:
+        async with connected() as pair:
+            async with pair.client.start("lines") as process:
+                await process.wait()
+                await wait_all_tasks_blocked()
+                for call in (
+                    process.wait,
+                    lambda: process.stdout.receive_some(1),
+                    lambda: process.stdout.read(1),
+                    process.stdout.read_line,
+                    lambda: process.stdout.lines().__anext__(),
+                    process.stdin.aclose,
+                    process.stdin.aclose,
+                    process.stderr.aclose,
+                    process.aclose,
+                    process.aclose,
+                ):
+                    with trio.testing.assert_checkpoints():
+                        await call()
+            stream = await pair.client.open_tcp("me", 1)
+            with trio.testing.assert_checkpoints():
+                await stream.send_all(b"x")
+            with trio.testing.assert_checkpoints():
+                await stream.send_eof()
+            with trio.testing.assert_checkpoints():
+                await stream.aclose()
+
+    run(main)
+
+
+# ----------------------------------------------------------------------------------------------------------- cancelling
+
+
+async def after(turns: int, scope: trio.CancelScope) -> None:
+    for _ in range(turns):
+        await checkpoint()
+    scope.cancel()
+
+
+CALLS: dict[str, Callable[[Pair], Awaitable[object]]] = {
+    "run": lambda pair: pair.client.run("cat", input=bytes(300_000)),
+    "start": lambda pair: used(pair.client.start("cat")),
+    "subsystem": lambda pair: used(pair.client.subsystem("stay")),
+    "open": lambda pair: used(pair.client.open_tcp("me", 1)),
+    "refused": lambda pair: used(pair.client.open_tcp("elsewhere", 1)),
+    "forward_local": lambda pair: used(pair.client.forward_local((HOST, 0), ("me", 1))),
+    "forward_remote": lambda pair: used(pair.client.forward_remote((HOST, 0), (HOST, 1))),
+    "rekey": lambda pair: pair.client.rekey(),
+    "lines": lambda pair: pair.client.perform(Reading(pair).run()),
+}
+
+
+async def used(opening: Any) -> None:
+    with contextlib.suppress(OpenRefused):
+        async with opening:
+            await checkpoint()
+
+
+class Reading:
+    """An operation with all kinds of steps."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.pair = pair
+
+    def run(self) -> Operation[None]:
+        from sshproto.operations import session
+
+        never = Wait()
+        yield Together(self.sleep(), session.run(self.pair.client.hub, "lines"), self.sleep())
+        cancel = yield Spawn(self.forever(never))
+        yield Call(checkpoint)
+        cancel()
+
+    def sleep(self) -> Operation[None]:
+        yield Sleep(0.001)
+
+    def forever(self, never: Wait) -> Operation[None]:
+        yield never
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_cancelled_anywhere_it_leaves_nothing_behind(name: str) -> None:
+    async def main() -> None:
+        async with connected() as pair:
+            for turns in (*range(40), *range(40, 200, 13)):
+                with trio.CancelScope() as scope:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(after, turns, scope)
+                        await CALLS[name](pair)
+                        nursery.cancel_scope.cancel()
+                assert (await pair.client.run("ok")).stdout == b"done\n"
+                while True:
+                    try:
+                        pair.handler.taken.receive_nowait()
+                    except trio.WouldBlock:
+                        break
+                await pair.settle()
+
+    run(main)
+
+
+def test_cancelled_while_blocked_it_leaves_nothing_behind() -> None:
+    """Every wait that lasts, ended by a cancel scope."""
+
+    async def main() -> None:
+        async with connected() as pair:
+            for command in ("stay", "cat"):
+                async with pair.client.start(command) as process:
+                    for call in (
+                        process.wait,
+                        process.stdout.receive_some,
+                        process.stdout.read,
+                        process.stderr.read_line,
+                        lambda: process.stdout.lines().__anext__(),
+                        lambda: process.stdin.send_all(bytes(1_000_000)),
+                        process.stdin.wait_send_all_might_not_block,
+                        lambda: process.stdin.write(b"x"),
+                    ):
+                        if command == "cat" and call == process.stdin.wait_send_all_might_not_block:
+                            continue
+                        with trio.move_on_after(1) as scope:
+                            await call()
+                        assert scope.cancelled_caught
+            await pair.settle()
+
+    run(main, clock=MockClock(autojump_threshold=0.001))
+
+
+# ----------------------------------------------------------------------------------------------------------- operations
+
+
+def test_a_descriptor_is_waited_for_until_something_else_happens() -> None:
+    def wait(descriptor: int, until: Wait | None = None, *, writing: bool = False) -> Operation[str]:
+        yield Ready(descriptor, writing, until)
+        return "ready"
+
+    def fire(until: Wait) -> Operation[None]:
+        yield Sleep(0.01)
+        until.fire()
+
+    async def main() -> None:
+        left, right = socket.socketpair()
+        with left, right, Path(os.devnull).open("rb") as null, Path(__file__).open("rb") as regular:  # noqa: ASYNC230
+            async with connected() as pair:
+                client = pair.client
+                assert await client.perform(wait(left.fileno(), writing=True)) == "ready"
+                until = Wait()
+                await client.perform(both(wait(left.fileno(), until), fire(until)))
+                await client.perform(both(wait(left.fileno()), wait(right.fileno(), writing=True), send(right)))
+                with trio.testing.assert_checkpoints():
+                    assert await client.perform(wait(regular.fileno())) == "ready"
+                await client.perform(wait(null.fileno()))
+                with pytest.raises(OSError, match="Bad file"):
+                    await client.perform(wait(10_000))
+
+    def send(sock: socket.socket) -> Operation[None]:
+        yield Sleep(0)
+        sock.send(b"x")
+
+    def both(*operations: Operation[Any]) -> Operation[Any]:
+        return (yield Together(*operations))
+
+    run(main)
+
+
+def test_of_several_operations_the_first_error_counts_and_comes_alone() -> None:
+    ends: list[str] = []
+
+    def fail(error: Exception, name: str, *, late: bool = False) -> Operation[None]:
+        try:
+            yield Sleep(math.inf if late else 0.01)
+        except GeneratorExit:
+            ends.append(name)
+            raise
+        raise error
+
+    def all_of(*operations: Operation[Any]) -> Operation[str]:
+        try:
+            yield Together(*operations)
+        except ZeroDivisionError:
+            return "caught"
+        return "none"
+
+    async def main() -> None:
+        async with connected() as pair:
+            job = all_of(fail(ZeroDivisionError(), "a"), fail(KeyError(), "b", late=True), all_of())
+            assert await pair.client.perform(job) == "caught"
+            assert ends == ["b"]
+            with pytest.raises(KeyError):
+                await pair.client.perform(all_of(all_of(fail(KeyError(), "c"))))
+            with trio.move_on_after(0.1) as scope:
+                await pair.client.perform(all_of(fail(KeyError(), "d", late=True), fail(KeyError(), "e", late=True)))
+            assert scope.cancelled_caught
+            assert sorted(ends) == ["b", "d", "e"]
+
+    run(main, clock=MockClock(autojump_threshold=0.001))
+
+
+def test_what_a_function_of_ours_meets_beside_being_cancelled_is_told_alone() -> None:
+    met: list[BaseException] = []
+
+    async def messy() -> None:
+        async with trio.open_nursery() as nursery:
+            for error in (ZeroDivisionError(), None):
+                nursery.start_soon(late, error)
+
+    async def late(error: Exception | None) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            if error is not None:
+                raise error
+
+    def calling() -> Operation[None]:
+        try:
+            yield Call(messy)
+        except BaseException as error:
+            met.append(error)
+            raise
+
+    async def main() -> None:
+        async with connected() as pair:
+            with trio.move_on_after(0.1):
+                with pytest.raises(ExceptionGroup) as caught:
+                    await pair.client.perform(calling())
+                assert caught.group_contains(ZeroDivisionError)
+                assert not caught.group_contains(trio.Cancelled)
+            assert met == [caught.value]
+
+    run(main, clock=MockClock(autojump_threshold=0.001))
+
+
+def test_a_spawned_operation_begins_at_once_and_ends_with_its_connection() -> None:
+    done: list[str] = []
+
+    def background(name: str, wait: Wait) -> Operation[None]:
+        done.append(f"{name} begins")
+        try:
+            while True:
+                yield wait
+                done.append(f"{name} goes on")
+        finally:
+            done.append(f"{name} ends")
+
+    def spawn(name: str, wait: Wait) -> Operation[Callable[[], object]]:
+        cancel: Callable[[], object] = yield Spawn(background(name, wait))
+        done.append("spawned")
+        wait.fire()  # nobody has had a turn in between, and yet it is not missed
+        return cancel
+
+    async def main() -> None:
+        async with connected() as pair:
+            cancel = await pair.client.perform(spawn("a", Wait()))
+            await wait_all_tasks_blocked()
+            cancel()
+            await wait_all_tasks_blocked()
+            (await pair.client.perform(spawn("b", Wait())))()
+            await wait_all_tasks_blocked()
+            await pair.client.perform(spawn("c", Wait()))
+            await wait_all_tasks_blocked()
+            await pair.client.aclose()
+            await wait_all_tasks_blocked()
+            assert done[-1] == "c ends"
+            await pair.client.perform(spawn("d", Wait()))
+
+    run(main)
+    assert done == [
+        *("a begins", "spawned", "a goes on", "a ends"),
+        *("b begins", "spawned", "b goes on", "b ends"),
+        *("c begins", "spawned", "c goes on", "c ends"),
+        *("d begins", "d ends", "spawned"),
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------------ nurseries
+
+
+def test_errors_of_the_body_come_out_alone() -> None:
+    async def main(error: BaseException) -> None:
+        async with listening() as server, connect(HOST, server.port, **LOGIN):
+            raise error
+
+    for error in (ValueError("v"), KeyboardInterrupt(), SystemExit(3)):
+        with pytest.raises(type(error)) as caught:
+            run(main, error)
+        assert caught.value is error
+    with pytest.raises(ExceptionGroup, match="mine") as group:  # a copy, as from every nursery
+        run(main, ExceptionGroup("mine", [ValueError()]))
+    assert [type(error) for error in group.value.exceptions] == [ValueError]
+
+
+def test_being_cancelled_closes_both_in_good_order() -> None:
+    ends: list[Any] = []
+
+    class Watching(Words):
+        def __init__(self, incoming: Incoming) -> None:
+            super().__init__(incoming)
+            ends.append(incoming)
+
+    async def main() -> None:
+        with trio.move_on_after(0.2) as scope:
+            async with listening(handler=Watching) as server, connect(HOST, server.port, **LOGIN) as client:
+                ends.append(client)
+                await client.run("stay")
+        assert scope.cancelled_caught
+        # Each has said good bye, and the one who heard it first has heard it.
+        losses = [type(peer.conn.error).__name__ for peer in ends]
+        assert set(losses) <= {"LocalClose", "PeerDisconnected"}
+
+    run(main)
+
+
+def test_a_failure_in_the_background_comes_out_of_the_nursery() -> None:
+    def fails() -> Operation[None]:
+        yield Sleep(0.01)
+        raise ZeroDivisionError
+
+    def spawning() -> Operation[None]:
+        yield Spawn(fails())
+
+    async def main() -> None:
+        async with listening() as server:
+            with pytest.raises(ZeroDivisionError):
+                async with connect(HOST, server.port, **LOGIN) as client:
+                    await client.perform(spawning())
+                    await trio.sleep_forever()
+            async with connect(HOST, server.port, **LOGIN) as client:
+                assert (await client.run("ok")).exit_status == 0
+
+    run(main)
+
+
+def test_a_failure_in_one_connection_of_a_server_leaves_the_others_alone() -> None:
+    bugs: list[Exception] = []
+    made: list[Incoming] = []
+
+    def fails(*, at_once: bool) -> Operation[None]:
+        if not at_once:
+            yield Sleep(0.01)
+        raise ZeroDivisionError
+
+    def spawning(*, at_once: bool) -> Operation[None]:
+        yield Spawn(fails(at_once=at_once))
+
+    def handler(incoming: Incoming) -> Words:
+        made.append(incoming)
+        if len(made) == 4:
+            raise KeyError("no handler")
+        return Words(incoming)
+
+    async def main() -> None:
+        async with listening(handler=handler, on_bug=bugs.append) as server:  # noqa: SIM117
+            async with connect(HOST, server.port, **LOGIN) as good:
+                for at_once in (False, True):
+                    async with connect(HOST, server.port, **LOGIN) as bad:
+                        await made[-1].perform(spawning(at_once=at_once))
+                        loss = await bad.until_ended()
+                        assert isinstance(loss, PeerDisconnected)
+                        assert loss.description == "internal error"
+                with pytest.raises(PeerDisconnected, match="internal error"):
+                    async with connect(HOST, server.port, **LOGIN):
+                        pass
+                assert (await good.run("ok")).exit_status == 0
+                await wait_all_tasks_blocked(0.01)
+                assert len(server.connections) == 1
+
+    run(main)
+    assert [type(error) for error in bugs] == [ZeroDivisionError, ZeroDivisionError, KeyError]
+
+
+def test_unless_there_is_somebody_to_tell_a_failure_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def handler(incoming: Incoming) -> Words:
+        raise KeyError("no handler")
+
+    async def main() -> None:
+        async with listening(handler=handler) as server:
+            with pytest.raises(ConnectionLoss):
+                async with connect(HOST, server.port, **LOGIN):
+                    pass
+
+    with caplog.at_level(logging.ERROR):
+        run(main)
+    (record,) = caplog.records
+    assert record.name == "sshproto_io.trio"
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], KeyError)
+
+
+# --------------------------------------------------------------------------------------------------------------- errors
+
+
+def raised(kind: type[Exception], function: Callable[[], Awaitable[None]], clock: Any = None) -> Any:
+    """The error that comes out, which is in no group."""
+    with pytest.raises(kind) as caught:
+        run(function, clock=clock)
+    return caught.value
+
+
+def test_nobody_can_be_reached(unused_port: int) -> None:
+    async def refused() -> None:
+        async with connect(HOST, unused_port, **LOGIN):
+            pass
+
+    async def unknown() -> None:
+        async with connect("no-such-host.invalid", unused_port, **LOGIN):
+            pass
+
+    async def impossible() -> None:
+        async with connect("x" * 70 + ".example", unused_port, **LOGIN):
+            pass
+
+    error = raised(ConnectFailed, refused)
+    assert str(error) == f"cannot connect to {HOST} port {unused_port}: Connection refused"
+    assert isinstance(error.__cause__, OSError)
+    assert "no-such-host.invalid" in str(raised(ConnectFailed, unknown))
+    raised(ConnectFailed, impossible)
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.socket() as sock:
+        sock.bind((HOST, 0))
+        return int(sock.getsockname()[1])
+
+
+async def attempt(**changes: Any) -> None:
+    async with listening() as server, connect(HOST, server.port, **{**LOGIN, **changes}):
+        pass
+
+
+def test_a_host_key_that_is_not_good() -> None:
+    other = PrivateKey.generate("ssh-ed25519").public_key
+    raised(HostKeyChanged, lambda: attempt(host_key=other))
+    raised(HostKeyUnknown, lambda: attempt(host_key=parse("")))
+
+    async def no(question: Any) -> bool:
+        await checkpoint()
+        return False
+
+    assert type(raised(ConnectionLoss, lambda: attempt(host_key=no))).__name__ == "HostKeyRejected"
+
+    async def bug(question: Any) -> bool:
+        raise ZeroDivisionError
+
+    raised(ZeroDivisionError, lambda: attempt(host_key=bug))
+
+
+def test_a_login_that_fails_tells_what_was_tried() -> None:
+    key = PrivateKey.generate("ssh-ed25519")
+    error = raised(AuthExhausted, lambda: attempt(keys=[key], password="wrong"))
+    assert error.tried
+    assert set(error.tried) <= {"publickey", "password", "keyboard-interactive"}
+    assert error.methods
+
+
+def test_no_common_algorithm() -> None:
+    preferences = Preferences(cipher=("aes256-ctr",))
+
+    async def main() -> None:
+        config = ServerConfig(host_keys=[HOST_KEY], preferences=Preferences(cipher=("aes128-ctr",)))
+        async with listening(config=config) as server:
+            config = ClientConfig(user="me", preferences=preferences)
+            async with connect(HOST, server.port, **{**LOGIN, "config": config}):
+                pass
+
+    error = raised(Incompatible, main)
+    assert error.ours == ("aes256-ctr",)
+
+
+def test_closed_before_the_version() -> None:
+    async def main() -> None:
+        ours, theirs = memory_stream_pair()
+        await theirs.aclose()
+        async with connect("memory", stream=ours, **LOGIN):
+            pass
+
+    assert raised(UnexpectedEof, main).where == "identification"
+
+
+def test_arguments_that_do_not_go_together_are_refused_at_once() -> None:
+    with pytest.raises(InvalidArgument):
+        connect(HOST, **{**LOGIN, "user": None})
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_connecting_takes_too_long(*, listens: bool) -> None:
+    async def main() -> None:
+        ours, theirs = memory_stream_pair()
+        if listens:
+            await theirs.send_all(b"SSH-2.0-slow\r\n")
+        start = trio.current_time()
+        try:
+            async with connect("memory", stream=ours, timeout=3, **LOGIN):
+                pass
+        finally:
+            assert 3 <= trio.current_time() - start <= 3 + 2 * LINGER
+            with pytest.raises(trio.ClosedResourceError):
+                await ours.send_all(b"x")
+
+    error = raised(TimeoutExpired, main, MockClock(autojump_threshold=0.01))
+    assert isinstance(error, TimeoutError)
+    assert error.seconds == 3
+
+
+def test_a_command_takes_too_long_or_fails() -> None:
+    async def main() -> None:
+        async with connected() as pair:
+            with pytest.raises(TimeoutExpired, match="the command took longer than 3 seconds"):
+                await pair.client.run("stay", timeout=3)
+            with pytest.raises(TimeoutExpired):
+                await pair.client.run("ok", timeout=0)
+            with pytest.raises(CommandFailed, match="status 3"):
+                await pair.client.run("fail", check=True)
+            assert (await pair.client.run("bug")).exit_status == 255
+            assert [type(error) for error in pair.handler.bugs] == [ZeroDivisionError]
+            pair.handler.bugs.clear()
+
+    run(main, clock=MockClock(autojump_threshold=0.01))
+
+
+# -------------------------------------------------------------------------------------------------------------- closing
+
+
+def hindered() -> tuple[list[Wrapped], Callable[[trio.abc.Stream], trio.abc.Stream]]:
+    made: list[Wrapped] = []
+
+    def wrap(stream: trio.abc.Stream) -> Wrapped:
+        made.append(Wrapped(stream))
+        return made[-1]
+
+    return made, wrap
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_peer_that_takes_nothing_can_not_hold_up_the_end(*, cancelled: bool) -> None:
+    async def main() -> None:
+        made, wrap = hindered()
+        async with connected(wrap) as pair:
+            process = await pair.client.start("cat")
+            made[0].blocked = trio.Event()
+            with trio.move_on_after(1):
+                await process.stdin.send_all(bytes(1_000_000))
+            start = trio.current_time()
+            linger = pair.options["config"].timeouts.linger
+            if cancelled:
+                with trio.CancelScope() as scope:
+                    scope.cancel()
+                    await pair.client.aclose()
+                assert scope.cancelled_caught
+                assert trio.current_time() == start
+                await pair.client.aclose()
+                assert trio.current_time() - start <= 2 * LINGER
+            else:
+                await pair.client.aclose()
+                assert linger <= trio.current_time() - start <= linger + 2 * LINGER
+            with pytest.raises(ConnectionLoss):
+                await pair.client.run("ok")
+
+    run(main, clock=MockClock(autojump_threshold=0.01))
+
+
+def test_a_peer_that_does_not_close_is_not_waited_for_long() -> None:
+    async def main() -> None:
+        made, wrap = hindered()
+        async with connected(wrap) as pair:
+            made[0].deaf = True
+            start = trio.current_time()
+            await pair.client.aclose("good bye")
+            assert trio.current_time() - start == pytest.approx(LINGER)
+
+    run(main, clock=MockClock(autojump_threshold=0.01))
+
+
+def test_a_hard_end() -> None:
+    async def main() -> None:
+        made, wrap = hindered()
+        async with connected(wrap) as pair:
+            made[0].blocked = trio.Event()
+            start = trio.current_time()
+            pair.client.abort()
+            with pytest.raises(UnexpectedEof):
+                await pair.client.run("ok")
+            await pair.client.aclose()
+            assert trio.current_time() == start
+
+    run(main, clock=MockClock(autojump_threshold=0.01))
+
+
+def test_a_stream_without_half_close_will_do() -> None:
+    class Plain(trio.abc.Stream):
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+
+        async def send_all(self, data: Any) -> None:
+            await self.inner.send_all(data)
+
+        async def wait_send_all_might_not_block(self) -> None:
+            await self.inner.wait_send_all_might_not_block()
+
+        async def receive_some(self, max_bytes: int | None = None) -> Any:
+            return await self.inner.receive_some(max_bytes)
+
+        async def aclose(self) -> None:
+            await self.inner.aclose()
+
+    async def main() -> None:
+        async with connected(Plain) as pair:
+            assert (await pair.client.run("cat", input=b"x")).stdout == b"x"
+
+    run(main, clock=MockClock(autojump_threshold=0.01))
+
+
+def test_a_transport_that_breaks() -> None:
+    class Breaking(Wrapped):
+        async def send_all(self, data: Any) -> None:
+            if self.deaf:
+                raise trio.BrokenResourceError("cable cut")
+            await super().send_all(data)
+
+    async def main() -> None:
+        made: list[Breaking] = []
+
+        def wrap(stream: trio.abc.Stream) -> Breaking:
+            made.append(Breaking(stream))
+            return made[-1]
+
+        async with connected(wrap) as pair:
+            process = await pair.client.start("stay")
+            made[0].deaf = True
+            with pytest.raises(UnexpectedEof):
+                await pair.client.run("ok")
+            with pytest.raises(UnexpectedEof):
+                await process.wait()
+
+    run(main, clock=MockClock(autojump_threshold=0.01))
+
+
+def test_a_peer_that_is_silent_for_too_long_is_given_up() -> None:
+    async def main() -> None:
+        made, wrap = hindered()
+        timeouts = Timeouts(keepalive=10, keepalive_count=2)
+        async with connected(wrap, config=ClientConfig(user="me", timeouts=timeouts)) as pair:
+            await trio.sleep(100)
+            assert pair.client.hub.lost is None
+            process = await pair.client.start("stay")
+            made[0].deaf = True
+            start = trio.current_time()
+            with pytest.raises(TimedOut) as caught:
+                await process.stdout.read()
+            assert caught.value.timer == "keepalive"
+            assert trio.current_time() - start <= 40
+
+    run(main, clock=MockClock(autojump_threshold=0.01))
+
+
+# ------------------------------------------------------------------------------------------------------------- the pump
+
+
+def test_a_peer_that_is_slow_to_take_is_not_sent_more_than_fits() -> None:
+    async def main() -> None:
+        made, wrap = hindered()
+        limits = Limits(output_high=100_000)
+        config = ClientConfig(user="me", limits=limits, timeouts=NEVER)
+        async with connected(wrap, config=config) as pair, pair.client.start("cat") as process:
+            stream = made[0]
+            stream.blocked = trio.Event()
+            with trio.move_on_after(1) as scope:
+                await process.stdin.send_all(bytes(10_000_000))
+            assert scope.cancelled_caught
+            assert pair.client.conn.output_size < 200_000
+            assert stream.longest < 200_000
+            stream.blocked.set()
+            stream.blocked = None
+            await process.stderr.aclose()
+            assert (await pair.client.run("ok")).exit_status == 0
+            assert stream.longest < 200_000
+
+    run(main, clock=MockClock(autojump_threshold=0.01))
+
+
+def test_who_reads_slowly_is_not_sent_more_than_the_window() -> None:
+    async def main() -> None:
+        async with connected() as pair, pair.client.start("pour") as process:
+            await process.stderr.aclose()
+            await trio.sleep(10)
+            assert process.channel.inboxes[0].size <= WINDOW.window
+            await process.stdout.read_exactly(500_000)
+            assert process.channel.inboxes[0].size <= WINDOW.window
+
+    run(main, clock=MockClock(autojump_threshold=0.01))
+
+
+def test_both_streams_of_a_program_get_their_turn() -> None:
+    async def main() -> None:
+        counts = [0, 0]
+
+        async def count(number: int, stream: Any, scope: trio.CancelScope) -> None:
+            async for data in stream:
+                counts[number] += len(data)
+                if min(counts) > 1_000_000:
+                    scope.cancel()
+
+        async with connected() as pair, pair.client.start("pour") as process, trio.open_nursery() as nursery:
+            nursery.start_soon(count, 0, process.stdout, nursery.cancel_scope)
+            nursery.start_soon(count, 1, process.stderr, nursery.cancel_scope)
+
+    run(main)
+
+
+# -------------------------------------------------------------------------------------------------------------- servers
+
+
+def test_addresses_and_small_packets_leave_at_once() -> None:
+    async def main() -> None:
+        async with listen("localhost", 0, ServerConfig(host_keys=[HOST_KEY]), Words) as server:
+            assert server.port == server.addresses[0][1] > 0
+            for host, port in server.addresses:
+                async with connect(host, port, **LOGIN) as client:
+                    assert await client.run("ok")
+                    (incoming,) = server.connections
+                    assert incoming.peer[0] == host
+                    for peer in (client, incoming):
+                        stream: Any = peer._stream
+                        assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                await wait_all_tasks_blocked(0.01)
+                assert not server.connections
+
+    run(main)
+
+
+def test_a_name_that_stands_for_several_addresses() -> None:
+    async def main() -> None:
+        async with listening() as server, connect("localhost", server.port, **LOGIN) as client:
+            assert (await client.run("ok")).exit_status == 0
+
+    run(main)
+
+
+def test_a_server_has_room_for_so_many() -> None:
+    async def main() -> None:
+        async with listening(max_connections=3, max_strangers=2) as server:
+            strangers = [await trio.open_tcp_stream(HOST, server.port) for _ in range(2)]
+            for stranger in strangers:
+                assert await stranger.receive_some(4) == b"SSH-"
+            with pytest.raises(UnexpectedEof):
+                async with connect(HOST, server.port, **LOGIN):
+                    pass
+            await strangers.pop().aclose()
+            await wait_all_tasks_blocked(0.01)
+            async with connect(HOST, server.port, **LOGIN), connect(HOST, server.port, **LOGIN):
+                assert len(server.connections) == 3
+                with pytest.raises(UnexpectedEof):
+                    async with connect(HOST, server.port, **LOGIN):
+                        pass
+            await strangers.pop().aclose()
+
+    run(main)
+
+
+def test_closing_a_server_ends_its_connections_and_what_runs_in_them() -> None:
+    async def main() -> None:
+        async with listening() as server, trio.open_nursery() as nursery:
+            nursery.start_soon(server.serve_forever)
+            async with connect(HOST, server.port, **LOGIN) as client:
+                process = await client.start("stay")
+                await server.aclose("maintenance")
+                assert not server.connections or not any(c.conn.channels for c in server.connections)
+                with pytest.raises(PeerDisconnected, match="maintenance"):
+                    await process.wait()
+            with pytest.raises(ConnectFailed):
+                async with connect(HOST, server.port, **LOGIN):
+                    pass
+            await server.aclose()
+
+    run(main)
+
+
+def test_forwards_end_with_their_context() -> None:
+    async def main() -> None:
+        async with listening() as server, connect(HOST, server.port, **LOGIN) as client:
+            for _ in range(3):
+                async with client.forward_local((HOST, 0), (HOST, server.port)) as forward:  # noqa: SIM117
+                    async with connect(HOST, forward.port, **LOGIN) as inner:
+                        assert (await inner.run("ok")).exit_status == 0
+                with pytest.raises(OSError, match="all attempts"):
+                    await trio.open_tcp_stream(HOST, forward.port)
+            forward = await client.forward_local((HOST, 0), (HOST, 1))
+            forward.close()  # before its task has had a turn
+
+    run(main)
+
+
+def test_a_connection_through_a_connection() -> None:
+    async def main() -> None:
+        async with listening() as first, listening() as second, connect(HOST, first.port, **LOGIN) as outer:
+            async with outer.jump(HOST, second.port, **LOGIN) as inner:
+                data = os.urandom(1_000_000)
+                assert (await inner.run("cat", input=data)).stdout == data
+                async with inner.jump(HOST, first.port, **LOGIN) as innermost:
+                    assert (await innermost.run("cat", input=b"x")).stdout == b"x"
+            with pytest.raises(OpenRefused):
+                async with outer.jump("elsewhere", 22, **LOGIN):
+                    pass
+            async with outer.jump(HOST, second.port, **LOGIN) as inner:
+                await outer.aclose()
+                assert isinstance(await inner.until_ended(), UnexpectedEof)
+                with pytest.raises(ConnectionLoss):
+                    await inner.run("ok")
+
+    run(main)
+
+
+# ------------------------------------------------------------------------------------------------------------- warnings
+
+SCRIPT = """
+import trio
+from sshproto.config import ServerConfig
+from sshproto.keys.private import PrivateKey
+from sshproto_io.trio import Handler, connect, listen
+
+KEY = PrivateKey.generate("ssh-ed25519")
+
+class Cat(Handler):
+    def public_key(self, user, key):
+        return key == KEY.public_key
+    async def session(self, session):
+        async for data in session.stdin:
+            await session.stdout.send_all(data)
+    def allow_connect(self, target, origin):
+        return True
+    def allow_listen(self, address):
+        return True
+
+async def main():
+    options = {"user": "me", "host_key": KEY.public_key, "keys": [KEY]}
+    async with listen("127.0.0.1", 0, ServerConfig(host_keys=[KEY]), lambda incoming: Cat()) as server:
+        for way in range(4):
+            with trio.CancelScope() as scope:
+                async with connect("127.0.0.1", server.port, **options) as client:
+                    assert (await client.run("cat", input=bytes(100_000))).stdout == bytes(100_000)
+                    process = await client.start("cat")
+                    await process.stdin.send_all(b"a\\nb\\n")
+                    async for line in process.stdout.lines():
+                        break
+                    forward = await client.forward_local(("127.0.0.1", 0), ("127.0.0.1", server.port))
+                    remote = await client.forward_remote(("127.0.0.1", 0), ("127.0.0.1", server.port))
+                    first = await trio.open_tcp_stream("127.0.0.1", forward.port)
+                    second = await trio.open_tcp_stream("127.0.0.1", remote.port)
+                    async with first, second, client.jump("127.0.0.1", server.port, **options) as inner:
+                        assert await inner.run("cat")
+                        if way == 1:
+                            scope.cancel()
+                        if way == 2:
+                            client.abort()
+                    if way == 3:
+                        forward.close()
+                        remote.close()
+
+trio.run(main)
+print("done")
+"""
+
+
+@pytest.mark.parametrize("options", [("-X", "dev"), ("-O",)])
+def test_without_a_warning(options: tuple[str, ...]) -> None:
+    """However it ends, nothing is left: no socket, no task, no generator."""
+    path = os.pathsep.join((str(ROOT), str(ROOT / "adapters")))
+    done = subprocess.run(
+        [sys.executable, *options, "-W", "error", "-c", SCRIPT],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("done\n", "", 0)
