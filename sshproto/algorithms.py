@@ -6,7 +6,7 @@ devices speak nothing else, and an application gets it only by naming it::
 
     Preferences(kex=KEX_DEFAULT + KEX_LEGACY, cipher=CIPHER_DEFAULT + CIPHER_LEGACY)
 
-What an algorithm *is* stands where it is done: :mod:`sshproto.transport.kex`, :mod:`sshproto.transport.ciphers`,
+What an algorithm *is* stands where it is done: :mod:`sshproto.transport.kex`, :mod:`sshproto.transport.suites`,
 :mod:`sshproto.transport.macs`, :mod:`sshproto.transport.compression` and :mod:`sshproto.keys.signatures`; a test holds
 those registries and these names together.
 """

@@ -19,11 +19,11 @@ from sshproto.errors import DisconnectCode, Incompatible, KeyFormatError, WireEr
 from sshproto.keys.public import PublicKey
 from sshproto.text import printable
 from sshproto.transport import negotiation
-from sshproto.transport.ciphers import CIPHERS
 from sshproto.transport.kex import METHODS
 from sshproto.transport.kex.hybrid import HybridMethod
 from sshproto.transport.macs import MACS
 from sshproto.transport.negotiation import Negotiated
+from sshproto.transport.suites import CIPHERS
 from sshproto.wire import messages as m
 from sshproto.wire.codec import Reader
 from sshproto.wire.table import Role

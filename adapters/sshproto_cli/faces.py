@@ -7,13 +7,16 @@ an operation on the last connection, and close them all, the last one first. A s
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from sshproto.operations.steps import Operation, Ready, Spawn, Together
+from sshproto.operations.steps import Call, Operation, Ready, Spawn, Together
 from sshproto_cli.options import Failure
+from sshproto_cli.terminal import Interrupted, Interrupts
 
 if TYPE_CHECKING:
     import socket
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
     from sshproto.client import ClientConnection
     from sshproto.operations.hub import Hub
     from sshproto_cli.client import Leg
-    from sshproto_cli.terminal import Interrupts
     from sshproto_io.sockets import Resolve
 
 T = TypeVar("T")
@@ -50,7 +52,7 @@ def carry_out(face: str, legs: Sequence[Leg], job: Job[T], interrupts: Interrupt
     Args:
         face: One of :data:`~sshproto_cli.options.FACES`.
         legs: What to connect to, each through the one before it; at least one.
-        job: The operation. It must not wait for the descriptor of ``interrupts``.
+        job: The operation.
         interrupts: Installed; a signal that comes cancels all.
 
     Raises:
@@ -58,15 +60,13 @@ def carry_out(face: str, legs: Sequence[Leg], job: Job[T], interrupts: Interrupt
         Failure: The face is not there, or something cannot be connected to.
         Exception: What the operation raises.
     """
-
-    def guarded(link: Link) -> Operation[T]:
-        return _until_signal(interrupts, job(link))
-
-    try:
-        result: T = _FACES[face](legs, guarded, interrupts)
-    except Exception:
-        interrupts.check()  # whatever else went wrong then comes of it
-        raise
+    # A signal must not tear a connection in the midst of what it does: somebody waits for it instead.
+    with interrupts.deferred():
+        try:
+            result: T = _FACES[face](legs, job, interrupts)
+        except Exception:
+            interrupts.check()  # whatever else went wrong then comes of it
+            raise
     return result
 
 
@@ -83,6 +83,9 @@ def _connect(leg: Leg, through: Any, connect: Callable[..., Any]) -> Any:
     )
 
 
+# -------------------------------------------------------------------------------------------------------------- signals
+
+
 class _Signal(Exception):
     """A signal has come."""
 
@@ -91,11 +94,41 @@ class _Done(Exception):
     """The operation has ended."""
 
 
-def _until_signal(interrupts: Interrupts, operation: Operation[T]) -> Operation[T]:
+@contextlib.contextmanager
+def _alarm() -> Iterator[int]:
+    """A descriptor that can be read from when any signal came that somebody handles.
+
+    The handlers themselves are run by the main thread, when it runs: not while it sleeps because another thread had the
+    signal, or because the signal came just before it fell asleep. This is written to at once, and wakes it.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        yield reader
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(reader)
+        os.close(writer)
+
+
+def _came(alarm: int, interrupts: Interrupts) -> bool:
+    """Whether it is time to end; otherwise the alarm is quiet again."""
+    with contextlib.suppress(BlockingIOError):
+        os.read(alarm, 4096)
+    try:
+        interrupts.check()
+    except Interrupted:
+        return True
+    return False
+
+
+def _until_signal(alarm: int, interrupts: Interrupts, operation: Operation[T]) -> Operation[T]:
     """Run an operation, unless a signal comes."""
     results: list[T] = []
     with contextlib.suppress(_Done):
-        yield Together(_finish(operation, results), _watch(interrupts))
+        yield Together(_finish(operation, results), _watch(alarm, interrupts))
     return results[0]
 
 
@@ -104,58 +137,47 @@ def _finish(operation: Operation[T], results: list[T]) -> Operation[None]:
     raise _Done
 
 
-def _watch(interrupts: Interrupts) -> Operation[None]:
-    yield Ready(interrupts.descriptor)
+def _watch(alarm: int, interrupts: Interrupts) -> Operation[None]:
+    while not _came(alarm, interrupts):
+        yield Ready(alarm)
     raise _Signal
 
 
-# ------------------------------------------------------------------------------------------------------------ the faces
+# ------------------------------------------------------------------------------------------------------------- blocking
 
 
 def _blocking(legs: Sequence[Leg], job: Job[T], interrupts: Interrupts) -> T:
+    """Connecting is not left to the face, whose ``connect`` only an exception from a signal's handler could end."""
     import socket
 
     from sshproto.operations.login import log_in
     from sshproto_io.blocking import Client
 
-    going: list[socket.socket] = []
-
-    def end() -> None:
-        """Called by the handler of a signal, so it touches nothing but the socket: the login ends with it."""
-        for sock in going:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-
-    with interrupts.deferred(end), contextlib.ExitStack() as stack:
+    with _alarm() as alarm, contextlib.ExitStack() as stack:
         client: Any = None
         for leg in legs:
             with leg.explained():
-                sock = _reach(leg, client, interrupts)
+                sock = _reach(leg, client, alarm, interrupts)
                 client = stack.enter_context(Client(sock, leg.config, leg.on_event, client))
-                going.append(sock)
-                interrupts.check()
-                # Alone, so that what it asks of the user is asked in this thread.
-                client.perform(log_in(client.hub, leg.host_key, leg.credentials))
-                going.clear()
-        result: T = client.perform(job(Link(client.hub, socket.getaddrinfo)))
+                login = _here(log_in(client.hub, leg.host_key, leg.credentials))
+                client.perform(_until_signal(alarm, interrupts, login))
+        work = job(Link(client.hub, socket.getaddrinfo))
+        result: T = client.perform(_until_signal(alarm, interrupts, work))
     return result
 
 
-def _reach(leg: Leg, through: Any, interrupts: Interrupts) -> socket.socket:
-    """A socket that leads to where a leg goes, unless a signal comes.
-
-    This is not left to ``connect`` and ``jump``, which nothing ends but an exception: one that a signal's handler
-    raises could tear whatever goes on.
-    """
+def _reach(leg: Leg, through: Any, alarm: int, interrupts: Interrupts) -> socket.socket:
+    """A socket that leads to where a leg goes."""
     from sshproto_io import ConnectFailed
     from sshproto_io.runner import Runner
     from sshproto_io.sockets import dial
 
     if through is not None:
-        found: socket.socket = through.perform(_until_signal(interrupts, _tunnel(through.hub, leg.host, leg.port)))
+        tunnel = _tunnel(through.hub, leg.host, leg.port)
+        found: socket.socket = through.perform(_until_signal(alarm, interrupts, tunnel))
         return found
     try:
-        return Runner().run(_until_signal(interrupts, dial((leg.host, leg.port)))).detach()
+        return Runner().run(_until_signal(alarm, interrupts, dial((leg.host, leg.port)))).detach()
     except OSError as error:
         raise ConnectFailed.to(leg.host, leg.port, error) from error
 
@@ -183,37 +205,64 @@ def _tunnel(hub: Hub[ClientConnection], host: str, port: int) -> Operation[socke
     return ours
 
 
+def _here(operation: Operation[T]) -> Operation[T]:
+    """Make an operation's calls in this thread, which is the one that signals interrupt: they ask the user."""
+    try:
+        step = next(operation)
+        while True:
+            try:
+                result = step.function(*step.args) if isinstance(step, Call) else (yield step)
+            except Exception as error:  # noqa: BLE001  it is the operation's
+                step = operation.throw(error)
+            else:
+                step = operation.send(result)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+    finally:
+        operation.close()
+
+
+# -------------------------------------------------------------------------------------------------------------- asyncio
+
+
 def _asyncio(legs: Sequence[Leg], job: Job[T], interrupts: Interrupts) -> T:
     import asyncio
 
     from sshproto_io import asyncio as face
 
-    async def main() -> T:
+    async def main(alarm: int) -> T:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
-        def cancel() -> None:
-            loop.remove_reader(interrupts.descriptor)
-            if task is not None:  # it never is
-                task.cancel()
+        def look() -> None:
+            if _came(alarm, interrupts):
+                loop.remove_reader(alarm)
+                if task is not None:  # it never is
+                    task.cancel()
 
-        loop.add_reader(interrupts.descriptor, cancel)
+        loop.add_reader(alarm, look)
         async with contextlib.AsyncExitStack() as stack:
             client: Any = None
             for leg in legs:
                 with leg.explained():
                     client = await stack.enter_async_context(_connect(leg, client, face.connect))
-            loop.remove_reader(interrupts.descriptor)
-            result: T = await client.perform(job(Link(client.hub, client.resolve)))
+            loop.remove_reader(alarm)
+            work = job(Link(client.hub, client.resolve))
+            result: T = await client.perform(_until_signal(alarm, interrupts, work))
         return result
 
-    with interrupts.deferred():
+    with _alarm() as alarm:
         try:
-            return asyncio.run(main())
+            return asyncio.run(main(alarm))
         except asyncio.CancelledError:
             raise _Signal from None
 
 
+# ----------------------------------------------------------------------------------------------------------------- trio
+
+
 def _trio(legs: Sequence[Leg], job: Job[T], interrupts: Interrupts) -> T:
+    """It has an alarm of its own, and its handlers run when they should."""
     try:
         import trio
     except ImportError as error:
@@ -221,12 +270,13 @@ def _trio(legs: Sequence[Leg], job: Job[T], interrupts: Interrupts) -> T:
             f"--io trio: the package trio cannot be imported ({error}); pip install 'sshproto[trio]'"
         ) from None
 
-    from sshproto_cli.terminal import Interrupted
     from sshproto_io import trio as face
 
-    async def watch(done: trio.CancelScope, everything: trio.CancelScope) -> None:
-        with done:
-            await trio.lowlevel.wait_readable(interrupts.descriptor)
+    alarm = interrupts.descriptor
+
+    async def watch(connected: trio.CancelScope, everything: trio.CancelScope) -> None:
+        with connected:
+            await trio.lowlevel.wait_readable(alarm)
             everything.cancel()
 
     async def main() -> T:
@@ -241,15 +291,15 @@ def _trio(legs: Sequence[Leg], job: Job[T], interrupts: Interrupts) -> T:
                         with leg.explained():
                             client = await stack.enter_async_context(_connect(leg, client, face.connect))
                     connected.cancel()
-                    result: T = await client.perform(job(Link(client.hub, client.resolve)))
+                    work = job(Link(client.hub, client.resolve))
+                    result: T = await client.perform(_until_signal(alarm, interrupts, work))
                 return result
             except (Exception, Interrupted) as error:  # noqa: BLE001  the nursery would wrap it
                 problem = error
                 nursery.cancel_scope.cancel()
         raise problem
 
-    with interrupts.deferred():
-        return trio.run(main)
+    return trio.run(main)
 
 
 _FACES: dict[str, Callable[..., Any]] = {"blocking": _blocking, "asyncio": _asyncio, "trio": _trio}

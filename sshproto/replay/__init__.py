@@ -2,12 +2,13 @@
 
 * :mod:`sshproto.replay.capture`: the packets of a capture file (pcap and pcapng, plain or compressed).
 * :mod:`sshproto.replay.network`: the TCP segments in those packets.
-* :mod:`sshproto.replay.reassembly`: the byte streams that those segments make up.
+* :mod:`sshproto.replay.reassembly`: the byte streams that those segments make up, as :mod:`sshproto.replay.flows` has
+  them.
 
 Each takes what the one before gives, in batches, and none does any I/O::
 
     reader, network, tcp = CaptureReader(), Network(), Reassembler()
-    for packets in reader.read(data):
+    for packets in reader.read([data]):
         for item in tcp.feed(network.segments(packets)):
             ...
     for item in tcp.finish():

@@ -303,10 +303,10 @@ class CaptureReader:
             data = data[count:]
         if self._rest:
             # Joined only when that will help: else a long record in short pieces would be copied for each of them.
-            self._rest += data
-            if len(self._rest) < self._need:
+            if len(self._rest) + len(data) < self._need:
+                self._rest += data
                 return
-            data = bytes(self._rest)
+            data = b"".join((self._rest, data))
             self._rest.clear()
         place = 0
         try:

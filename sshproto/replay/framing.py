@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from enum import Enum
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import attrs
@@ -16,18 +17,11 @@ from sshproto.errors import ConnectionLoss, WireError
 from sshproto.replay.events import Integrity, Missing, Side
 from sshproto.replay.secrets import DerivedKeys
 from sshproto.text import printable
-from sshproto.transport.ciphers import (
-    CIPHERS,
-    OBSERVED_CIPHERS,
-    CipherSpec,
-    DirectionKeys,
-    key_sizes,
-    verifies,
-)
 from sshproto.transport.compression import Inflater
 from sshproto.transport.ident import IdentReader
 from sshproto.transport.macs import MACS, OBSERVED_MACS, MacSpec
 from sshproto.transport.packets import Opener
+from sshproto.transport.suites import CIPHERS, OBSERVED_CIPHERS, CipherSpec, DirectionKeys, key_sizes, verifies
 from sshproto.wire import messages
 from sshproto.wire.codec import Buffer
 from sshproto.wire.table import Role
@@ -329,6 +323,11 @@ class Marks:
             index += 1
         return time, tuple(frames)
 
+    def cuts(self, start: int, stop: int) -> list[int]:
+        """The sizes of the pieces in which these bytes came."""
+        inner = self._ends[bisect_right(self._ends, start) : bisect_left(self._ends, stop)]
+        return [end - begin for begin, end in pairwise((start, *inner, stop))]
+
     def forget(self, start: int) -> None:
         """Nobody will ask for what is before ``start``."""
         index = bisect_right(self._ends, start)
@@ -385,7 +384,7 @@ class Half:
         self.protocol: str | None = None
         self.version = Version.UNKNOWN
         self.first = b""  # the first bytes after the identification
-        self.opener = Opener(packet_limit=PACKET_LIMIT)
+        self.opener = Opener(packet_limit=PACKET_LIMIT, passive=True)
         self.ssh1: Ssh1Reader | None = None
         self.pending: Packet | None = None
         self.release = False  # the pending packet has waited for the other side in vain

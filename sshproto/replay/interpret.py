@@ -62,6 +62,8 @@ from sshproto.keys.public import LOWEST_RSA_BITS, PublicKey
 from sshproto.replay.events import Side
 from sshproto.text import multiline, printable
 from sshproto.wire import messages as m
+from sshproto.wire.codec import Reader
+from sshproto.wire.table import message_name
 
 _KEPT = 1024
 """Requests of one channel or side that are remembered until their replies come; more are not matched."""
@@ -76,6 +78,25 @@ _AUTH_ENDS = (m.UserauthFailure.number, m.UserauthSuccess.number)
 def of_method(number: int) -> bool:
     """Whether a message number gets its meaning from an authentication method."""
     return 60 <= number <= 79
+
+
+def decode(payload: bytes, context: str) -> tuple[m.Message | None, str]:
+    """A message, and what is wrong with it, in words; bytes that are left over do not count as much as for a receiver.
+
+    Args:
+        payload: Message number and fields.
+        context: See :func:`sshproto.wire.messages.lookup`.
+    """
+    kind = m.lookup(payload[0], context)
+    if kind is None:
+        return None, ""
+    name = message_name(payload[0], context)
+    reader = Reader(payload, name, 1)
+    try:
+        message = kind.read(reader)
+    except WireError as error:
+        return None, f"{name} does not decode: {error}"
+    return message, f"{name} has {reader.remaining} bytes too many at its end" if reader.remaining else ""
 
 
 class _Logins:
@@ -139,7 +160,7 @@ class Interpreter:
         self.session_id: bytes | None = None
         self.user = ""
         self._logins = _Logins()
-        self._ids = 0
+        self._ids = dict.fromkeys(Side, 0)
         self._channels: dict[tuple[Side, int], _Channel] = {}
         self._opened = 0
         self._globals: dict[Side, deque[int]] = {side: deque(maxlen=_KEPT) for side in Side}
@@ -153,10 +174,12 @@ class Interpreter:
             m.UserauthFailure: self._auth_failure,
             m.UserauthSuccess: self._auth_success,
             m.UserauthBanner: lambda _, it: [BannerReceived(multiline(it.message), it.message, it.language)],
-            m.UserauthPasswdChangereq: lambda _, it: [PasswordExpired(id=self._id(), prompt=printable(it.prompt))],
+            m.UserauthPasswdChangereq: lambda side, it: [
+                PasswordExpired(id=self._id(side), prompt=printable(it.prompt))
+            ],
             m.UserauthInfoRequest: self._prompts,
-            m.UserauthInfoResponse: lambda _, it: [
-                PromptsAnswered(id=self._id(), user=self.user, answers=tuple(it.responses))
+            m.UserauthInfoResponse: lambda side, it: [
+                PromptsAnswered(id=self._id(side), user=self.user, answers=tuple(it.responses))
             ],
             m.GlobalRequest: self._global_request,
             m.RequestSuccess: lambda side, it: [GlobalSucceeded(self._global_replied(side), it.payload)],
@@ -210,9 +233,10 @@ class Interpreter:
         elif number in _AUTH_ENDS or of_method(number):
             self._logins.answer(number)
 
-    def _id(self) -> int:
-        self._ids += 1
-        return self._ids
+    def _id(self, sender: Side) -> int:
+        """The number of what the receiver of a message is asked, or asks: each side counts by itself."""
+        self._ids[sender] += 1
+        return self._ids[sender]
 
     # --------------------------------------------------------------------------------------------------- authentication
 
@@ -225,31 +249,31 @@ class Interpreter:
             return ()
         match form:
             case methods.NoneForm():
-                return [NoneAuth(id=self._id(), user=self.user)]
+                return [NoneAuth(id=self._id(side), user=self.user)]
             case methods.Password():
-                return [PasswordAuth(id=self._id(), user=self.user, password=form.password)]
+                return [PasswordAuth(id=self._id(side), user=self.user, password=form.password)]
             case methods.PasswordChange():
-                return [PasswordAuth(id=self._id(), user=self.user, password=form.old, new_password=form.new)]
+                return [PasswordAuth(id=self._id(side), user=self.user, password=form.old, new_password=form.new)]
             case methods.KeyboardInteractive():
-                return [InteractiveAuth(id=self._id(), user=self.user, submethods=printable(form.submethods))]
+                return [InteractiveAuth(id=self._id(side), user=self.user, submethods=printable(form.submethods))]
             case methods.PublicKeyQuery() | methods.PublicKeySigned():
-                return self._key_request(it, form)
+                return self._key_request(side, it, form)
             case _:
                 return ()
 
     def _key_request(
-        self, it: m.UserauthRequest, form: methods.PublicKeyQuery | methods.PublicKeySigned
+        self, side: Side, it: m.UserauthRequest, form: methods.PublicKeyQuery | methods.PublicKeySigned
     ) -> Iterable[Event]:
         """A key is offered, or used; told only if the key is of a kind that is known, and its signature good."""
         try:
             key = PublicKey.from_blob(form.key, minimum_rsa_bits=LOWEST_RSA_BITS)
             if isinstance(form, methods.PublicKeyQuery):
-                return [KeyProbe(id=self._id(), user=self.user, key=key, algorithm=form.algorithm)]
+                return [KeyProbe(id=self._id(side), user=self.user, key=key, algorithm=form.algorithm)]
             data = methods.signed_data(self.session_id or b"", it.user, it.service, form.algorithm, form.key)
             key.verify(form.signature, data, form.algorithm)
         except (KeyFormatError, SignatureInvalid, ValueError):
             return ()
-        return [KeyAuth(id=self._id(), user=self.user, key=key, algorithm=form.algorithm)]
+        return [KeyAuth(id=self._id(side), user=self.user, key=key, algorithm=form.algorithm)]
 
     def _auth_failure(self, side: Side, it: m.UserauthFailure) -> Iterable[Event]:
         return [AuthFailed(self._logins.answered, tuple(it.methods), it.partial_success)]
@@ -261,12 +285,12 @@ class Interpreter:
     def _prompts(self, side: Side, it: m.UserauthInfoRequest) -> Iterable[Event]:
         prompts = tuple(Prompt(text=printable(text), echo=echo) for text, echo in it.prompts)
         name, instruction = printable(it.name), multiline(it.instruction)
-        return [PromptsReceived(id=self._id(), name=name, instruction=instruction, prompts=prompts)]
+        return [PromptsReceived(id=self._id(side), name=name, instruction=instruction, prompts=prompts)]
 
     # -------------------------------------------------------------------------------------------------- global requests
 
     def _global_request(self, side: Side, it: m.GlobalRequest) -> Iterable[Event]:
-        number = self._id()
+        number = self._id(side)
         if it.want_reply:
             self._globals[side].append(number)
         try:
@@ -312,7 +336,7 @@ class Interpreter:
             kind = decode_open(it)
         except WireError:
             kind = UnknownOpen(it.channel_type, it.payload)
-        return [ChannelOpenRequested(id=self._id(), channel=channel.number, kind=kind)]
+        return [ChannelOpenRequested(id=self._id(side), channel=channel.number, kind=kind)]
 
     def _confirmation(self, side: Side, it: m.ChannelOpenConfirmation) -> Iterable[Event]:
         channel = self._channel(side, it)
@@ -345,7 +369,7 @@ class Interpreter:
             request = decode_request(it)
         except WireError:
             request = UnknownRequest(it.request_type, it.payload)
-        request_id = self._id()
+        request_id = self._id(side)
         if it.want_reply and channel is not None:
             channel.requests[side].append(request_id)
         if request.notice:

@@ -19,18 +19,20 @@ from sshproto.replay.methods import OBSERVED, ObservedMethod
 from sshproto.replay.secrets import DERIVED, Secrets
 from sshproto.text import printable
 from sshproto.transport import negotiation
-from sshproto.transport.ciphers import DirectionKeys
 from sshproto.transport.keyschedule import direction_keys, exchange_hash
 from sshproto.transport.negotiation import Negotiated
+from sshproto.transport.suites import DirectionKeys
 from sshproto.wire.codec import Reader, mpint, string
 from sshproto.wire.messages import KexDhGexRequestOld, KexInit, Message
 from sshproto.wire.table import Role, message_name
 
-_CLIENTS_ONLY: dict[str, frozenset[int]] = {
-    "gex": frozenset((30, 32, 34)),
-    "rsa": frozenset((31,)),  # RFC 4432: here the server begins
+_NUMBERS: dict[str, tuple[frozenset[int], frozenset[int]]] = {
+    "gex": (frozenset((30, 32, 34)), frozenset((31, 33))),
+    "rsa": (frozenset((31,)), frozenset((30, 32))),  # RFC 4432: here the server begins
+    "gss": (frozenset((30, 31, 40)), frozenset((31, 32, 33, 34, 41))),
+    "": (frozenset((30,)), frozenset((31,))),
 }
-"""Messages of a method that only a client sends, by the word in its name; 30 is for the others."""
+"""The messages of a method that a client sends, and a server, by a word for the method."""
 
 _KEXGUESS2 = "kexguess2@matt.ucc.asn.au"
 _CERTIFICATE = "-cert-v01@openssh.com"
@@ -218,11 +220,27 @@ class KexWatch:
             self._solve(found)
             self._see(found)
 
+    def glimpse(self, number: int, payload: bytes) -> None:
+        """A server's last message does not decode; the host key stands at its beginning."""
+        found = self.rounds.get(number)
+        try:
+            blob = Reader(payload, "host key", 1).string()
+            kind = blob_type(blob)
+        except (WireError, KeyFormatError):
+            return
+        if found is not None and not found.complete and "-" in kind:
+            found.host_key, found.public_key = blob, _public_key(blob)
+
     def lose(self, number: int, problem: str) -> None:
         """An exchange can't be followed."""
         found = self.rounds.get(number)
         if found is not None and not found.complete:
             found.failed = found.failed or problem
+
+    def take_role(self, side: Side, role: Role) -> None:
+        """Version 1 of the protocol, which has no such key exchanges, shows who is who."""
+        if self.client is None:
+            self._set_client(side if role is Role.CLIENT else side.other, sure=True)
 
     def open_again(self) -> None:
         """There are more secrets: try what could not be opened."""
@@ -410,8 +428,8 @@ def _client_by_message(offers: dict[Side, KexInit], side: Side, number: int) -> 
             ).kex
         except Incompatible:
             continue
-        word = "gex" if "group-exchange" in kex else kex[:3]
-        if (number in _CLIENTS_ONLY.get(word, {30})) == (side is client):
+        clients, servers = _NUMBERS.get("gex" if "group-exchange" in kex else kex[:3], _NUMBERS[""])
+        if number in (clients if side is client else servers):
             found.add(client)
     return found.pop() if len(found) == 1 else None
 

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import accumulate, pairwise
 
-from sshproto.errors import ConnectionLoss, WireError
+from sshproto.errors import ConnectionLoss
 from sshproto.events import Event, KeysExchanged, VersionReceived
 from sshproto.replay.events import (
     Ended,
@@ -32,13 +33,14 @@ from sshproto.replay.events import (
     Reopened,
     SecretFound,
     Side,
+    Ssh1Packet,
 )
 from sshproto.replay.framing import PACKET_LIMIT, Framing, Half, Lock, Packet, Sealed, Version, framing, words
-from sshproto.replay.interpret import Interpreter, of_method
+from sshproto.replay.interpret import Interpreter, decode, of_method
 from sshproto.replay.kexwatch import Candidate, KexWatch, Round
 from sshproto.replay.secrets import Secrets
-from sshproto.replay.ssh1 import Ssh1Reader, is_version_1, versions_agree
-from sshproto.wire import messages
+from sshproto.replay.ssh1 import SENDERS, Ssh1Reader, is_version_1, versions_agree
+from sshproto.transport.ciphers import PLAIN_ALIGNMENT
 from sshproto.wire.codec import Buffer
 from sshproto.wire.messages import KexInit, Message
 from sshproto.wire.table import message_name
@@ -54,7 +56,9 @@ _TRIAL = 64
 
 _KEXINIT = 20
 _NEWKEYS = 21
+_AUTH_REQUEST = 50
 _AUTH_SUCCESS = 52
+_AUTH_BANNER = 53
 
 _Input = tuple[Callable[..., None], tuple[object, ...]]
 
@@ -184,10 +188,10 @@ class Observer:
     def _gap(self, half: Half, size: int | None, time: float | None, frame: int | None) -> None:
         if half.over or half.gap is not None:
             return
-        some = "some bytes" if size is None else f"{size} bytes"
+        some = "bytes" if size is None else f"{size} bytes"
         problem = f"{some} are missing here: what follows can't be read"
         if not half.marks.size:
-            problem = "the recording does not have the beginning of this side"
+            problem = f"the first {some} of the {half.side.value} are missing"
         half.gap = Missing(size=size, problem=problem)
         half.marks.add(size or 0, time, frame)
         half.rest = half.gap_end = half.marks.size
@@ -259,7 +263,11 @@ class Observer:
                 half.at = half.marks.where(0, half.marks.size)
                 if version is not None:
                     self._tell(half.side, version)
-                self._say(half, f"{error}", fatal=True)
+                    self._say(half, f"{error}", fatal=True)
+                else:
+                    start = bytes(data[:_TRIAL]).partition(b"\n")[0]
+                    problem = "no identification: this is not SSH, or the recording begins in the middle"
+                    self._say(half, f"{problem}{words(start)}", fatal=True)
                 return
         if version is not None:
             self._identified(half, version)
@@ -366,13 +374,7 @@ class Observer:
             context, guessed = self.kex.message(half.side, half.round, number)
         elif of_method(number):
             context = self._interpreter.context(half.side, number)
-        message: Message | None = None
-        problem = ""
-        if not guessed:
-            try:
-                message = messages.decode(payload, context)
-            except WireError as error:
-                problem = f"{message_name(number, context)} does not decode: {error}"
+        message, problem = decode(payload, context) if not guessed else (None, "")
         self._tell(
             half.side,
             PacketOpened(
@@ -390,6 +392,12 @@ class Observer:
         )
         if problem:
             self._say(half, problem)
+            if number in (31, 33):
+                self.kex.glimpse(half.round, payload)
+        if not half.epoch and packet.size % PLAIN_ALIGNMENT:
+            self._say(
+                half, f"the packet of {packet.size} bytes is no multiple of {PLAIN_ALIGNMENT} (RFC 4253 section 6)"
+            )
         if number == _KEXINIT:
             self._kexinit(half, payload, message)
         elif number == _NEWKEYS:
@@ -405,10 +413,12 @@ class Observer:
     def _upper(self, half: Half, number: int, message: Message | None) -> None:
         if not half.epoch and number >= 50:
             return  # nobody believes what is sent in clear
+        if (number == _AUTH_REQUEST) is (half.side is not self.client) and _AUTH_REQUEST <= number <= _AUTH_BANNER:
+            self._say(half, f"{message_name(number)} is not for this side to send")
+            return
         interpreter = self._interpreter
         interpreter.client, interpreter.session_id = self.client, self.kex.session_id
-        if number == _AUTH_SUCCESS and half.side is not self.client:
-            self.authenticated = True
+        self.authenticated |= number == _AUTH_SUCCESS
         if message is not None:
             self._tell(half.side, *interpreter.events(half.side, message))
         interpreter.passed(half.side, number, message)
@@ -525,7 +535,12 @@ class Observer:
         self._show(half, sealed, sealed.framing, data)
 
     def _show(self, half: Half, sealed: Sealed, frames: Framing, data: bytes) -> None:
-        for size, exact in frames.feed(data):
+        pieces = [data]
+        if not frames.exact:  # as it came
+            cuts = half.marks.cuts(sealed.offset, sealed.offset + len(data)) if data else []
+            ends = tuple(accumulate(cuts, initial=0))
+            pieces = [data[start:stop] for start, stop in pairwise(ends)]
+        for size, exact in (shown for piece in pieces for shown in frames.feed(piece)):
             half.at = half.marks.where(sealed.offset, sealed.offset + size)
             self._tell(half.side, PacketSealed(offset=sealed.offset, size=size, exact=exact))
             sealed.offset += size
@@ -546,6 +561,8 @@ class Observer:
         half.at = half.marks.where(offset, offset + size)
         half.marks.forget(offset + size)
         half.over |= isinstance(event, Problem) and event.fatal
+        if isinstance(event, Ssh1Packet) and event.number in SENDERS:
+            self.kex.take_role(half.side, SENDERS[event.number])
         self._tell(half.side, event)
         return True
 

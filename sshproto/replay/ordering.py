@@ -268,6 +268,8 @@ class Ordering:
 
     def skip(self, stream: Stream, target: int, frame: int, time: int) -> None:
         """State as missing all up to ``target``, which is more than was given."""
+        if stream._fin is not None:
+            target = min(target, stream._fin[0])
         cause = Cause.ACKNOWLEDGED if stream._acked >= target else Cause.UNSEEN
         if stream._acked == target == stream.offset + 1 and stream._fin is None and not stream._held:
             stream._slack = 1  # a FIN counts as one byte: that is what is missing, unless more of the stream comes

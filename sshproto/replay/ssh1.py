@@ -21,6 +21,7 @@ from sshproto.events import Event
 from sshproto.replay.events import PacketSealed, Problem, Side, Ssh1Packet
 from sshproto.text import printable
 from sshproto.wire.codec import Reader
+from sshproto.wire.table import Role
 
 _LONGEST = 256 * 1024
 """The longest packet (draft section "Packet Protocol"), in bytes."""
@@ -53,6 +54,9 @@ AUTHENTICATIONS: dict[int, str] = {
 """The ways to log in, by number."""
 
 _DISCONNECT, _PUBLIC_KEY, _SESSION_KEY = 1, 2, 3
+
+SENDERS: dict[int, Role] = {_PUBLIC_KEY: Role.SERVER, _SESSION_KEY: Role.CLIENT}
+"""Packets that tell who has sent them."""
 
 
 class Ssh1Message:

@@ -35,9 +35,9 @@ from sshproto.keys.private import PrivateKey
 from sshproto.keys.public import PublicKey
 from sshproto.outlet import Outlet
 from sshproto.transport import kex, negotiation
-from sshproto.transport.ciphers import DirectionKeys, key_sizes
 from sshproto.transport.compression import COMPRESSIONS
 from sshproto.transport.keyschedule import direction_keys, exchange_hash
+from sshproto.transport.suites import DirectionKeys, key_sizes
 from sshproto.wire.messages import KexDhGexReply, KexDhReply, KexEcdhReply, KexInit, NewKeys
 from sshproto.wire.table import Role, message_name
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 
-from sshproto.transport.ciphers import DirectionKeys
+from sshproto.transport.suites import DirectionKeys
 from sshproto.wire.codec import string
 from sshproto.wire.table import Role
 

@@ -16,8 +16,8 @@ import attrs
 from sshproto.config import Limits, Preferences
 from sshproto.errors import DisconnectCode, Incompatible, KeyExchangeFailed, LimitExceeded
 from sshproto.text import printable
-from sshproto.transport.ciphers import CIPHERS
 from sshproto.transport.macs import MACS
+from sshproto.transport.suites import CIPHERS
 from sshproto.wire.codec import MAX_NAME_LENGTH
 from sshproto.wire.messages import KexInit
 from sshproto.wire.table import Role

@@ -22,17 +22,9 @@ from typing import NoReturn
 
 from sshproto.config import Entropy
 from sshproto.errors import ConnectionLoss, ProtocolViolation
-from sshproto.transport.ciphers import (
-    DirectionKeys,
-    Opening,
-    PlainOpening,
-    PlainSealing,
-    Sealing,
-    opening,
-    sealing,
-    unpack_length,
-)
+from sshproto.transport.ciphers import Opening, PlainOpening, PlainSealing, Sealing, opening, sealing, unpack_length
 from sshproto.transport.compression import Deflater, Inflater, deflater, inflater
+from sshproto.transport.suites import DirectionKeys
 from sshproto.wire.codec import Buffer
 
 _MASK32 = 0xFFFFFFFF
@@ -65,6 +57,7 @@ class Opener:
 
     Args:
         packet_limit: See the attribute.
+        passive: Take packets in clear whatever their size is a multiple of; for who merely watches.
 
     Attributes:
         packet_limit: The largest packet_length accepted from now on, in bytes, and the largest inflated payload.
@@ -90,12 +83,12 @@ class Opener:
         "sequence_number",
     )
 
-    def __init__(self, *, packet_limit: int) -> None:
+    def __init__(self, *, packet_limit: int, passive: bool = False) -> None:
         self.packet_limit = packet_limit
         self.sequence_number = 0
         self.packets = 0
         self.bytes = 0
-        self._cipher: Opening = PlainOpening()
+        self._cipher: Opening = PlainOpening(1) if passive else PlainOpening()
         self._inflater: Inflater | None = None
         self._dead = False
         self._store = bytearray()
@@ -266,9 +259,9 @@ class Opener:
         Compression goes on as it is: :meth:`set_compression` starts it anew.
 
         Args:
-            cipher: A name of :data:`~sshproto.transport.ciphers.CIPHERS`.
+            cipher: A name of :data:`~sshproto.transport.suites.CIPHERS`.
             mac: A name of :data:`~sshproto.transport.macs.MACS`; None for a cipher that brings its own.
-            keys: The key material, of the sizes that :func:`~sshproto.transport.ciphers.key_sizes` tells.
+            keys: The key material, of the sizes that :func:`~sshproto.transport.suites.key_sizes` tells.
             reset_sequence: Strict key exchange (OpenSSH PROTOCOL section 1.9): count from 0 again.
             passive: For who merely watches, see :func:`~sshproto.transport.ciphers.opening`.
 

@@ -330,8 +330,8 @@ def test_nothing_is_left_of_sessions(server, key, home):
             await client.perform(channel.request(PTY))
             channel.close()
             channel = await client.perform(client.hub.open_channel(Session()))
-            for command in (b"echo \0", b"echo \0", b"exit 3"):
-                await client.perform(channel.request(Exec(command)))
+            for words in (b"echo \0", b"echo \0", b"exit 3"):
+                await client.perform(channel.request(Exec(words)))
             await client.perform(channel.until_exit())
         await client.run("true")
         until(lambda: (descriptors(pid), threads(pid)) == before, f"{before} {descriptors(pid), threads(pid)}")
@@ -563,7 +563,7 @@ def test_it_stops_cleanly(key, home, io, number):
     argv = [*ours.PROGRAM, "serve", "--listen", f"{HOST}:0", "--host-key", str(key.path), "--exec", "--io", io]
     argv += ["--authorized-keys", str(home / "keys")]
     with subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ours._environment(home, PYTHONASYNCIODEBUG="1")
+        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ours._environment(home, PYTHONWARNINGS="error")
     ) as process:
         assert process.stdout is not None
         found = re.fullmatch(rb"listening on 127\.0\.0\.1:(\d+)\n", process.stdout.readline())

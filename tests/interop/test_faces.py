@@ -1,5 +1,5 @@
-"""The faces against OpenSSH, both ways: the conformance suite's scenarios with sshd as the server, and ssh as a client of
-each face's server."""
+"""The faces against OpenSSH, both ways: the conformance suite's scenarios with sshd as the server, and ssh as a client
+of each face's server."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import resource
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sshproto.config import Preferences
-from sshproto.keys.private import PrivateKey
 from sshproto.keys.public import PublicKey
 from tests.faces.conformance.scenarios import STOCK, Scenario
 from tests.support import faceclient, faces, peers
@@ -109,7 +108,7 @@ def test_256_mebibytes_to_sshd_and_back(name: str, sshd: Server) -> None:
 # --------------------------------------------------------------------------------------------------------- ssh to faces
 
 
-def _described(served: Served, *others: Served) -> Server:
+def _described(served: Served) -> Server:
     return Server(port=served.port, user=USER, host_keys=(HOST_KEY.public_key.openssh(),))
 
 

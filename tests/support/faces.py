@@ -154,7 +154,7 @@ class Face(ABC):
     async def cancelled(self, moment: Moment, thunk: Thunk[object]) -> bool:
         """Do this and cancel it at a moment. False if it had ended before."""
 
-    async def attend(self, client: Any) -> None:
+    async def attend(self, client: Any) -> None:  # noqa: B027  there is nothing to do for the others
         """Have the connection attended to even while nobody waits; only the blocking face needs to be asked."""
 
     def plain(self, client: Any, reader: Any) -> Any:
@@ -402,7 +402,7 @@ class _Later:
         self._entered = self._call()
         return _wrap(self._entered.__enter__())
 
-    async def __aexit__(self, *how: Any) -> None:
+    async def __aexit__(self, *how: object) -> None:
         self._entered.__exit__(*how)
 
 

@@ -30,7 +30,6 @@ import attrs
 
 from sshproto.channels.requests import ExitSignal, Shell, Signal, WindowChange
 from sshproto.config import Limits, ServerConfig, Timeouts
-from sshproto.errors import ChannelEnded, ConnectionLoss
 from sshproto.operations.serving import Handler
 from sshproto.operations.steps import Operation, Sleep, Together
 from tests.support.pattern import pieces
@@ -100,7 +99,7 @@ class Commands(Handler):
         name, *words = (session.command or b"").decode().split()
         return getattr(self, "do_" + name.replace("-", "_"))(session.channel, session, *words)
 
-    # ---------------------------------------------------------------------------------------------------- output, status
+    # --------------------------------------------------------------------------------------------------- output, status
 
     def do_cat(self, channel: Any, session: Any) -> Operation[int]:
         """What came goes back."""
@@ -144,7 +143,7 @@ class Commands(Handler):
         yield from ()
         raise RuntimeError(DELIBERATE)
 
-    # ----------------------------------------------------------------------------------------------------------- amounts
+    # ---------------------------------------------------------------------------------------------------------- amounts
 
     def do_produce(self, channel: Any, session: Any, size: str) -> Operation[int]:
         for piece in pieces(int(size)):
@@ -201,7 +200,7 @@ class Commands(Handler):
         yield from channel.write(b"".join(b"%d\n" % number for number in range(1, int(count) + 1)))
         return 0
 
-    # -------------------------------------------------------------------------------------------------- ends and notices
+    # ------------------------------------------------------------------------------------------------- ends and notices
 
     def do_late(self, channel: Any, session: Any, size: str) -> Operation[int]:
         """When all input has come, writes how much it was, and then produces."""
@@ -341,7 +340,7 @@ def reset_peak() -> None:
 
 def descriptors() -> list[int]:
     """Those that are open."""
-    numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+    numbers = [int(path.name) for path in Path("/proc/self/fd").iterdir()]
     return [number for number in numbers if _is_open(number)]  # not the one that listed them
 
 
@@ -540,8 +539,6 @@ class Served:
             self._process.send_signal(signal.SIGABRT)  # faulthandler says where it hangs
             self._process.wait(SECONDS)
             status = -signal.SIGABRT
-        finally:
-            self._reader.close()
         self._errors.seek(0)
         complaints = self._errors.read().decode(errors="replace")
         assert not complaints, f"the {self.face} server says:\n{complaints[-6000:]}"
@@ -579,8 +576,9 @@ def strict(argv: Sequence[str], *, debug: bool = False) -> tuple[list[str], dict
 def serving(face: str, *options: str, debug: bool = False) -> Iterator[Served]:
     """A server of that face until the block is left; ``options`` are the program's."""
     argv, environment = strict(["tests.support.faceserver", "--face", face, *options], debug=debug)
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -589,7 +587,8 @@ def serving(face: str, *options: str, debug: bool = False) -> Iterator[Served]:
             cwd=_ROOT,
             text=True,
             start_new_session=True,
-        )
+        ) as process,
+    ):
         try:
             served = Served(face, process, errors)
             try:
@@ -598,7 +597,6 @@ def serving(face: str, *options: str, debug: bool = False) -> Iterator[Served]:
                 served.end()
         finally:
             process.kill()
-            process.wait(SECONDS)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ import pytest
 from sshproto import algorithms
 from sshproto.config import Preferences
 from sshproto.keys.signatures import SIGNATURES
-from sshproto.transport.ciphers import CIPHERS
 from sshproto.transport.compression import COMPRESSIONS
 from sshproto.transport.kex import METHODS
 from sshproto.transport.macs import MACS
+from sshproto.transport.suites import CIPHERS
 
 REGISTRIES = {
     "kex": METHODS,

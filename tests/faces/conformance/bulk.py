@@ -82,8 +82,7 @@ async def a_thousand(face: Face, port: int) -> int:
     clients: list[Any] = []
 
     async def begin(number: int) -> None:
-        for _ in range(50):
-            clients.append(await face.connect(HOST, port, **login()))
+        clients.extend([await face.connect(HOST, port, **login()) for _ in range(50)])
 
     await face.gather(*commands(20, begin))
     assert len(clients) == 1000

@@ -47,7 +47,7 @@ def stock(scenario: Scenario) -> Scenario:
     return scenario
 
 
-# -------------------------------------------------------------------------------------------------------------- commands
+# ------------------------------------------------------------------------------------------------------------- commands
 
 
 @everywhere
@@ -158,7 +158,7 @@ async def a_command_that_takes_too_long_is_given_up(face: Face, client: Any, pla
     assert (await client.run(place.say("exit", 6), timeout=10)).exit_status == 6
 
 
-# --------------------------------------------------------------------------------------------------------------- streams
+# -------------------------------------------------------------------------------------------------------------- streams
 
 
 @everywhere
@@ -245,7 +245,7 @@ async def writers_take_turns(face: Face, client: Any, place: Place) -> None:
         assert sorted(runs) == [bytes((number,)) * size for number in range(8)]
 
 
-# ------------------------------------------------------------------------------------------------------ ends and notices
+# ----------------------------------------------------------------------------------------------------- ends and notices
 
 
 @everywhere
@@ -317,7 +317,7 @@ async def leaving_a_process_hangs_up_on_it(face: Face, client: Any, place: Place
     assert (await client.run(place.say("true"))).exit_status == 0
 
 
-# ------------------------------------------------------------------------------------------------------------------ many
+# ----------------------------------------------------------------------------------------------------------------- many
 
 
 @everywhere
@@ -337,8 +337,7 @@ async def five_hundred_channels_at_once(face: Face, client: Any, place: Place) -
     async with contextlib.AsyncExitStack() as stack:
 
         async def begin(number: int) -> None:
-            for _ in range(50):
-                processes.append(await stack.enter_async_context(client.start("cat")))
+            processes.extend([await stack.enter_async_context(client.start("cat")) for _ in range(50)])
 
         await face.gather(*commands(10, begin))
         assert len(client.hub.channels) == 500
@@ -370,8 +369,8 @@ async def five_hundred_connections_at_once(face: Face, client: Any, place: Place
     async with contextlib.AsyncExitStack() as stack:
 
         async def begin(number: int) -> None:
-            for _ in range(50):
-                streams.append(await stack.enter_async_context(client.open_tcp(HOST, place.site.late_port)))
+            target = HOST, place.site.late_port
+            streams.extend([await stack.enter_async_context(client.open_tcp(*target)) for _ in range(50)])
 
         await face.gather(*commands(10, begin))
         assert len(client.hub.channels) == 500
@@ -388,7 +387,7 @@ async def five_hundred_connections_at_once(face: Face, client: Any, place: Place
         await face.gather(*commands(10, speak), *commands(10, listen))
 
 
-# ---------------------------------------------------------------------------------------------------------- backpressure
+# --------------------------------------------------------------------------------------------------------- backpressure
 
 
 @everywhere
@@ -442,7 +441,7 @@ async def a_slow_server_slows_the_client(face: Face, client: Any, place: Place) 
     assert completed.stdout == b"%d\n" % size
 
 
-# ------------------------------------------------------------------------------------------------------------ forwarding
+# ----------------------------------------------------------------------------------------------------------- forwarding
 
 
 @everywhere
@@ -565,7 +564,7 @@ def _first_byte(address: Any) -> bytes:
             return b""
 
 
-# ----------------------------------------------------------------------------------------------------------------- jumps
+# ---------------------------------------------------------------------------------------------------------------- jumps
 
 
 @everywhere
@@ -584,7 +583,7 @@ async def a_jump_over_two_hosts(face: Face, client: Any, place: Place) -> None:
     assert (await client.run(place.say("exit", 6))).exit_status == 6
 
 
-# ----------------------------------------------------------------------------------------------------------------- rekey
+# ---------------------------------------------------------------------------------------------------------------- rekey
 
 
 @everywhere
@@ -599,7 +598,7 @@ async def keys_are_exchanged_when_asked_for(face: Face, client: Any, place: Plac
         assert await process.stdout.read() == b"across"
 
 
-# ------------------------------------------------------------------------------------------------------------ cancelling
+# ----------------------------------------------------------------------------------------------------------- cancelling
 
 
 @everywhere
@@ -622,11 +621,11 @@ async def time_is_up_as_this_world_says_it(face: Face, client: Any, place: Place
         stdout, stderr = (face.plain(client, stream) for stream in (process.stdout, process.stderr))
         for wait in (
             lambda: stdout.read(1),
-            lambda: stdout.read(),
-            lambda: stdout.read_line(),
+            stdout.read,
+            stdout.read_line,
             lambda: stdout.read_exactly(1),
             lambda: stderr.read(1),
-            lambda: process.wait(),
+            process.wait,
             lambda: process.stdin.write(bytes(8 * MEBIBYTE)),
             lambda: client.run(place.say("hang")),
         ):

@@ -16,9 +16,10 @@ from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 from sshproto import algorithms as names
 from sshproto.errors import InvalidArgument, MacError
-from sshproto.transport.ciphers import CIPHERS, DirectionKeys, key_sizes, opening, sealing
+from sshproto.transport.ciphers import opening, sealing
 from sshproto.transport.macs import MACS, Mac
 from sshproto.transport.packets import Opener, Sealer
+from sshproto.transport.suites import CIPHERS, DirectionKeys, key_sizes
 
 SUITES: list[tuple[str, str | None]] = [
     (cipher, mac)

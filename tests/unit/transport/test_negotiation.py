@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from sshproto import algorithms
 from sshproto.config import Limits, Preferences
 from sshproto.errors import DisconnectCode, Incompatible, KeyExchangeFailed, LimitExceeded
-from sshproto.transport.ciphers import CIPHERS
 from sshproto.transport.negotiation import (
     PSEUDO,
     Negotiated,
@@ -20,6 +19,7 @@ from sshproto.transport.negotiation import (
     offer,
     strict_agreed,
 )
+from sshproto.transport.suites import CIPHERS
 from sshproto.wire.messages import KexInit
 from sshproto.wire.table import Role
 

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sshproto.errors import CompressionError, ConnectionLoss, InvalidArgument, MacError, ProtocolViolation
-from sshproto.transport.ciphers import CIPHERS, SMALL_OPEN, SMALL_SEAL, DirectionKeys, key_sizes, sealing
+from sshproto.transport.ciphers import SMALL_OPEN, SMALL_SEAL, sealing
 from sshproto.transport.compression import COMPRESSIONS
 from sshproto.transport.macs import MACS
 from sshproto.transport.packets import Opener, Sealer
+from sshproto.transport.suites import CIPHERS, DirectionKeys, key_sizes
 
 LIMIT = 35_000
 SUITES: list[tuple[str, str | None]] = [
