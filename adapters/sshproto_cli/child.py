@@ -82,11 +82,11 @@ class Program:
         """Have a terminal for the program; False if that cannot be."""
         try:
             self._master, slave = os.openpty()
+            self._descriptors |= {self._master, slave}  # the latter to be open until the program has it
+            self._terminal = os.ttyname(slave)
         except OSError:
             return False
-        self._descriptors |= {self._master, slave}  # the latter to be open until the program has it
         self._pty = request
-        self._terminal = os.ttyname(slave)
         with contextlib.suppress(termios.error, OSError):
             apply_modes(slave, request.modes)
         self._resize(request)
@@ -144,9 +144,7 @@ class Program:
     def _plumb_terminal(self) -> list[Any]:
         """The same with a terminal; it is opened anew because only opening makes it the controlling one."""
         # Numbers of their own, so that each can be closed when it is done with.
-        feed, output = os.dup(self._master), os.dup(self._master)
-        self._descriptors |= {feed, output}
-        self._connect(feed, [output])
+        self._connect(self._copy(self._master), [self._copy(self._master)])
         return [
             (os.POSIX_SPAWN_OPEN, 0, self._terminal, os.O_RDWR, 0),
             *((os.POSIX_SPAWN_DUP2, 0, number) for number in (1, 2)),
@@ -156,6 +154,11 @@ class Program:
         ends = os.pipe()
         self._descriptors |= set(ends)
         return ends
+
+    def _copy(self, descriptor: int) -> int:
+        copy = os.dup(descriptor)
+        self._descriptors.add(copy)
+        return copy
 
     def _connect(self, feed: int, outputs: list[int]) -> None:
         """Take our ends out of the descriptors that are closed after the start."""
@@ -172,8 +175,8 @@ class Program:
             self._descriptors.add(descriptor)
             return descriptor
         descriptor, far = self._pipe()
-        self._descriptors.discard(far)
         threading.Thread(target=_tell_end, args=(pid, far), name=f"wait for {pid}", daemon=True).start()
+        self._descriptors.discard(far)
         return descriptor
 
     # ---------------------------------------------------------------------------------------------------- while it runs

@@ -232,10 +232,12 @@ Welcome = Callable[[Any], "Visitor"]
 
 def _blocking(where: str, config: ServerConfig, welcome: Welcome, interrupts: Interrupts) -> None:
     import select
+    import threading
 
     from sshproto_cli.visitor import report_bug
     from sshproto_io import blocking
 
+    threading.excepthook = lambda args: report_bug(args.exc_value or args.exc_type())
     with _listening(where):
         server = blocking.listen(*_address(where), config, welcome, on_bug=report_bug)
     with server:

@@ -137,9 +137,8 @@ class Peer(Link, Generic[C]):
         conn = self.conn
         with contextlib.suppress(*_BROKEN):
             while data := await self._stream.receive_some(_PIECE):
-                if not conn.should_close:
-                    conn.receive_data(data, trio.current_time())
-                    self.flush()
+                conn.receive_data(data, trio.current_time())
+                self.flush()
                 while not (conn.want_read or conn.should_close):
                     self._room = trio.Event()
                     await self._room.wait()

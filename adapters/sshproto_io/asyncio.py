@@ -74,8 +74,9 @@ class Client(Peer[ClientConnection], ClientLink[Process, Stream]):
 
     async def within(self, seconds: float | None, operation: Operation[T], what: str) -> T:
         """Run an operation and give up after ``seconds``; see the base class."""
+        limit = asyncio.timeout(seconds)
         try:
-            async with asyncio.timeout(seconds) as limit:
+            async with limit:
                 return await self.perform(operation)
         except TimeoutError as error:
             if seconds is None or not limit.expired():
@@ -159,8 +160,9 @@ async def _connect(
 ) -> Client:
     loop = asyncio.get_running_loop()
     client: Client | None = None
+    limit = asyncio.timeout(seconds)
     try:
-        async with asyncio.timeout(seconds) as limit:
+        async with limit:
             sock = None if through is None else await through.tunnel(setup.host, setup.port)
 
             def make() -> Client:

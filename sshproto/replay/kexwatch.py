@@ -204,11 +204,11 @@ class KexWatch:
         kind: type[Message] = type(message)
         if isinstance(message, KexDhGexRequestOld):  # RFC 4419 section 5
             kind = kinds[0]
-        if kind not in kinds or kind in found.transcript:
-            self._say(side, f"{name} came twice, or has no place in {found.chosen and found.chosen.kex}")
-            return
-        if (side is self.client) != (kinds.index(kind) % 2 == 0):
+        if kind not in kinds or (side is self.client) != (kinds.index(kind) % 2 == 0):
             self._say(side, f"{name} is not for a {'client' if side is self.client else 'server'} to send")
+            return
+        if kind in found.transcript:
+            self._say(side, f"{name} came twice")
             return
         found.transcript[kind] = message
         if len(found.transcript) == len(kinds):

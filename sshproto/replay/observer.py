@@ -90,7 +90,7 @@ class Observer:
         self._inputs: deque[_Input] = deque()
         self._events: deque[Observed] = deque()
         self._current = self._halves[Side.DIALLER]  # whose bytes came last
-        self.kex = KexWatch(secrets or Secrets(), self._tell)
+        self.kex = KexWatch(Secrets() if secrets is None else secrets, self._tell)
         self._interpreter = Interpreter()
         self._finished = False
         self.authenticated = False
@@ -406,7 +406,11 @@ class Observer:
             if message is not None:
                 self.kex.receive(half.side, half.round, message)
             elif not guessed:
-                self.kex.lose(half.round, f"its message {number} can't be understood")
+                paired = self.kex.paired(half.round)
+                problem = (
+                    f"message {number} can't be understood" if paired else "one side of the key exchange is missing"
+                )
+                self.kex.lose(half.round, problem)
         else:
             self._upper(half, number, message)
 

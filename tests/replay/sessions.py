@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import attrs
@@ -27,11 +27,16 @@ class Recording:
         wire: Pieces, in the order in which they were sent.
         key_log: Lines.
         pair: Both ends.
+        drawn: What each end has drawn of its entropy: what for, and the bytes.
     """
 
     wire: Wire
     key_log: list[str]
     pair: Pair
+    drawn: dict[Side, list[tuple[str, bytes]]]
+
+    def drawn_for(self, side: Side, label: str) -> list[bytes]:
+        return [value for each, value in self.drawn[side] if each == label]
 
     @property
     def sides(self) -> dict[Side, bytes]:
@@ -68,9 +73,10 @@ def record(
     server = server or ServerConfig(
         host_keys=(HOST_KEY,), **{**common, "preferences": server_preferences or common["preferences"]}
     )
+    drawn: dict[Side, list[tuple[str, bytes]]] = {side: [] for side in Side}
     pair = Pair.make(
-        attrs.evolve(client, key_log=lines.append, entropy=seeded("client")),
-        attrs.evolve(server, entropy=seeded("server")),
+        attrs.evolve(client, key_log=lines.append, entropy=_overheard("client", drawn[Side.DIALLER])),
+        attrs.evolve(server, entropy=_overheard("server", drawn[Side.DIALLED])),
         client_answer=client_answer,
         server_answer=server_answer,
     )
@@ -84,15 +90,26 @@ def record(
         return chunker
 
     pair.client.chunker, pair.server.chunker = tap(Side.DIALLED), tap(Side.DIALLER)
-    return Recording(wire, lines, pair)
+    return Recording(wire, lines, pair, drawn)
+
+
+def _overheard(seed: str, drawn: list[tuple[str, bytes]]) -> Callable[[int, str], bytes]:
+    source = seeded(seed)
+
+    def entropy(count: int, label: str) -> bytes:
+        value = source(count, label)
+        drawn.append((label, value))
+        return value
+
+    return entropy
 
 
 def session(*, rekeys: str = "", **options: Any) -> Recording:
     """A whole session: a login, a command with data both ways, a shell, the end.
 
     Args:
-        rekeys: For each letter a key exchange in the middle: begun by the client (``c``), the server (``s``), or both at
-            once (``b``).
+        rekeys: For each letter a key exchange in the middle, begun by the client (``c``), the server (``s``) or both
+            (``b``).
         options: See :func:`record`.
     """
     recording = record(**options)

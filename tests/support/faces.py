@@ -23,7 +23,7 @@ import attrs
 
 from sshproto.config import ClientConfig, Limits, Timeouts
 from sshproto_io import TimeoutExpired
-from tests.support.faceserver import descriptors, threads, trio_tasks
+from tests.support.faceserver import descriptors, server_config, threads, trio_tasks
 from tests.support.seeds import HOST, HOST_KEY, QUICK, USER, USER_KEY
 
 T = TypeVar("T")
@@ -77,9 +77,11 @@ class Face(ABC):
 
     Attributes:
         name: ``"blocking"``, ``"asyncio"`` or ``"trio"``.
+        module: The face itself.
     """
 
     name: str
+    module: Any
 
     def __repr__(self) -> str:
         return self.name
@@ -130,9 +132,13 @@ class Face(ABC):
 
     # --------------------------------------------------------------------------------------------------- from scenarios
 
-    @abstractmethod
     def connect(self, host: str, port: int, **options: Any) -> Any:
         """The face's ``connect``."""
+        return self.module.connect(host, port, **options)
+
+    def listen(self, handler: Callable[[Any], Any], **options: Any) -> Any:
+        """The face's ``listen``, at a free port, with the suite's own keys."""
+        return self.module.listen(HOST, 0, server_config(), handler, **options)
 
     @abstractmethod
     async def gather(self, *thunks: Thunk[Any]) -> list[Any]:
@@ -213,7 +219,7 @@ class AsyncioFace(Face):
     def __init__(self) -> None:
         import sshproto_io.asyncio
 
-        self.module: Any = sshproto_io.asyncio
+        self.module = sshproto_io.asyncio
 
     def _play(self, thunk: Thunk[T], debug: bool) -> T:
         async def main() -> T:
@@ -235,9 +241,6 @@ class AsyncioFace(Face):
             logger.removeHandler(complaints)
         assert not complaints.texts, complaints.texts
         return result
-
-    def connect(self, host: str, port: int, **options: Any) -> Any:
-        return self.module.connect(host, port, **options)
 
     async def gather(self, *thunks: Thunk[Any]) -> list[Any]:
         results = await asyncio.gather(*(thunk() for thunk in thunks), return_exceptions=True)
@@ -285,7 +288,7 @@ class TrioFace(Face):
         import sshproto_io.trio
 
         self._trio = trio
-        self.module: Any = sshproto_io.trio
+        self.module = sshproto_io.trio
 
     def _play(self, thunk: Thunk[T], debug: bool) -> T:
         async def main() -> T:
@@ -299,9 +302,6 @@ class TrioFace(Face):
             return result
 
         return self._trio.run(main, strict_exception_groups=True)  # type: ignore[no-any-return]
-
-    def connect(self, host: str, port: int, **options: Any) -> Any:
-        return self.module.connect(host, port, **options)
 
     async def gather(self, *thunks: Thunk[Any]) -> list[Any]:
         results: list[Any] = [None] * len(thunks)
@@ -476,6 +476,7 @@ def _wrap(value: Any) -> Any:
 
     kinds: list[tuple[type, type[_Wrapped]]] = [
         (module.Client, _WrappedClient),
+        (module.Server, _Wrapped),
         (module.Process, _Wrapped),
         (module.Stream, _WrappedStream),
         (module.Forward, _Wrapped),
@@ -511,7 +512,7 @@ class BlockingFace(Face):
     def __init__(self) -> None:
         import sshproto_io.blocking
 
-        self.module: Any = sshproto_io.blocking
+        self.module = sshproto_io.blocking
 
     def _play(self, thunk: Thunk[T], debug: bool) -> T:
         return _drive(thunk())
@@ -521,6 +522,9 @@ class BlockingFace(Face):
 
     async def attend(self, client: Any) -> None:
         await client.start_thread()
+
+    def listen(self, handler: Callable[[Any], Any], **options: Any) -> Any:
+        return _Later(lambda: self.module.listen(HOST, 0, server_config(), handler, **options))
 
     def plain(self, client: Any, reader: Any) -> Any:
         raw = reader.inner.raw

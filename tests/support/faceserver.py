@@ -442,6 +442,20 @@ def _serve_trio(config: ServerConfig) -> None:
     trio.run(main, strict_exception_groups=True)
 
 
+def server_config(*, rekey_bytes: int = 2**30, keepalive: float | None = None) -> ServerConfig:
+    """A server that costs little, and lets a client do much."""
+    return ServerConfig(
+        host_keys=(HOST_KEY,),
+        auth_methods=("publickey", "password"),
+        preferences=QUICK,
+        limits=Limits(
+            sessions=3000, channels_from_peer=3000, opens_pending=3000, peer_rekeys=10**6, rekey_bytes=rekey_bytes
+        ),
+        timeouts=Timeouts(keepalive=keepalive, keepalive_count=2),
+        debug_raise=True,
+    )
+
+
 _SERVE = {"asyncio": _serve_asyncio, "blocking": _serve_blocking, "trio": _serve_trio}
 
 
@@ -452,22 +466,7 @@ def main() -> None:
     parser.add_argument("--keepalive", type=float)
     arguments = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    limits = Limits(
-        sessions=3000,
-        channels_from_peer=3000,
-        opens_pending=3000,
-        peer_rekeys=10**6,
-        rekey_bytes=arguments.rekey_bytes,
-    )
-    config = ServerConfig(
-        host_keys=(HOST_KEY,),
-        auth_methods=("publickey", "password"),
-        preferences=QUICK,
-        limits=limits,
-        timeouts=Timeouts(keepalive=arguments.keepalive, keepalive_count=2),
-        debug_raise=True,
-    )
-    _SERVE[arguments.face](config)
+    _SERVE[arguments.face](server_config(rekey_bytes=arguments.rekey_bytes, keepalive=arguments.keepalive))
 
 
 # ------------------------------------------------------------------------------------------------------- for the tests

@@ -9,6 +9,7 @@ from typing import Any
 
 from sshproto.errors import SSHError
 from tests.support.faces import Face, Thunk, login
+from tests.support.places import dial
 from tests.support.seeds import HOST
 
 MUCH = bytes(8 * 1024 * 1024)
@@ -63,6 +64,27 @@ async def waits(face: Face, client: Any, port: int, silent: int) -> AsyncIterato
         }
 
 
+@contextlib.asynccontextmanager
+async def plain_waits(face: Face, client: Any, silent: int) -> AsyncIterator[dict[str, Thunk[object]]]:
+    """Plain connections that wait at forwards of all kinds, by name; they end with a ``ConnectionError``."""
+    async with contextlib.AsyncExitStack() as stack:
+        target = HOST, silent
+        local = await stack.enter_async_context(client.forward_local((HOST, 0), target))
+        remote = await stack.enter_async_context(client.forward_remote((HOST, 0), target))
+        dynamic = await stack.enter_async_context(client.forward_dynamic((HOST, 0)))
+        yield {
+            "forwarded from here": lambda: face.aside(_wait_at, local.address),
+            "forwarded from there": lambda: face.aside(_wait_at, remote.address),
+            "forwarded by the proxy": lambda: face.aside(_wait_at, dynamic.address),
+        }
+
+
+def _wait_at(address: Any) -> None:
+    with dial(address) as sock:
+        sock.recv(1)
+        raise ConnectionError("closed")
+
+
 async def _enter(opening: Any) -> None:
     async with opening:
         pass
@@ -85,10 +107,10 @@ async def _until_ended(client: Any) -> None:
 
 async def wait_for_ever(face: Face, client: Any, port: str, silent: str) -> None:
     """All waits at once, until somebody ends it."""
-    async with waits(face, client, int(port), int(silent)) as all_waits:
+    async with waits(face, client, int(port), int(silent)) as some, plain_waits(face, client, int(silent)) as others:
 
         async def wait(thunk: Thunk[object]) -> None:
-            with contextlib.suppress(SSHError):
+            with contextlib.suppress(SSHError, ConnectionError):
                 await thunk()
 
         async def tell() -> None:
@@ -96,4 +118,5 @@ async def wait_for_ever(face: Face, client: Any, port: str, silent: str) -> None
             print("waiting", flush=True)
             sys.stdout.flush()
 
-        await face.gather(tell, *(lambda thunk=thunk: wait(thunk) for thunk in all_waits.values()))
+        thunks = [*some.values(), *others.values()]
+        await face.gather(tell, *(lambda thunk=thunk: wait(thunk) for thunk in thunks))

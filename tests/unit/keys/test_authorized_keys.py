@@ -92,6 +92,7 @@ def test_a_quoted_key_in_a_command_is_no_key():
         ("word", "expected"),
         ("two words", "expected"),
     ],
+    ids=lambda text: text.replace(KEY.openssh().split()[1], "KEY"),
 )
 def test_a_bad_line_grants_nothing_and_hides_no_other(line, why):
     keys = parse(f"{line}\n{KEY.openssh()}\n")

@@ -181,6 +181,7 @@ def test_algorithms_for():
         ("h 2048 65537 123456789", "SSH-1"),
         ("\x1b[2J \x1b[0m \x07", r"\\x07"),
     ],
+    ids=lambda text: text.replace(KEY.openssh().split()[1], "KEY"),
 )
 def test_a_bad_line_is_listed_and_hides_no_other(bad, why):
     hosts = parse(file(bad, line("h")))

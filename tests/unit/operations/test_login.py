@@ -141,7 +141,9 @@ def test_for_a_public_key_the_signer_signs():
     assert door.seen == ["publickey", "publickey"]  # would it do; it has signed
 
 
-@pytest.mark.parametrize("signature", [None, b"", b"rubbish", KEYS[1].sign(b"other", "ssh-ed25519"), "text"])
+@pytest.mark.parametrize(
+    "signature", [None, b"", b"rubbish", KEYS[1].sign(b"other", "ssh-ed25519"), "text"], ids=range(5)
+)
 def test_a_signer_that_cannot_is_passed_over(signature):
     door = Door("password", keys=[KEYS[0]])
     door.public_key = lambda user, key: True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 
@@ -180,7 +181,7 @@ def test_the_rest(cuts: tuple[int, ...]) -> None:
     data = first + second + b"tail"
     opener = Opener(packet_limit=10_000)
     places = (0, *cuts, len(data))
-    for start, stop in zip(places, places[1:], strict=False):
+    for start, stop in itertools.pairwise(places):
         opener.feed(data[start:stop])
     assert bytes(opener.next_packet() or b"") == b"\2one"
     assert opener.rest() == second + b"tail"
