@@ -15,6 +15,28 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, prin
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--own-pairs",
+        action="store_true",
+        help="of the pairs of faces (tests/faces/conformance) only those of a face with itself; for a second Python",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--own-pairs"):
+        return
+    mixed = [item for item in items if _is_mixed(item)]
+    config.hook.pytest_deselected(items=mixed)
+    items[:] = [item for item in items if item not in set(mixed)]
+
+
+def _is_mixed(item: pytest.Item) -> bool:
+    """Whether a test has a client of one face at a server of another."""
+    params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    return "face" in params and "served" in params and params["face"] != params["served"]
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of specifications and captures that may stand beside the checkout."""

@@ -94,7 +94,7 @@ def command(args: argparse.Namespace) -> str:
     return " ".join(words)
 
 
-def carry_out(verb: Callable[[Interrupts], int], also: tuple[Signals, ...] = ()) -> int:
+def guarded(verb: Callable[[Interrupts], int], also: tuple[Signals, ...] = ()) -> int:
     """Carry out a verb with signals handled, and tell what goes wrong in one line.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from sshproto_cli.client import EPILOG, FAILED, add_command, add_options, carry_out, command, route
+from sshproto_cli.client import EPILOG, FAILED, add_command, add_options, command, guarded, route
 from sshproto_cli.options import Failure
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
         return faces.carry_out(args.io, legs, lambda link: _execute(link, words), interrupts)
 
-    return carry_out(execute)
+    return guarded(execute)
 
 
 def _execute(link: Link, words: str) -> Operation[int]:

@@ -95,7 +95,7 @@ class _Done(Exception):
 
 
 @contextlib.contextmanager
-def _alarm() -> Iterator[int]:
+def alarm_bell() -> Iterator[int]:
     """A descriptor that can be read from when any signal came that somebody handles.
 
     The handlers themselves are run by the main thread, when it runs: not while it sleeps because another thread had the
@@ -113,7 +113,7 @@ def _alarm() -> Iterator[int]:
         os.close(writer)
 
 
-def _came(alarm: int, interrupts: Interrupts) -> bool:
+def signal_came(alarm: int, interrupts: Interrupts) -> bool:
     """Whether it is time to end; otherwise the alarm is quiet again."""
     with contextlib.suppress(BlockingIOError):
         os.read(alarm, 4096)
@@ -138,7 +138,7 @@ def _finish(operation: Operation[T], results: list[T]) -> Operation[None]:
 
 
 def _watch(alarm: int, interrupts: Interrupts) -> Operation[None]:
-    while not _came(alarm, interrupts):
+    while not signal_came(alarm, interrupts):
         yield Ready(alarm)
     raise _Signal
 
@@ -153,7 +153,7 @@ def _blocking(legs: Sequence[Leg], job: Job[T], interrupts: Interrupts) -> T:
     from sshproto.operations.login import log_in
     from sshproto_io.blocking import Client
 
-    with _alarm() as alarm, contextlib.ExitStack() as stack:
+    with alarm_bell() as alarm, contextlib.ExitStack() as stack:
         client: Any = None
         for leg in legs:
             with leg.explained():
@@ -235,7 +235,7 @@ def _asyncio(legs: Sequence[Leg], job: Job[T], interrupts: Interrupts) -> T:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
         def look() -> None:
-            if _came(alarm, interrupts):
+            if signal_came(alarm, interrupts):
                 loop.remove_reader(alarm)
                 if task is not None:  # it never is
                     task.cancel()
@@ -251,7 +251,7 @@ def _asyncio(legs: Sequence[Leg], job: Job[T], interrupts: Interrupts) -> T:
             result: T = await client.perform(_until_signal(alarm, interrupts, work))
         return result
 
-    with _alarm() as alarm:
+    with alarm_bell() as alarm:
         try:
             return asyncio.run(main(alarm))
         except asyncio.CancelledError:

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sshproto_cli.client import EPILOG, FAILED, add_options, carry_out, route
+from sshproto_cli.client import EPILOG, FAILED, add_options, guarded, route
 from sshproto_cli.options import Failure, complain, put
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
                 raise
         return 0
 
-    return carry_out(forward)
+    return guarded(forward)
 
 
 class _Forwarding:

@@ -234,15 +234,18 @@ def _blocking(where: str, config: ServerConfig, welcome: Welcome, interrupts: In
     import select
     import threading
 
+    from sshproto_cli.faces import alarm_bell, signal_came
     from sshproto_cli.visitor import report_bug
     from sshproto_io import blocking
 
     threading.excepthook = lambda args: report_bug(args.exc_value or args.exc_type())
     with _listening(where):
         server = blocking.listen(*_address(where), config, welcome, on_bug=report_bug)
-    with server:
+    # Another thread may have the signal: the interrupts' own descriptor is served by this one, when it runs.
+    with alarm_bell() as alarm, server:
         _announce(server.addresses)
-        select.select([interrupts.descriptor], [], [])
+        while not signal_came(alarm, interrupts):
+            select.select([alarm], [], [])
 
 
 def _asyncio(where: str, config: ServerConfig, welcome: Welcome, interrupts: Interrupts) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from sshproto_cli.client import EPILOG, FAILED, add_command, add_options, carry_out, command, route
+from sshproto_cli.client import EPILOG, FAILED, add_command, add_options, command, guarded, route
 from sshproto_cli.options import Failure, complain, say
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         return _plain(args.io, legs, words, interrupts)
 
     # The terminal has to be restored before SIGQUIT ends the process, too.
-    return carry_out(shell, also=(signal.SIGQUIT,))
+    return guarded(shell, also=(signal.SIGQUIT,))
 
 
 def _plain(face: str, legs: list[Leg], words: str, interrupts: Interrupts) -> int:

@@ -26,6 +26,7 @@ Resolve = Callable[..., Any]
 """``socket.getaddrinfo``, or something asynchronous with the same arguments and result."""
 
 _UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN)
+_NO_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _ACCEPT_PAUSE = 0.1
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -43,6 +44,7 @@ class Closable:
         self._waiting = 0
 
     def wait(self, descriptor: int, *, writing: bool = False) -> Operation[None]:
+        self._check()
         self._waiting += 1
         try:
             yield Ready(descriptor, writing, self._closing)
@@ -50,6 +52,9 @@ class Closable:
             self._waiting -= 1
             if self.closed and not self._waiting:
                 self._close()
+        self._check()
+
+    def _check(self) -> None:
         if self.closed:
             raise OSError(errno.EBADF, "closed on this side")
 
@@ -369,13 +374,18 @@ def _listen_unix(path: str, backlog: int) -> SocketListener:
 
 
 def _listen_all(found: Iterable[Any], port: int, backlog: int) -> list[socket.socket]:
-    """A socket for each address, all with the same port; those that this machine does not have are left out."""
+    """A socket for each address, all with the same port; addresses that this machine does not have are left out."""
+    passed_over = _NO_ADDRESS if port else (*_NO_ADDRESS, errno.EADDRINUSE)  # a chosen port may be taken elsewhere
     socks: list[socket.socket] = []
     problem: OSError | None = None
     for family, address in dict.fromkeys((one[0], one[4][0]) for one in found):
         try:
             sock = socket.create_server((address, port), family=family, backlog=backlog)
         except OSError as error:
+            if error.errno not in passed_over:
+                for other in socks:
+                    other.close()
+                raise
             problem = problem or error
             continue
         socks.append(sock)

@@ -419,7 +419,11 @@ class _Service:
     def _serve_channel(self, question: ChannelOpenRequested, server: Callable[..., Any]) -> Operation[None]:
         channel = yield from self._hub.accept_channel(question)
         try:
-            yield from self._ask(server, self._world.stream(channel))
+            yield from call(server, self._world.stream(channel))
+        except (ConnectionLoss, ChannelEnded):  # its peer has gone: that ends it
+            pass
+        except Exception as error:  # noqa: BLE001  a bug of the application's, which must not take others with it
+            yield from self._bug(error)
         finally:
             channel.close()
 

@@ -16,7 +16,6 @@ from sshproto.config import Limits
 from sshproto.errors import ConnectionLoss, WireError
 from sshproto.replay.events import Integrity, Missing, Side
 from sshproto.replay.secrets import DerivedKeys
-from sshproto.text import printable
 from sshproto.transport.compression import Inflater
 from sshproto.transport.ident import IdentReader
 from sshproto.transport.macs import MACS, OBSERVED_MACS, MacSpec
@@ -44,6 +43,12 @@ MARKS = 1 << 16
 
 IDENT_LIMITS = Limits(preamble_lines=1024, preamble_bytes=64 * 1024)
 """What is read of a side in search of its identification."""
+
+_ENOUGH = 4
+"""So many packets are looked at if no tag tells whether a key is the right one."""
+
+_FLIMSY = frozenset((8, 21, 52, 81, 82, 91))
+"""Messages with little in them, or anything: that a packet can be read as one of these does not say much."""
 
 _GCM_TAG = 16
 _BLOCK = 16
@@ -154,7 +159,8 @@ def _begins_zlib(payload: Buffer) -> bool:
     if len(payload) < 2:
         return False
     method, flags = payload[0], payload[1]
-    return method & 0x8F == 8 and not flags & 0x20 and (method << 8 | flags) % 31 == 0
+    # Deflate, with a window of 512 bytes or more (zlib makes no smaller ones), and without a dictionary.
+    return method & 0x8F == 8 and method >= 0x18 and not flags & 0x20 and (method << 8 | flags) % 31 == 0
 
 
 # ----------------------------------------------------------------------------------------------------------------- keys
@@ -208,18 +214,26 @@ class Lock:
     def fits(self, keys: DirectionKeys, data: bytes) -> bool | None:
         """Whether keys open ``data``, which begins with the first packet; None if it takes more of it to tell.
 
-        If no tag can be verified, the packet must be a message without any flaw.
+        If no tag tells (with encrypt-then-MAC none tells what was decrypted), the first packets must be messages
+        without a flaw, and one of them such that chance would not have made it.
         """
         opener = Opener(packet_limit=PACKET_LIMIT)
         self.turn(opener, keys)
         opener.feed(data)
+        spec, tag = cipher_spec(self.cipher), mac_spec(self.mac)
+        etm = tag is not None and tag.etm and not (spec is not None and spec.aead)
+        proved = self.verifies(keys) and not etm
         try:
-            payload = opener.next_packet()
-            if payload is None:
-                return None
-            return self.verifies(keys) or messages.decode(payload) is not None
+            for _ in range(_ENOUGH):
+                payload = opener.next_packet()
+                if payload is None:
+                    return None
+                message = None if proved else messages.decode(payload)
+                if proved or (message is not None and payload[0] not in _FLIMSY):
+                    return True
         except (ConnectionLoss, WireError):
-            return False
+            pass
+        return False
 
     def search(self, derived: DerivedKeys, data: bytes) -> DirectionKeys | bool:
         """The keys that open ``data``, which begins with the first packet, if the given ones do.
@@ -407,5 +421,5 @@ class Half:
 def words(data: bytes) -> str:
     """What the first bytes say that are no packet, if they are words."""
     line = data.partition(b"\n")[0].strip()
-    text = printable(line)
-    return f"; the bytes read {text!r}" if line.isascii() and len(line) > 3 and text.isprintable() else ""
+    text = line.decode("ascii", "replace")
+    return f"; the bytes read {text!r}" if len(line) > 3 and text.isascii() and text.isprintable() else ""

@@ -17,7 +17,8 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 @pytest.fixture
 def execute():
     namespace: dict[str, object] = {}
-    for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL):
+    _, _, text = README.read_text().partition("\n## The connection itself")
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(compile(block, "README.md", "exec"), namespace)
     return namespace["execute"]
 

@@ -367,5 +367,5 @@ def test_a_bug(server: Server, home: Path, key: Key, face: str) -> None:
         until(lambda: is_raw(terminal), "the terminal is not raw")
         terminal.type("~R")
         assert terminal.wait() == 1
-        assert "ZeroDivisionError: a bug" in terminal.text
+        assert "ZeroDivisionError" in terminal.text  # in colours, from Python 3.13 on
         as_before(terminal)

@@ -183,9 +183,11 @@ class Face(ABC):
             return [*channels, *hub._replies.values(), *hub._late, *hub._questions, *hub.conn.questions]
 
         if hub.lost is None:
-            await client.run("true")  # what was sent before has been answered now
             deadline = time.monotonic() + 5.0
-            while left():
+            while True:
+                await client.run("true")  # what was sent before is answered now; and somebody attends to the connection
+                if not left():
+                    break
                 assert time.monotonic() < deadline, f"left over: {left()}"
                 await self.sleep(0.01)
 

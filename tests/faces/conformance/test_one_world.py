@@ -43,9 +43,11 @@ def test_clients_and_their_server(face: Face, website: Site) -> None:
 def test_a_server_that_closes_takes_leave_of_its_clients(face: Face) -> None:
     async def scenario(face: Face) -> None:
         reasons = []
+        there = []
 
         async def stay(server: Any) -> None:
             async with face.connect(HOST, server.port, **login()) as client:
+                there.append(client)
                 with pytest.raises(ConnectionLoss) as caught:
                     await client.run("hang")
                 reasons.append(caught.value)
@@ -53,7 +55,8 @@ def test_a_server_that_closes_takes_leave_of_its_clients(face: Face) -> None:
         async with face.listen(_handler) as server:
 
             async def close() -> None:
-                await face.sleep(0.2)
+                while len(there) < 5:
+                    await face.sleep(0.02)
                 await server.aclose()
 
             await face.gather(*commands(5, lambda _: stay(server)), close)

@@ -280,6 +280,28 @@ def test_the_server_may_serve_a_connection_itself():
     assert channel.closed
 
 
+def test_that_a_client_leaves_is_no_bug_of_who_serves_it():
+    class Pouring(Host):
+        def allow_connect(self, target, origin):
+            def serve(channel):
+                while True:
+                    yield from channel.write(LONG)
+
+            return serve
+
+        def bug(self, error):
+            bugs.append(error)
+
+    bugs = []
+    scene = Scene().serve(Pouring()).login()
+    channel = scene.client.perform(open_to(scene.client.hub, THERE))
+    assert scene.client.perform(channel.read_exactly(10)) == LONG[:10]
+    channel.close()
+    scene.settle()
+    assert bugs == []
+    assert scene.server.hub.channels == {}
+
+
 def test_who_connects_here_is_connected_there(scene):
     answering(scene, THERE)
     listener = scene.net.listener(HERE)

@@ -181,15 +181,12 @@ def test_keys_from_memory() -> None:
         ('[{"key": "01"}, 5]', "session keys, entry 2: is a int, expected an object"),
         ('[{"key": "0"}]', "entry 1: key is not hexadecimal"),
         ('[{"key": 5}]', "entry 1: key is a int, expected a string"),
-        ('[{"key": "01", "cipher_name": []}]', "entry 1: has|expected"),
+        ('[{"key": "01", "cipher_name": [5]}]', "entry 1: cipher_name is a list, expected a string"),
         ("[{}]", "entry 1: has neither a cookie nor a key"),
         (json.dumps({"key": "00" * 9000}), "entry 1: key has 18000 hexadecimal digits"),
     ],
 )
 def test_what_are_no_session_keys(text: str, problem: str) -> None:
-    if "[]" in text:  # an empty list is as good as nothing
-        assert len(list(parse_session_keys(text))) == 1
-        return
     with pytest.raises(KeyLogError, match=problem):
         list(parse_session_keys(text))
 
@@ -267,7 +264,7 @@ def test_half_of_a_hybrid(kex: str) -> None:
     transcript, _, values, _ = run(kex)
     size = METHODS[kex].curve.size  # type: ignore[attr-defined]
     for value in values.values():
-        with pytest.raises(Unfit, match="is the private value of .* alone"):
+        with pytest.raises(Unfit, match=r"is the private value of .* alone"):
             agree(OBSERVED[kex], value[-size:], transcript)
     with pytest.raises(Unfit, match="neither side's public value belongs to it"):
         agree(OBSERVED[kex], bytes((7,)) * size, transcript)
