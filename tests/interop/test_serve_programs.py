@@ -121,6 +121,24 @@ def same_trees(first: Path, second: Path, ignore: Sequence[str] = ()) -> None:
         same_trees(first / name, second / name, ignore)
 
 
+# ----------------------------------------------------------------------------------------------------------------- pssh
+
+
+def test_parallel_ssh_runs_a_command_everywhere(server: Server, key: Key, home: Path) -> None:
+    """It starts stock ssh for each host, and takes input, output and status of each apart."""
+    _, *options = ssh_words(server, home, key)
+    argv = [peers.need("parallel-ssh"), "--inline", "--timeout", "20"]
+    for _ in range(4):
+        argv += ["--host", HOST]
+    argv += ["--extra-args", shlex.join(options)]
+    ran = good(peers.run([*argv, "echo got; echo err >&2"], peers.environment(home)))
+    assert ran.stdout.count(b"[SUCCESS]") == 4
+    assert ran.stdout.count(b"\ngot\n") == 4
+    assert ran.stdout.count(b"err\n") == 4
+    failed = peers.run([*argv, "exit 3"], peers.environment(home))
+    assert failed.stdout.count(b"Exited with error code 3") == 4
+
+
 # -------------------------------------------------------------------------------------------------------- rsync and scp
 
 

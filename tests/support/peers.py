@@ -61,6 +61,7 @@ PACKAGES = {
     "curl": "curl",
     "git": "git",
     "rsync": "rsync",
+    "parallel-ssh": "pssh",
     "tmux": "tmux",
     "top": "procps",
     "vi": "vim-tiny",
