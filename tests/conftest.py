@@ -34,7 +34,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _is_mixed(item: pytest.Item) -> bool:
     """Whether a test has a client of one face at a server of another."""
     params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    return "face" in params and "served" in params and params["face"] != params["served"]
+    client, server = params.get("face", params.get("client")), params.get("served", params.get("server"))
+    return client is not None and server is not None and client != server
 
 
 @pytest.fixture(scope="session")
