@@ -71,7 +71,7 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
             self._transport.close()
         return True
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self.conn.receive_eof(self._loop.time())
         self._pump()

@@ -228,8 +228,8 @@ class Incoming(Peer[ServerConnection]):
         super().connection_made(transport)
         self._background(self._serve())
 
-    def connection_lost(self, error: Exception | None) -> None:
-        super().connection_lost(error)
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
         self._server.forget(self)
 
     async def _serve(self) -> None:

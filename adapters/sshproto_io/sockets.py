@@ -213,7 +213,8 @@ class _Came(Exception):
 
 def _address(name: Any) -> Address:
     if isinstance(name, tuple):
-        return str(name[0]), int(name[1])
+        parts: tuple[Any, ...] = name
+        return str(parts[0]), int(parts[1])
     return os.fsdecode(name)
 
 

@@ -32,7 +32,13 @@ from sshproto.wire.codec import Reader
 from sshproto.wire.table import Role, message_name
 
 _FRAMES = 16
+_FINDINGS = 1000
+_NAMES = 256
+"""So many names of a list are judged; more are a finding of their own."""
+
 _KEPT = 1 << 16
+"""So many things are remembered, so as to know them when they come again."""
+
 _EXCHANGE = frozenset((1, 20, 21, *range(30, 50)))
 """What belongs before NEWKEYS. DISCONNECT may come at any time."""
 
@@ -190,7 +196,7 @@ class _Extra:
 @attrs.define(eq=False)
 class _SideSeen:
     offer: tuple[m.KexInit, tuple[int, ...]] | None = None
-    extras: list[_Extra] = attrs.Factory(list)
+    extras: list[_Extra] = attrs.Factory(list["_Extra"])
     first: tuple[int, tuple[int, ...]] | None = None  # the first encrypted message
     newkeys: tuple[int, ...] = ()
     protocol: str = ""
@@ -210,7 +216,7 @@ class Findings:
         self._memory = memory or Memory()
         self._client: Side | None = None
         self._sides = {side: _SideSeen() for side in Side}
-        self._exchanges: list[tuple[KexSeen, tuple[int, ...]]] = []
+        self._chosen: Negotiated | None = None
         self._authenticated = False
         self._found: dict[tuple[str, str, Side | None], Finding] = {}
         self._handlers: dict[type[m.Message], Callable[[Observed, Any], None]] = {
@@ -233,7 +239,8 @@ class Findings:
             case RolesSeen(client=client):
                 self._client = client
             case KexSeen() as kex:
-                self._exchanges.append((kex, seen.frames))
+                self._chosen = self._chosen or kex.negotiated
+                self._exchange(kex, seen.frames)
             case VersionReceived(protocol=protocol):
                 side.protocol = protocol
                 if protocol == "1.99":
@@ -252,10 +259,8 @@ class Findings:
 
     def finish(self) -> list[Finding]:
         """What was found, the worst first. Call it once, after the observer's last event."""
-        for kex, frames in self._exchanges:
-            self._exchange(kex, frames)
-        if self._exchanges:
-            self._before_newkeys(self._exchanges[0][0].negotiated)
+        if self._chosen is not None:
+            self._before_newkeys(self._chosen)
             self._missing_extensions()
         worst = list(Severity)
         return sorted(self._found.values(), key=lambda finding: -worst.index(finding.severity))
@@ -270,7 +275,7 @@ class Findings:
         side: Side | None = None,
     ) -> None:
         """Note a finding; of the same only the first is kept."""
-        if len(self._found) < _KEPT:
+        if len(self._found) < _FINDINGS:
             finding = Finding(
                 code=code,
                 severity=severity,
@@ -286,7 +291,7 @@ class Findings:
     def _packet(self, seen: Observed, side: _SideSeen, packet: PacketOpened) -> None:
         number = packet.number
         if not packet.epoch:
-            if number not in _EXCHANGE and len(side.extras) < _KEPT:
+            if number not in _EXCHANGE and len(side.extras) < _FINDINGS:
                 side.extras.append(_Extra(number, packet.sequence_number, seen.frames))
             if packet.size > _LONG_PACKET:
                 words = f"a packet of {packet.size} bytes before anything is agreed; {_LONG_PACKET} is what all accept"
@@ -321,7 +326,7 @@ class Findings:
         weak = dict.fromkeys(
             name
             for category, names in _offered(kexinit)
-            for name in names
+            for name in names[:_NAMES]
             if judge(category, name).standing is Standing.WEAK
         )
         if weak and first:

@@ -392,6 +392,8 @@ class Sealed:
 class Half:
     """What one side sends."""
 
+    other: Half
+
     def __init__(self, side: Side) -> None:
         self.side = side
         self.reader = IdentReader(receiver=Role.CLIENT, limits=IDENT_LIMITS)
@@ -401,12 +403,14 @@ class Half:
         self.opener = Opener(packet_limit=PACKET_LIMIT, passive=True)
         self.ssh1: Ssh1Reader | None = None
         self.pending: Packet | None = None
+        self.dry = False  # there is no packet before more is fed
         self.release = False  # the pending packet has waited for the other side in vain
         self.round = -1  # the number of its latest KEXINIT
         self.epoch = 0
         self.integrity = Integrity.NONE
         self.sealed: Sealed | None = None
         self.gap: Missing | None = None  # what comes after all that was fed
+        self.gap_at: tuple[float | None, tuple[int, ...]] = (None, ())  # when and where that was seen
         self.gap_end = 0  # where in the stream that ends
         self.rest = 0  # where in the stream that begins of what follows, which was not told yet
         self.lost = False  # all before the gap has been read

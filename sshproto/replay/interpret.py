@@ -142,7 +142,7 @@ class _Logins:
 class _Channel:
     number: int
     keys: list[tuple[Side, int]]
-    closed: set[Side] = attrs.Factory(set)
+    closed: set[Side] = attrs.Factory(set[Side])
     requests: dict[Side, deque[int]] = attrs.field(factory=lambda: {side: deque(maxlen=_KEPT) for side in Side})
 
 

@@ -11,9 +11,9 @@ from typing import Protocol
 import attrs
 
 from sshproto.errors import Incompatible, KeyFormatError, SignatureInvalid, WireError
-from sshproto.events import Event
+from sshproto.events import Event, KeysExchanged
 from sshproto.keys.public import LOWEST_RSA_BITS, PublicKey, blob_type
-from sshproto.replay.events import KexSeen, OfferSeen, Problem, RolesSeen, Side, role_of
+from sshproto.replay.events import KexSeen, OfferSeen, Problem, RolesSeen, SecretFound, Side, role_of
 from sshproto.replay.framing import Lock
 from sshproto.replay.methods import OBSERVED, ObservedMethod
 from sshproto.replay.secrets import DERIVED, Secrets
@@ -104,21 +104,21 @@ class Round:
     """
 
     epoch: int
-    kexinits: dict[Side, tuple[bytes, KexInit]] = attrs.Factory(dict)
+    kexinits: dict[Side, tuple[bytes, KexInit]] = attrs.Factory(dict[Side, tuple[bytes, KexInit]])
     chosen: Negotiated | None = None
     method: ObservedMethod | None = None
-    guesses: set[Side] = attrs.Factory(set)
-    transcript: dict[type[Message], Message] = attrs.Factory(dict)
+    guesses: set[Side] = attrs.Factory(set[Side])
+    transcript: dict[type[Message], Message] = attrs.Factory(dict[type[Message], Message])
     host_key: bytes = attrs.field(default=b"", repr=False)
     public_key: PublicKey | None = None
     signature: bytes = attrs.field(default=b"", repr=False)
     complete: bool = False
     failed: str = ""
-    solutions: list[Solution] = attrs.field(factory=list, repr=False)
-    switched: set[Side] = attrs.Factory(set)
-    opened: set[Side] = attrs.Factory(set)
+    solutions: list[Solution] = attrs.field(factory=list[Solution], repr=False)
+    switched: set[Side] = attrs.Factory(set[Side])
+    opened: set[Side] = attrs.Factory(set[Side])
     told: bool = False
-    said: set[str] = attrs.Factory(set)
+    said: set[str] = attrs.Factory(set[str])
 
     def way(self, side: Side, client: Side | None) -> tuple[str, str | None, str] | None:
         """Cipher, MAC and compression of what ``side`` sends; None if nothing was chosen."""
@@ -234,8 +234,8 @@ class KexWatch:
     def lose(self, number: int, problem: str) -> None:
         """An exchange can't be followed."""
         found = self.rounds.get(number)
-        if found is not None and not found.complete:
-            found.failed = found.failed or problem
+        if found is not None and not found.complete and not found.failed:
+            found.failed = problem if self.paired(number) else "one side of the key exchange is missing"
 
     def take_role(self, side: Side, role: Role) -> None:
         """Version 1 of the protocol, which has no such key exchanges, shows who is who."""
@@ -361,12 +361,20 @@ class KexWatch:
         if found.epoch == 0:
             self.session_id = solution.hash
 
-    def accept(self, found: Round, candidate: Candidate) -> None:
-        """These keys have opened something."""
+    def accept(self, side: Side, found: Round, candidate: Candidate) -> None:
+        """These are the keys of what ``side`` sends."""
         if candidate.solution is not None:
             self.agree(found, candidate.solution)
         elif self.session_id is None:
             self.session_id = candidate.session_id
+        session_id, chosen, key = self.session_id, found.chosen, found.public_key
+        if not found.opened:
+            source, verified = candidate.source, candidate.verified
+            self._tell(side, SecretFound(epoch=found.epoch, source=source, session_id=session_id, verified=verified))
+        found.opened.add(side)
+        if len(found.opened) == len(Side) and session_id is not None and chosen is not None and key is not None:
+            first = found.epoch == 0
+            self._tell(side, KeysExchanged(negotiated=chosen, session_id=session_id, host_key=key, first=first))
 
     def _cookies(self, found: Round) -> tuple[bytes, bytes]:
         client = self.client or Side.DIALLER

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from itertools import accumulate, pairwise
 
 from sshproto.errors import ConnectionLoss
-from sshproto.events import Event, KeysExchanged, VersionReceived
+from sshproto.events import Event, VersionReceived
 from sshproto.replay.events import (
     Ended,
     Integrity,
@@ -31,7 +31,6 @@ from sshproto.replay.events import (
     PacketSealed,
     Problem,
     Reopened,
-    SecretFound,
     Side,
     Ssh1Packet,
 )
@@ -39,7 +38,7 @@ from sshproto.replay.framing import PACKET_LIMIT, Framing, Half, Lock, Packet, S
 from sshproto.replay.interpret import Interpreter, decode, of_method
 from sshproto.replay.kexwatch import Candidate, KexWatch, Round
 from sshproto.replay.secrets import Secrets
-from sshproto.replay.ssh1 import SENDERS, Ssh1Reader, is_version_1, versions_agree
+from sshproto.replay.ssh1 import SENDERS, Ssh1Reader, begins, is_version_1, versions_agree
 from sshproto.transport.ciphers import PLAIN_ALIGNMENT
 from sshproto.wire.codec import Buffer
 from sshproto.wire.messages import KexInit, Message
@@ -53,6 +52,9 @@ _PATIENCE = 1024 * 1024
 
 _TRIAL = 64
 """Bytes after which unproven keys are tried first; then each time that so many more have come as there were."""
+
+_SHOWN = 64 * 1024
+"""Bytes of what is sealed that are made events at a time."""
 
 _KEXINIT = 20
 _NEWKEYS = 21
@@ -86,10 +88,12 @@ class Observer:
         self._hold = hold
         self._patience = max(hold, _PATIENCE)
         self._ordered = ordered
-        self._halves = {side: Half(side) for side in Side}
+        dialler, dialled = Half(Side.DIALLER), Half(Side.DIALLED)
+        dialler.other, dialled.other = dialled, dialler
+        self._halves = {Side.DIALLER: dialler, Side.DIALLED: dialled}
         self._inputs: deque[_Input] = deque()
         self._events: deque[Observed] = deque()
-        self._current = self._halves[Side.DIALLER]  # whose bytes came last
+        self._current = dialler  # whose bytes came last
         self.kex = KexWatch(Secrets() if secrets is None else secrets, self._tell)
         self._interpreter = Interpreter()
         self._finished = False
@@ -182,6 +186,7 @@ class Observer:
             half.ssh1.feed(data)
         else:
             half.opener.feed(data)
+            half.dry = False
             if half.opener.buffered > self._patience and half.pending is not None:
                 half.release = True
 
@@ -193,6 +198,8 @@ class Observer:
         if not half.marks.size:
             problem = f"the first {some} of the {half.side.value} are missing"
         half.gap = Missing(size=size, problem=problem)
+        half.dry = False
+        half.gap_at = (time, () if frame is None else (frame,))
         half.marks.add(size or 0, time, frame)
         half.rest = half.gap_end = half.marks.size
         sealed = half.sealed
@@ -205,7 +212,7 @@ class Observer:
         """All before the gap has been read, or can't be."""
         gap, half.lost = half.gap, True
         if gap is not None:
-            half.at = half.marks.where(half.gap_end - 1, half.gap_end)
+            half.at = half.gap_at
             self._tell(half.side, gap)
             self._follow_gap(half)
 
@@ -284,34 +291,39 @@ class Observer:
 
     def _choose_version(self, half: Half) -> bool:
         """Which protocol it is depends on both identifications (RFC 4253 section 5)."""
-        other = self._halves[half.side.other]
+        other = half.other
         mine, theirs = half.protocol or "", other.protocol
         if theirs is None and not self._alone(half) and (mine != "2.0" and half.opener.buffered <= self._patience):
             return False
         if not versions_agree(mine, theirs):
             self._say(half, f"it speaks version {mine} of SSH, the other side {theirs}", fatal=True)
-        elif is_version_1(mine) or is_version_1(theirs):
+            return True
+        data = half.opener.rest()
+        if is_version_1(mine) or is_version_1(theirs) or (theirs is None and mine == "1.99" and begins(data)):
             half.version = Version.SSH1
             half.ssh1 = Ssh1Reader(half.side, half.read)
-            half.ssh1.feed(half.opener.rest())
+            half.ssh1.feed(data)
         else:
             half.version = Version.SSH2
+            half.opener.feed(data)
         return True
 
     # ---------------------------------------------------------------------------------------------------------- packets
 
     def _alone(self, half: Half) -> bool:
         """Whether the other side will say nothing more."""
-        other = self._halves[half.side.other]
+        other = half.other
         hopeless = other.sealed is not None and other.sealed.framing is not None and other.sealed.data is None
         return self._finished or other.over or other.lost or other.ended or hopeless
 
     def _advance(self) -> bool:
         """One step, on whichever side can go on; False if neither can."""
-        halves = (self._current, self._halves[self._current.side.other])
-        if any(self._step(half) for half in halves):
+        current, other = self._current, self._current.other
+        if self._step(current) or self._step(other):
             return True
-        waiting = [half for half in halves if half.pending is not None and not half.over]
+        if current.pending is None and other.pending is None:
+            return False
+        waiting = [half for half in (current, other) if half.pending is not None and not half.over]
         # Nothing that comes can help two sides that wait for one another, and nothing comes to one that is alone.
         stuck = waiting if len(waiting) == len(Side) else [half for half in waiting if self._alone(half)]
         for half in stuck:
@@ -327,6 +339,8 @@ class Observer:
             return self._step_ssh1(half, half.ssh1)
         packet = half.pending
         if packet is None:
+            if half.dry:
+                return False
             packet = half.pending = self._next_packet(half)
             if packet is None:
                 return half.over or half.lost  # if it has just become that, there is something to tell
@@ -348,6 +362,7 @@ class Observer:
             self._say(half, f"{error}{read}", fatal=True)
             return None
         if view is None:
+            half.dry = True
             if half.gap is not None:
                 self._lose(half)
             return None
@@ -406,11 +421,7 @@ class Observer:
             if message is not None:
                 self.kex.receive(half.side, half.round, message)
             elif not guessed:
-                paired = self.kex.paired(half.round)
-                problem = (
-                    f"message {number} can't be understood" if paired else "one side of the key exchange is missing"
-                )
-                self.kex.lose(half.round, problem)
+                self.kex.lose(half.round, f"message {number} can't be understood")
         else:
             self._upper(half, number, message)
 
@@ -421,7 +432,7 @@ class Observer:
             self._say(half, f"{message_name(number)} is not for this side to send")
             return
         interpreter = self._interpreter
-        interpreter.client, interpreter.session_id = self.client, self.kex.session_id
+        interpreter.session_id = self.kex.session_id
         self.authenticated |= number == _AUTH_SUCCESS
         if message is not None:
             self._tell(half.side, *interpreter.events(half.side, message))
@@ -440,6 +451,7 @@ class Observer:
 
     def _newkeys(self, half: Half) -> None:
         half.epoch += 1
+        self._interpreter.client = self.client
         found = self.kex.rounds.get(half.round)
         if found is not None and half.side in found.switched:
             found = None
@@ -448,8 +460,8 @@ class Observer:
             problem = "no key exchange is under way"
             self._say(half, f"NEWKEYS came, but {problem}")
         elif not found.complete:
-            problem = found.failed or "the key exchange is not complete"
-            self.kex.lose(half.round, problem)
+            self.kex.lose(half.round, "the key exchange is not complete")
+            problem = found.failed
         lock = None
         way = found.way(half.side, self.client) if found is not None else None
         if found is not None and way is not None:
@@ -484,32 +496,15 @@ class Observer:
             self._give_up(half, sealed)
 
     def _unseal(self, half: Half, sealed: Sealed, lock: Lock, found: Round, candidate: Candidate) -> None:
-        self.kex.accept(found, candidate)
         if sealed.framing is not None:
             self._tell(half.side, Reopened(epoch=half.epoch))
+        self.kex.accept(half.side, found, candidate)
         lock.turn(half.opener, candidate.keys)
         half.integrity = Integrity.VERIFIED if lock.verifies(candidate.keys) else Integrity.UNCHECKED
         half.sealed = None
-        half.closed = half.lost = False
+        half.closed = half.lost = half.dry = False
         half.rest = half.gap_end
         half.opener.feed(bytes(sealed.data or b""))
-        if not found.opened:
-            self._tell(
-                half.side,
-                SecretFound(
-                    epoch=found.epoch,
-                    source=candidate.source,
-                    session_id=self.kex.session_id,
-                    verified=candidate.verified,
-                ),
-            )
-        found.opened.add(half.side)
-        session_id, chosen, key = self.kex.session_id, found.chosen, found.public_key
-        if len(found.opened) == len(Side) and session_id is not None and chosen is not None and key is not None:
-            self._tell(
-                half.side,
-                KeysExchanged(negotiated=chosen, session_id=session_id, host_key=key, first=found.epoch == 0),
-            )
 
     def _keep(self, half: Half, sealed: Sealed, data: bytes) -> None:
         """More of what no key is known for."""
@@ -538,7 +533,13 @@ class Observer:
             sealed.data = None
         self._show(half, sealed, sealed.framing, data)
 
-    def _show(self, half: Half, sealed: Sealed, frames: Framing, data: bytes) -> None:
+    def _show(self, half: Half, sealed: Sealed, frames: Framing, data: Buffer) -> None:
+        if half.sealed is not sealed:
+            return
+        if len(data) > _SHOWN:  # there may be many packets in it
+            data = memoryview(data)
+            self._inputs.appendleft((self._show, (half, sealed, frames, data[_SHOWN:])))
+            data = data[:_SHOWN]
         pieces = [data]
         if not frames.exact:  # as it came
             cuts = half.marks.cuts(sealed.offset, sealed.offset + len(data)) if data else []
@@ -554,7 +555,7 @@ class Observer:
     # ------------------------------------------------------------------------------------------------------------ SSH-1
 
     def _step_ssh1(self, half: Half, reader: Ssh1Reader) -> bool:
-        other = self._halves[half.side.other].ssh1
+        other = half.other.ssh1
         found = reader.next_packet(other, alone=self._alone(half))
         if found is None:
             if half.gap is not None:
@@ -576,13 +577,12 @@ class Observer:
         """Say what is left of a side at the end."""
         if half.over or half.closed or half.lost:
             return
-        half.closed = True
         sealed = half.sealed
         if sealed is not None and sealed.framing is None:
+            self._inputs.appendleft((self._close_all, ()))  # there is more to be read or shown before
             self._resolve(half, sealed, force=True)
-            if half.sealed is None:
-                self._inputs.appendleft((self._close_all, ()))  # there is more to read, and then to say
-                return
+            return
+        half.closed = True
         left = half.opener.buffered
         if half.ssh1 is not None:
             left = half.ssh1.left

@@ -11,7 +11,7 @@ their key exchange it is known where they belong; without, they are tried wherev
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import attrs
@@ -138,16 +138,16 @@ def parse_session_keys(text: str | bytes) -> Iterator[KeyLogLine | DerivedKeys]:
     for number, entry in enumerate(_entries(content), 1):
         if not isinstance(entry, Mapping):
             raise KeyLogError(number, f"is a {type(entry).__name__}, expected an object", "session keys, entry")
-        yield from _session_keys(_Entry(number, cast("Mapping[str, Any]", entry)))
+        yield from _session_keys(_Entry(number, cast(Mapping[str, Any], entry)))
 
 
 def _entries(content: str) -> list[Any]:
     try:
-        whole = json.loads(content)
+        whole: Any = json.loads(content)
     except (ValueError, RecursionError):
         pass
     else:
-        return whole if isinstance(whole, list) else [whole]
+        return list(cast(Iterable[Any], whole)) if isinstance(whole, list) else [whole]
     entries: list[Any] = []
     for number, line in enumerate(content.splitlines(), 1):
         try:

@@ -210,6 +210,18 @@ def versions_agree(mine: str, theirs: str | None) -> bool:
     return is_version_1(mine) == is_version_1(theirs) or "1.99" in (mine, theirs)
 
 
+def begins(data: bytes) -> bool:
+    """Whether ``data`` begins with a packet of version 1: its checksum tells."""
+    length = int.from_bytes(data[:4], "big")
+    size = 12 - length % 8 + length
+    return 5 <= length <= _LONGEST and len(data) >= size and _checksum_is_right(data[4:size])
+
+
+def _checksum_is_right(packet: bytes) -> bool:
+    # The draft's CRC-32 begins with 0 and is not inverted at the end.
+    return zlib.crc32(packet[:-4], 0xFFFFFFFF) ^ 0xFFFFFFFF == int.from_bytes(packet[-4:], "big")
+
+
 class Ssh1Reader:
     """One side of a connection that speaks version 1.
 
@@ -280,9 +292,7 @@ class Ssh1Reader:
 
     def _clear(self, packet: bytes, padding: int, offset: int, size: int) -> Event:
         number, payload = packet[padding], packet[padding + 1 : -4]
-        # The draft's CRC-32 begins with 0 and is not inverted at the end.
-        checksum = zlib.crc32(packet[:-4], 0xFFFFFFFF) ^ 0xFFFFFFFF
-        if checksum != int.from_bytes(packet[-4:], "big"):
+        if not _checksum_is_right(packet):
             self.sealed = True
             problem = "the checksum of a packet is wrong, so what follows is taken for encrypted"
             return Problem(problem=problem, fatal=False)

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from sshproto.errors import PeerDisconnected
-from sshproto.events import AuthSucceeded, ConnectionLost, KeysExchanged, VersionReceived
+from sshproto.events import AuthSucceeded, ConnectionLost, VersionReceived
 from sshproto.keys.public import fingerprint_of
 from sshproto.replay.events import (
     Ended,
@@ -24,7 +24,6 @@ from sshproto.replay.events import (
     RolesSeen,
     SecretFound,
     Side,
-    Ssh1Packet,
 )
 from sshproto.transport import negotiation
 from sshproto.transport.negotiation import Negotiated
@@ -56,10 +55,9 @@ class _SideSeen:
 
     version: str | None = None
     offer: KexInit | None = None
-    messages: list[int] = attrs.Factory(list)
+    messages: bytearray = attrs.Factory(bytearray)
     payloads: Any = attrs.Factory(hashlib.sha256)
-    encrypted: int = 0
-    unchecked: int = 0
+    encrypted: bool = False
     sealed: bool = False
     missing: bool = False
     ended: bool = False
@@ -88,7 +86,7 @@ class Summary:
         self._epochs = 0
         self._auth = False
         self._ended = False
-        self._ssh1 = False
+        self._secrets = False
         self._sides = {side: _SideSeen() for side in Side}
 
     def add(self, seen: Observed) -> None:
@@ -98,8 +96,7 @@ class Summary:
             case PacketOpened() as packet:
                 side.messages.append(packet.number)
                 side.payloads.update(packet.payload)
-                if packet.epoch:
-                    side.encrypted += 1
+                side.encrypted |= packet.epoch > 0
             case VersionReceived(line=line):
                 side.version = line
             case OfferSeen(kexinit=kexinit):
@@ -113,11 +110,16 @@ class Summary:
                     self.negotiated = kex.negotiated
                 if not self._host_key:
                     self._host_key = kex.host_key_blob
-            case KeysMissing() | PacketSealed():
+            case KeysMissing(problem=problem):
+                side.sealed = True
+                if side.encrypted:  # without any key that is no problem but the usual thing
+                    self._problem(seen, problem)
+            case PacketSealed():
                 side.sealed = True
             case Reopened():
                 side.sealed = side.missing = False
-            case SecretFound(session_id=session_id) | KeysExchanged(session_id=session_id):
+            case SecretFound(session_id=session_id):
+                self._secrets = True
                 self.session_id = self.session_id or session_id
             case AuthSucceeded():
                 self._auth = True
@@ -125,8 +127,6 @@ class Summary:
                 side.ended = True
             case ConnectionLost(error=PeerDisconnected()):
                 self._ended = True
-            case Ssh1Packet():
-                self._ssh1 = True
             case Missing(problem=problem):
                 side.missing = True
                 self._problem(seen, problem)
@@ -156,8 +156,7 @@ class Summary:
     @property
     def opened(self) -> bool:
         """It was encrypted, and all of it could be read."""
-        sides = self._sides.values()
-        return any(side.encrypted for side in sides) and not any(side.sealed for side in sides)
+        return self._secrets and not any(side.sealed for side in self._sides.values())
 
     def as_dict(self) -> dict[str, Any]:
         """The summary as plain values, for JSON.

@@ -450,6 +450,26 @@ def test_frames_are_bounded_and_the_worst_is_first() -> None:
     assert order == sorted(order, reverse=True)
 
 
+def test_names_without_end_are_not_judged_one_by_one() -> None:
+    kexinit = offer(tuple(f"3des-{number}" for number in range(20_000)))
+    found = find(observe([Scribe(C, b"SSH-2.0-x").send(kexinit.encode()).piece]))
+    assert "oversize" in codes(found)
+    (weak,) = [finding for finding in found if finding.code == "weak-offer"]
+    assert len(weak.words) < 1200
+
+
+def test_findings_are_bounded() -> None:
+    events = [
+        opened(C, m.UserauthRequest("u", "s", "publickey", signed(f"ssh-dss-{number}")).encode())
+        for number in range(3000)
+    ]
+    assert len(find(events)) == 1000
+
+
+def signed(algorithm: str) -> bytes:
+    return b"\1" + string(algorithm.encode()) + string(b"key") + string(b"signature")
+
+
 def test_the_same_is_told_once() -> None:
     seen = Observed(side=S, time=None, frames=(3,), event=ev.AuthSucceeded("none", True))
     later = attrs.evolve(seen, frames=(4,))

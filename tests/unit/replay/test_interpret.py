@@ -6,6 +6,8 @@ from typing import Any
 
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sshproto import events as ev
 from sshproto.auth import methods
@@ -336,6 +338,37 @@ def test_channels_are_bounded(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> No
     assert len(talk.interpreter._channels) == 20
     assert talk(S, m.ChannelOpenConfirmation(99, 0, 1, 2)) == [ev.ChannelOpened(-1, b"")]
     assert talk(S, m.ChannelOpenFailure(3, 1, "")) == [ev.ChannelOpenFailed(3, 1, "")]
+
+
+NUMBERS = [*range(1, 8), *range(50, 54), *range(60, 67), *range(80, 83), *range(90, 101)]
+PAYLOADS = st.one_of(
+    st.tuples(st.sampled_from(NUMBERS), st.binary(max_size=60)).map(lambda it: bytes((it[0],)) + it[1]),
+    st.builds(
+        m.ChannelOpen, st.sampled_from(["session", "direct-tcpip", "x"]), st.integers(0, 3), st.just(1), st.just(2),
+        st.binary(max_size=20),
+    ).map(m.Message.encode),
+    st.builds(
+        m.ChannelRequest, st.integers(0, 3), st.sampled_from(["exec", "env", "pty-req", "exit-signal"]), st.booleans(),
+        st.binary(max_size=30),
+    ).map(m.Message.encode),
+    st.builds(
+        m.UserauthRequest, st.text(max_size=5), st.just("ssh-connection"),
+        st.sampled_from(["none", "password", "publickey", "keyboard-interactive", "gssapi-with-mic"]),
+        st.binary(max_size=40),
+    ).map(m.Message.encode),
+)  # fmt: skip
+
+
+@given(said=st.lists(st.tuples(st.sampled_from(list(Side)), PAYLOADS), max_size=30))
+def test_anything_at_all(said: list[tuple[Side, bytes]]) -> None:
+    talk = Talk()
+    for side, payload in said:
+        talk.interpreter.ready(side, payload)
+        message, _ = decode(payload, talk.interpreter.context(side, payload[0]))
+        if message is not None:
+            for event in talk.interpreter.events(side, message):
+                repr(event)
+        talk.interpreter.passed(side, payload[0], message)
 
 
 def test_replies_are_bounded(talk: Talk) -> None:

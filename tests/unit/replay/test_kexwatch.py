@@ -307,6 +307,9 @@ def test_what_is_forgotten() -> None:
     assert watch.kex.over(3)
     assert not watch.kex.paired(3)
     watch.kex.lose(3, "x")
+    watch.kex.begin(C, 10, b"", offer("curve25519-sha256"))
+    watch.kex.lose(10, "x")
+    assert watch.kex.rounds[10].failed == "one side of the key exchange is missing"
     watch.kex.lose(9, "it is so")
     watch.kex.lose(9, "or otherwise")
     assert watch.kex.rounds[9].failed == "it is so"

@@ -34,7 +34,17 @@ from sshproto.replay.events import (
 from sshproto.replay.observer import Observer
 from sshproto.replay.secrets import Secrets
 from sshproto.transport.suites import CIPHERS
-from sshproto.wire.messages import Debug, Ignore, KexEcdhInit, KexInit, NewKeys, Ping
+from sshproto.wire.messages import (
+    ChannelOpen,
+    Debug,
+    Ignore,
+    KexEcdhInit,
+    KexInit,
+    NewKeys,
+    Ping,
+    UserauthRequest,
+    UserauthSuccess,
+)
 from tests.replay.sessions import (
     Recording,
     Scribe,
@@ -515,6 +525,29 @@ def test_nothing_piles_up_without_keys() -> None:
     assert half.sealed.data is None
 
 
+def test_what_was_held_is_shown_bit_by_bit() -> None:
+    """A million packets that had to wait do not become a million events at once."""
+    recording = session(preferences=Preferences(cipher=("aes128-gcm@openssh.com",)))
+    many = ((16).to_bytes(4, "big") + bytes(32)) * 60_000
+    mine = [data for side, data in recording.wire if side is DIALLER]
+    for late in (False, True):
+        observer = Observer(hold=1 << 23)
+        for data in mine[:3]:
+            observer.feed(DIALLER, data)
+        if not late:
+            for side, data in recording.wire[:8]:
+                if side is DIALLED:
+                    observer.feed(side, data)
+        observer.feed(DIALLER, many)
+        observer.finish()
+        most = count = 0
+        while (seen := observer.next_event()) is not None:
+            most = max(most, len(observer._events))
+            count += isinstance(seen.event, PacketSealed)
+        assert most < 3000
+        assert count > (60_000 if not late else 20)
+
+
 def test_marks_are_bounded(monkeypatch: pytest.MonkeyPatch, plain: Recording) -> None:
     monkeypatch.setattr("sshproto.replay.framing.MARKS", 50)
     observer = Observer()
@@ -821,12 +854,38 @@ def test_messages_out_of_place() -> None:
     assert any("KEX_ECDH_INIT does not decode" in it for it in troubles(events))
 
 
+def test_nobody_believes_what_is_sent_in_clear() -> None:
+    client, server = Scribe(DIALLER, b"SSH-2.0-c"), Scribe(DIALLED, b"SSH-2.0-s")
+    client.send(quiet().encode(), UserauthRequest("root", "ssh-connection", "none").encode())
+    server.send(quiet().encode(), SHARE, UserauthSuccess().encode(), ChannelOpen("session", 0, 1, 1).encode())
+    observer = Observer()
+    for side, data in (client.piece, server.piece):
+        observer.feed(side, data)
+    observer.finish()
+    events = drain(observer)
+    assert {50, 52, 90} < {it.number for it in told(events, PacketOpened)}
+    assert not told(events, ev.AuthSucceeded)
+    assert not told(events, ev.Question)
+    assert not observer.authenticated
+
+
 def test_newkeys_without_an_exchange() -> None:
     client = Scribe(DIALLER, b"SSH-2.0-c").send(b"\x15")
     client.written += b"secret stuff"
     events = observe([client.piece])
     assert "NEWKEYS came, but no key exchange is under way" in troubles(events)[0]
     assert [it.size for it in told(events, PacketSealed)] == [12]
+
+
+def test_newkeys_twice() -> None:
+    """Its keys are in use already."""
+    recording = record()
+    recording.pair.login()
+    sealer = recording.pair.server.conn._engine.outbox.sealer  # type: ignore[attr-defined]
+    extra = bytes(sealer.seal(b"\x15")) + bytes(sealer.seal(Ignore(b"x").encode()))
+    events = observe([*recording.wire, (DIALLED, extra)], recording.secrets)
+    assert troubles(events) == ["dialled: NEWKEYS came, but no key exchange is under way"]
+    assert [it.epoch for it in told(events, KeysMissing)] == [2]
 
 
 def test_a_side_that_waits_in_vain_is_let_go() -> None:
@@ -886,14 +945,24 @@ def survive(wire: Wire, found: Secrets | None, **options: Any) -> list[Observed]
     return events
 
 
-def test_cut_anywhere(plain: Recording) -> None:
-    total = sum(len(data) for _, data in plain.wire)
-    for stop in range(0, total, 3):
+@pytest.mark.parametrize("turn", range(4))
+def test_cut_anywhere(turn: int) -> None:
+    """At every byte; what is opened is what would have been opened anyway."""
+    recording = record(preferences=Preferences(kex=("curve25519-sha256",)))
+    recording.pair.login()
+    expected = {side: packets(observe(recording.wire, recording.secrets), side) for side in Side}
+    for stop in range(turn, sum(len(data) for _, data in recording.wire), 4):
         left, wire = stop, []
-        for side, data in plain.wire:
-            wire.append((side, data[:left]))
-            left = max(0, left - len(data))
-        survive(wire, plain.secrets if stop % 2 else None)
+        for side, data in recording.wire:
+            if left > 0:
+                wire.append((side, data[:left]))
+                left -= len(data)
+        events = survive(wire, recording.secrets)
+        for side in Side:
+            mine = [it[:8] for it in packets(events, side)]
+            assert mine == [it[:8] for it in expected[side][: len(mine)]]
+        if stop % 8 == turn:
+            survive(wire, None)
 
 
 @settings(max_examples=150)

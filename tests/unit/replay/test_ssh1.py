@@ -18,6 +18,7 @@ from sshproto.replay.ssh1 import (
     Ssh1Disconnect,
     Ssh1PublicKey,
     Ssh1SessionKey,
+    begins,
     decode,
     is_version_1,
     versions_agree,
@@ -120,13 +121,22 @@ def test_no_cipher() -> None:
 @pytest.mark.parametrize("side", list(Side))
 def test_one_side(side: Side) -> None:
     events = observe([piece for piece in session() if piece[0] is side])
-    # Without the client's word the server might speak either version.
-    if side is S:
-        assert any("packet_length" in it for it in troubles(events))
-    else:
-        assert [it.name for it in told(events, Ssh1Packet)] == ["CMSG_SESSION_KEY"]
-        assert [it.size for it in told(events, PacketSealed)] == [20, 20]
+    # Without the client's word the server might speak either version, but the checksum of its first packet tells.
+    name, sizes = ("SMSG_PUBLIC_KEY", [12, 12]) if side is S else ("CMSG_SESSION_KEY", [20, 20])
+    assert [it.name for it in told(events, Ssh1Packet)] == [name]
+    assert [it.size for it in told(events, PacketSealed)] == sizes
     assert told(events, Missing, side.other)
+    assert [(it.client, it.sure) for it in told(events, RolesSeen)] == [(C, True)]
+
+
+def test_a_packet_that_tells_the_version() -> None:
+    whole = packet(PUBLIC)
+    assert begins(whole)
+    assert begins(whole + b"more")
+    assert not begins(whole[:-1])
+    assert not begins(whole[:-1] + bytes((whole[-1] ^ 1,)))
+    assert not begins(b"")
+    assert not begins(b"\0\0\0\4" + bytes(20))
 
 
 def test_versions() -> None:

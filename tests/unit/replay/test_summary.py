@@ -16,7 +16,7 @@ from sshproto.replay.secrets import Secrets
 from sshproto.replay.summary import Summary, hassh
 from sshproto.wire.messages import KexInit
 from sshproto.wire.table import Role
-from tests.replay.sessions import Recording, Scribe, drain, observe, record, session, told
+from tests.replay.sessions import Recording, Scribe, drain, observe, record, session, split, told
 from tests.support.pair import HOST_KEY
 
 C, S = Side.DIALLER, Side.DIALLED
@@ -121,6 +121,23 @@ def test_with_some_keys(plain: Recording) -> None:
     found = summed(told_all(plain, secrets)).as_dict()
     assert (found["kex_epochs"], found["auth_success"], found["decrypted"]) == (2, True, None)
     assert found["session_id"]
+    problem = "no key is known: this can't be read, nor would a key exchange in it show"
+    assert summed(told_all(plain, secrets)).problems == [f"dialled: {problem}", f"dialler: {problem}"]
+
+
+def test_a_connection_that_ends_with_the_key_exchange() -> None:
+    """Its secret is known; that nothing was encrypted is no reason to say that nothing could be read."""
+    plain = session()
+    wire = []
+    for side in Side:
+        ident, clear = split(plain.wire, side)
+        wire.append((side, plain.sides[side][: clear[-1][0] + clear[-1][1]]))
+        assert ident
+    found = summed(observe(wire, plain.secrets)).as_dict()
+    assert found["decrypted"]["client"]["messages"] == [20, 30, 21]
+    assert found["decrypted"]["server"]["messages"] == [20, 31, 21]
+    assert found["auth_success"] is False
+    assert summed(observe(wire)).as_dict()["decrypted"] is None
 
 
 def test_late_keys(plain: Recording) -> None:
