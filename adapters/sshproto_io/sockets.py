@@ -212,10 +212,7 @@ class _Came(Exception):
 
 
 def _address(name: Any) -> Address:
-    if isinstance(name, tuple):
-        parts: tuple[Any, ...] = name
-        return str(parts[0]), int(parts[1])
-    return os.fsdecode(name)
+    return os.fsdecode(name) if isinstance(name, str | bytes) else (str(name[0]), int(name[1]))
 
 
 def no_delay(sock: socket.socket) -> None:
