@@ -156,7 +156,7 @@ class _Suspect:
         self.items: list[flows.Item] = []
         self._ports = ports
         self._ends = {connection.dialler.port, connection.dialled.port}
-        self._starts = {side: b"" for side in Side}
+        self._starts = dict.fromkeys(Side, b"")
         self._whole = dict.fromkeys(Side, True)
 
     def take(self, item: flows.Item, limit: int) -> bool | None:
