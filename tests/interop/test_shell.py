@@ -107,8 +107,7 @@ def test_a_day_in_the_shell(server: Server, home: Path, key: Key, io: tuple[str,
         terminal.type("echo $((6*7)) $TERM $LC_TIME $LC_X; tty; stty size\r")
         terminal.expect(r"\r42 vt220 C yes\r\n/dev/pts/\d+\r\n33 91\r\n")
         terminal.resize(100, 40)
-        time.sleep(0.1)
-        terminal.type("stty size\r")
+        terminal.type("until [ \"$(stty size)\" = '40 100' ]; do sleep 0.05; done; stty size\r")
         terminal.expect(r"\r40 100\r\n")
         terminal.type("exit 3\r")
         assert terminal.wait() == 3
@@ -161,23 +160,26 @@ def test_top(shell: Open) -> None:
         as_before(terminal)
 
 
+def running(command: str) -> str:
+    """What to type for a command that says when it is the one which the terminal's characters concern."""
+    return f"sh -c 'echo run$((1))ning; exec {command}'\r"
+
+
 def test_control_characters_are_for_the_other_side(shell: Open, io: tuple[str, str]) -> None:
     with shell(*io) as terminal:
         terminal.expect(PROMPT)
-        terminal.type("sleep 100; echo $?\r")
-        terminal.expect(r"sleep 100; echo \$\?\r\n")
-        time.sleep(0.2)
+        terminal.type(running("sleep 100"))
+        terminal.expect("run1ning\r\n")
         terminal.type("\x03")
         terminal.expect(PROMPT)
         terminal.type("echo status $?\r")
         terminal.expect("status 130")
-        terminal.type("sleep 100\r")
-        terminal.expect(r"sleep 100\r\n")
-        time.sleep(0.2)
+        terminal.type(running("sleep 100"))
+        terminal.expect("run1ning\r\n")
         terminal.type("\x1a")
         terminal.expect("Stopped")
-        terminal.type("kill %1; cat\r")
-        terminal.expect(r"cat\r\n")
+        terminal.type(f"kill %1; {running('cat')}")
+        terminal.expect("run1ning\r\n")
         terminal.type("\x04exit 4\r")
         assert terminal.wait() == 4
         as_before(terminal)
