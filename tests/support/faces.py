@@ -237,7 +237,7 @@ class AsyncioFace(Face):
         logger, complaints = logging.getLogger("asyncio"), _Complaints()
         logger.addHandler(complaints)
         try:
-            result = asyncio.run(main(), debug=debug)
+            result = asyncio.run(main(), debug=debug or None)
             gc.collect()
         finally:
             logger.removeHandler(complaints)

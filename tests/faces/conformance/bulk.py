@@ -47,7 +47,7 @@ async def up(face: Face, client: Any, place: Place = OURS) -> None:
 
 async def both(face: Face, client: Any) -> None:
     """Both directions of one channel at once."""
-    size = SIZE // 4
+    size = SIZE // 8
     async with client.start(f"both {size}") as process:
 
         async def send() -> None:

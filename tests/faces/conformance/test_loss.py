@@ -113,12 +113,16 @@ async def _enter(opening: Any) -> None:
 
 def test_every_wait_ends_when_the_server_is_killed(face: Face, silent: int) -> None:
     async def scenario(face: Face, client: Any, mortal: Served) -> None:
+        paused = False
+
         async def rekey() -> None:
-            await face.sleep(0.32)
+            await face.until(lambda: paused, "the server to stand still")
             await client.rekey()
 
         async def end() -> None:
+            nonlocal paused
             mortal.pause()
+            paused = True
             await face.sleep(0.1)
             mortal.kill()
 
