@@ -72,6 +72,7 @@ class Conversation:
         findings: What is wrong with it; empty while it is not :attr:`over`.
         events: All that the observer told, if they were asked for.
         sinks: Are told of each further event.
+        capture: The name of the capture that it begins in, as :meth:`Analysis.read` was given it.
         packets: How many frames have brought bytes of each side.
         bytes: How many bytes each side has sent, without those that are missing.
         ended: When the last of it was captured, in nanoseconds since 1970.
@@ -79,12 +80,15 @@ class Conversation:
     """
 
     __slots__ = (
-        "_findings", "bytes", "connection", "ended", "events", "findings", "observer", "over", "packets", "sinks",
-        "summary",
+        "_findings", "bytes", "capture", "connection", "ended", "events", "findings", "observer", "over", "packets",
+        "sinks", "summary",
     )  # fmt: skip
 
-    def __init__(self, connection: flows.Connection, observer: Observer, findings: Findings, *, keep: bool) -> None:
+    def __init__(
+        self, connection: flows.Connection, observer: Observer, findings: Findings, *, keep: bool, capture: str = ""
+    ) -> None:
         self.connection = connection
+        self.capture = capture
         self.observer = observer
         self.summary = Summary()
         self.findings: list[Finding] = []
@@ -112,6 +116,7 @@ class Conversation:
             self.ended = max(self.ended, time)
             observer.feed(side, data, time=time / _NANO, frame=frame)
             return
+        time = self.ended
         match item:
             case flows.Gap(stream=stream, length=length, frame=frame, time=time):
                 observer.gap(stream.side, length, time=time / _NANO, frame=frame)
@@ -122,8 +127,9 @@ class Conversation:
                     observer.end(side, time=time / _NANO, frame=frame)
             case flows.Closed():
                 observer.finish()
-                time = self.ended
             case flows.Opened(time=time) | flows.Conflict(time=time):
+                pass
+            case _:
                 pass
         self.ended = max(self.ended, time)
 
@@ -152,8 +158,9 @@ class _Keep:
 class _Suspect:
     """A connection that may be SSH: what has come of it so far."""
 
-    def __init__(self, connection: flows.Connection, ports: Collection[int]) -> None:
+    def __init__(self, connection: flows.Connection, ports: Collection[int], capture: str) -> None:
         self.items: list[flows.Item] = []
+        self.capture = capture
         self._ports = ports
         self._ends = {connection.dialler.port, connection.dialled.port}
         self._starts = dict.fromkeys(Side, b"")
@@ -230,6 +237,7 @@ class Analysis:
         self._living: dict[int, Conversation] = {}
         self.reader = CaptureReader(self._limits.capture)
         self._used = False
+        self._name = ""
 
     @property
     def connections(self) -> int:
@@ -240,12 +248,13 @@ class Analysis:
         """The conversations that are not over."""
         return self._living.values()
 
-    def read(self, chunks: Iterable[Sliceable]) -> Iterator[Conversation]:
+    def read(self, chunks: Iterable[Sliceable], name: str = "") -> Iterator[Conversation]:
         """Read one capture; the conversations that have ended, as soon as they have.
 
         Args:
             chunks: The file, cut in any way; ``[data]`` for one that is at hand as a whole. A live capture is one of
                 which each chunk is what has come meanwhile.
+            name: What to call it, for :attr:`Conversation.capture`.
 
         Raises:
             CaptureError: The capture is damaged, or there is none; everything before has been looked at, and the
@@ -254,14 +263,17 @@ class Analysis:
         if self._used:
             self.reader = CaptureReader(self._limits.capture, frames=self.reader.frames)
         self._used = True
-        for packets in self.reader.read(chunks):
+        self._name = name
+        try:
+            for packets in self.reader.read(chunks):
+                if self.reader.secrets:
+                    self._take_secrets()
+                yield from self._sort(self._tcp.feed(self._network.segments(packets)))
+        finally:
             if self.reader.secrets:
                 self._take_secrets()
-            yield from self._sort(self._tcp.feed(self._network.segments(packets)))
-        if self.reader.secrets:
-            self._take_secrets()
-            for conversation in self._living.values():
-                conversation._tell()
+                for conversation in self._living.values():
+                    conversation._tell()
 
     def finish(self) -> Iterator[Conversation]:
         """There is no more: the conversations that have not ended."""
@@ -270,16 +282,14 @@ class Analysis:
             yield self._end(number)
 
     def _take_secrets(self) -> None:
-        before = len(self.secrets)
         for block in self.reader.secrets:
             try:
                 self.secrets.add_key_log(block)
-            except KeyLogError as error:
+            except KeyLogError as error:  # the lines before it are taken
                 self.problems.append(error)
         self.reader.secrets.clear()
-        if len(self.secrets) != before:
-            for conversation in self._living.values():
-                conversation.observer.add_secrets()
+        for conversation in self._living.values():
+            conversation.observer.add_secrets()
 
     def _sort(self, items: Iterable[flows.Item]) -> Iterator[Conversation]:
         """Give each what is its."""
@@ -301,7 +311,7 @@ class Analysis:
     def _suspect(self, connection: flows.Connection, item: flows.Item, touched: dict[int, Conversation]) -> None:
         suspect = connection.context
         if suspect is None:
-            suspect = connection.context = _Suspect(connection, self._ports)
+            suspect = connection.context = _Suspect(connection, self._ports, self._name)
         verdict = suspect.take(item, self._limits.undecided)
         if verdict is False or type(item) is flows.Closed:
             connection.context = False
@@ -309,7 +319,7 @@ class Analysis:
         elif verdict:
             findings = Findings(self._policy, self._memory)
             observer = Observer(self.secrets, hold=self._limits.hold)
-            conversation = Conversation(connection, observer, findings, keep=self._keep)
+            conversation = Conversation(connection, observer, findings, keep=self._keep, capture=suspect.capture)
             connection.context = self._living[connection.number] = touched[connection.number] = conversation
             if self._ask is not None:
                 self._ask(conversation)

@@ -1,0 +1,204 @@
+"""Capture files and key-log files, opened for :mod:`sshproto.replay`.
+
+:func:`conversations` is :class:`~sshproto.replay.analysis.Analysis` over files: in the order of time, standard input
+among them, with a word on how far it is and on files that are damaged.
+
+Files are read, not mapped: that is no slower, since packets are copied out anyway, and a file that another program cuts
+short while it is mapped ends the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import stat
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sshproto.errors import InvalidArgument, SSHError
+from sshproto.replay.analysis import PORTS, Analysis, AnalysisLimits, Conversation
+from sshproto.replay.capture import CHUNK, CaptureError
+from sshproto.replay.secrets import KeyLogError, Secrets
+
+if TYPE_CHECKING:
+    from sshproto.replay.findings import Policy
+
+STANDARD_INPUT = "-"
+"""The name that stands for standard input."""
+
+
+def conversations(
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    secrets: Secrets | None = None,
+    ask: Callable[[Conversation], None] | None = None,
+    keep: bool = False,
+    policy: Policy | None = None,
+    ports: Collection[int] = PORTS,
+    limits: AnalysisLimits | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+    on_damage: Callable[[str, CaptureError], None] | None = None,
+    on_key_log_error: Callable[[str, KeyLogError], None] | None = None,
+) -> Iterator[Conversation]:
+    """The SSH connections of capture files, each when it is over.
+
+    The files are taken for one capture that was cut into several, as ``tcpdump -C`` does: connections go on from one
+    to the next, frames and connections are numbered through. :attr:`Conversation.capture` is the file that a
+    connection begins in. ``"-"`` is standard input, which is read as it comes: ``tcpdump -U -w - | ...`` is analysed
+    live. So are pipes that have a name.
+
+    Args:
+        paths: The files, in the order of time.
+        secrets: What opens the connections; key logs that stand in the captures are added.
+        ask: Called with each conversation that begins, before its first event: the place to add sinks.
+        keep: Keep the events of each.
+        policy: What is expected of them.
+        ports: Where SSH is expected of what began before the recording.
+        limits: Bounds.
+        progress: Called now and then with how many bytes were read, and how many there are in all; None if nobody
+            knows. Files count as they are, compressed ones too.
+        on_damage: Called with the name of a file and what is wrong with it: it is damaged, it is none, or it stops in
+            the middle of a packet. What stands before has been analysed, and the next file is read.
+        on_key_log_error: Called with the name of a file that has a key log inside, and what is wrong with that.
+
+    Raises:
+        InvalidArgument: ``paths`` is a single name.
+        OSError: A file can't be opened or read; :attr:`OSError.filename` is its name.
+        CaptureError: A file is damaged or is no capture, and there is no ``on_damage``: raised after all that could be
+            read. (That it stops in the middle of a packet is common, and is no error.)
+    """
+    if isinstance(paths, str | bytes):  # its letters would be taken for names
+        raise InvalidArgument(f"paths is a list of names, not {paths!r}")
+    names = [os.fspath(path) for path in paths]
+    analysis = Analysis(secrets, ports=ports, policy=policy, keep=keep, ask=ask, limits=limits)
+    reading = _Reading(progress, _size(names))
+    damage: CaptureError | None = None
+    for name in names:
+        error = None
+        try:
+            yield from analysis.read(reading.chunks(name), name)
+        except CaptureError as found:
+            error = found
+        else:
+            error = analysis.reader.cut
+        for problem in analysis.problems:
+            if on_key_log_error is not None:
+                on_key_log_error(name, problem)
+        analysis.problems.clear()
+        if error is None:
+            continue
+        if on_damage is not None:
+            on_damage(name, error)
+        elif damage is None and (error is not analysis.reader.cut or not analysis.reader.form):
+            damage = CaptureError(f"{name}: {error.where}", error.field, error.offset, error.problem)
+    yield from analysis.finish()
+    if damage is not None:
+        raise damage
+
+
+class _Reading:
+    """Reads files one after another, and says how far it is."""
+
+    def __init__(self, progress: Callable[[int, int | None], None] | None, total: int | None) -> None:
+        self._progress = progress
+        self._done = 0
+        self._total = total
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """What stands in a file, in pieces; of a pipe each as soon as it comes."""
+        with _opened(name) as file:
+            while data := _some(file, name):
+                yield data
+                self._done += len(data)
+                if self._progress is not None:
+                    # A file may have grown meanwhile.
+                    self._progress(self._done, None if self._total is None else max(self._done, self._total))
+
+
+def _opened(name: str) -> contextlib.AbstractContextManager[Any]:
+    if name == STANDARD_INPUT:
+        return contextlib.nullcontext(_standard_input())
+    return Path(name).open("rb", buffering=0)
+
+
+def _standard_input() -> Any:
+    if sys.stdin is None:  # a program without a terminal
+        raise OSError(None, "there is no standard input", STANDARD_INPUT)
+    return sys.stdin.buffer
+
+
+def _some(file: Any, name: str) -> bytes:
+    """What has come, ``b""`` at the end."""
+    try:
+        data: bytes | None = getattr(file, "read1", file.read)(CHUNK)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, name) from error
+    return data or b""
+
+
+def _size(names: Iterable[str]) -> int | None:
+    """Of all files together, in bytes; None if there is one that has none.
+
+    Raises:
+        OSError: There is no such file.
+    """
+    total = 0
+    known = True
+    for name in names:
+        try:
+            about = os.fstat(_standard_input().fileno()) if name == STANDARD_INPUT else Path(name).stat()
+        except io.UnsupportedOperation:  # something else stands in for standard input
+            known = False
+            continue
+        known &= stat.S_ISREG(about.st_mode)
+        total += about.st_size
+    return total if known else None
+
+
+class KeyFileError(KeyLogError):
+    """A file that is no key log, or has no session keys.
+
+    Attributes:
+        path: Its name.
+        line: The number of the line or entry, from 1.
+    """
+
+    def __init__(self, path: str, error: KeyLogError) -> None:
+        SSHError.__init__(self, f"{path}: {error}")
+        self.path = path
+        self.line = error.line
+
+
+def add_key_logs(secrets: Secrets, paths: Iterable[str | os.PathLike[str]]) -> int:
+    """Take the lines of key-log files; how many there were.
+
+    Raises:
+        OSError: A file can't be opened or read.
+        KeyFileError: A line is something else; those before it are taken.
+    """
+    return _add(secrets.add_key_log, paths)
+
+
+def add_session_keys(secrets: Secrets, paths: Iterable[str | os.PathLike[str]]) -> int:
+    """Take files of session keys (JSON), see :func:`~sshproto.replay.secrets.parse_session_keys`; how many there were.
+
+    Raises:
+        OSError: A file can't be opened or read.
+        KeyFileError: An entry is something else; those before it are taken.
+    """
+    return _add(secrets.add_session_keys, paths)
+
+
+def _add(add: Callable[[bytes], int], paths: Iterable[str | os.PathLike[str]]) -> int:
+    count = 0
+    for path in paths:
+        name = os.fspath(path)
+        data = Path(name).read_bytes()
+        try:
+            count += add(data)
+        except KeyLogError as error:
+            raise KeyFileError(name, error) from None
+    return count
