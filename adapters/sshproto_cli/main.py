@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sshproto_cli.options import Parser
 
@@ -16,9 +16,13 @@ VERBS = {
     "serve": "be a server",
     "scan": "show what a server offers",
     "demo": "show a whole SSH connection, step by step",
+    "pcap": "look into captures",
+    "keylog": "check and convert key logs",
+    "trace": "replay what was recorded of a connection of ours",
 }
 """The verbs and what they do. Each is a module ``sshproto_cli.<verb>`` with ``add_parser(subparsers)``, which sets
-``run`` to a function from the parsed arguments to the exit status."""
+``run`` to a function from the parsed arguments to the exit status. One that has verbs of its own has a table of these,
+too, and leaves it to them to set ``run``."""
 
 
 class _Version(argparse.Action):
@@ -43,18 +47,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     parser = Parser(prog="sshproto", description="SSH-2 from the command line.")
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    subparsers = parser.add_subparsers(metavar="VERB", required=True)
-    if words and words[0] in VERBS:
-        importlib.import_module(f"sshproto_cli.{words[0]}").add_parser(subparsers)
-    else:
-        for name, purpose in VERBS.items():
-            subparsers.add_parser(name, help=purpose)
+    _add_verbs(parser, "sshproto_cli", VERBS, words)
     try:
         args = parser.parse_args(words, argparse.Namespace(words=words))  # argparse takes "--" away, which may matter
         status: int = args.run(args)
     except SystemExit as ended:  # argparse's way
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     return status
+
+
+def _add_verbs(parser: argparse.ArgumentParser, package: str, verbs: Mapping[str, str], words: Sequence[str]) -> None:
+    """Add the verb that ``words`` begin with, or if there is none all of them, but only what ``--help`` shows."""
+    subparsers = parser.add_subparsers(metavar="VERB", required=True)
+    if not words or words[0] not in verbs:
+        for name, purpose in verbs.items():
+            subparsers.add_parser(name, help=purpose)
+        return
+    module = importlib.import_module(f"{package}.{words[0]}")
+    mine = module.add_parser(subparsers)
+    if hasattr(module, "VERBS"):
+        _add_verbs(mine, module.__name__, module.VERBS, words[1:])
 
 
 if __name__ == "__main__":

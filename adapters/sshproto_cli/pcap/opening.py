@@ -1,0 +1,207 @@
+"""What the verbs of ``sshproto pcap`` share: options for captures and secrets, the connections in them, errors."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from sshproto_cli.options import Failure, complain, describe, port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sshproto.replay.analysis import Conversation
+    from sshproto.replay.events import Observed
+    from sshproto.replay.findings import Policy
+    from sshproto.replay.secrets import Secrets
+
+FAILED = 1
+"""The status when a capture or a key log can't be read, or not to its end."""
+STDIN = "-"
+
+_MOST_NAMED = 20
+
+
+def add_options(parser: argparse.ArgumentParser, *, files: bool = True, connection: bool = True) -> None:
+    """Add what says which captures are read, how, and what opens them.
+
+    Args:
+        parser: A verb's.
+        files: Add ``FILE...``, too.
+        connection: Add ``-n``, too.
+    """
+    if files:
+        parser.add_argument(
+            "files",
+            metavar="FILE",
+            nargs="+",
+            help="a capture (pcap, pcapng, gzip, zstd); those of one that was rotated in the order of time;"
+            f' "{STDIN}" is standard input',
+        )
+    parser.add_argument(
+        "--keylog",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a key log as Wireshark has it; may be given more than once. What stands in a capture itself is used, too",
+    )
+    parser.add_argument(
+        "--session-keys",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="session keys in JSON, as tools find them in a process's memory; may be given more than once",
+    )
+    parser.add_argument(
+        "--port",
+        metavar="N",
+        type=port,
+        action="append",
+        default=[],
+        help="where SSH is expected of what began before the recording; 22 if not given. What began within it is found"
+        " on any port",
+    )
+    if connection:
+        parser.add_argument(
+            "-n",
+            "--connection",
+            metavar="N",
+            type=_number,
+            action="append",
+            default=[],
+            help='only this connection, by its number as "sshproto pcap info" has it; may be given more than once',
+        )
+    parser.add_argument("--no-progress", action="store_true", help="don't show how far it is, on a terminal")
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not int(text):
+        raise argparse.ArgumentTypeError(f"not the number of a connection: {text!r}")
+    return int(text)
+
+
+def carry_out(work: Callable[[argparse.Namespace], int], args: argparse.Namespace, failed: int = FAILED) -> int:
+    """Run a verb: what goes wrong is one line on standard error, and a status.
+
+    Args:
+        work: Takes the arguments, returns the exit status.
+        args: Parsed arguments.
+        failed: The status after a :class:`~sshproto_cli.options.Failure` or an error of the system.
+
+    Returns:
+        The exit status: with 128 added to a signal's number if that ended it, of which SIGPIPE is one.
+    """
+    from sshproto_cli.terminal import Interrupted, Interrupts, fill_standard_descriptors
+
+    fill_standard_descriptors()
+    try:
+        with Interrupts().installed():
+            return work(args)
+    except Interrupted as interrupted:
+        return 128 + interrupted.signal
+    except BrokenPipeError:
+        return 128 + signal.SIGPIPE
+    except (Failure, OSError) as error:
+        complain(describe(error))
+        return failed
+
+
+def secrets(args: argparse.Namespace) -> Secrets:
+    """What the options of :func:`add_options` give to open connections with.
+
+    Raises:
+        Failure: A file can't be read, or something in it is not what belongs there.
+    """
+    from sshproto.replay.secrets import Secrets
+    from sshproto_io import captures
+
+    known = Secrets()
+    try:
+        captures.add_key_logs(known, args.keylog)
+        captures.add_session_keys(known, args.session_keys)
+    except captures.KeyFileError as error:
+        raise Failure(f"{error}") from None
+    return known
+
+
+def conversations(
+    args: argparse.Namespace,
+    *,
+    ask: Callable[[Conversation], None] | None = None,
+    keep: bool = False,
+    policy: Policy | None = None,
+    writing: bool = False,
+) -> Iterator[Conversation]:
+    """The SSH connections of the captures that the options of :func:`add_options` name, each when it has ended.
+
+    Args:
+        args: Parsed arguments.
+        ask: Called with each that begins, before its first event: the place to add sinks.
+        keep: Keep the events of each in :attr:`~sshproto.replay.analysis.Conversation.events`.
+        policy: What is expected of them.
+        writing: Sinks write to standard output, so that progress would be in their way if that is a terminal, too.
+
+    Raises:
+        Failure: A file can't be read, or is no capture, or is damaged; then all that could be read of it and of the
+            other files was given before.
+    """
+    from sshproto.replay.analysis import PORTS
+    from sshproto_cli.pcap.progress import Progress
+    from sshproto_io import captures
+
+    known = secrets(args)
+    wanted: frozenset[int] = frozenset(getattr(args, "connection", ()))
+    numbers: list[int] = []
+    damage: list[str] = []
+
+    def begin(conversation: Conversation) -> None:
+        number = conversation.connection.number
+        if len(numbers) < _MOST_NAMED or number in wanted:
+            numbers.append(number)
+        if wanted and number not in wanted:
+            return
+        if keep:
+            conversation.sinks.append(_Keeper(conversation.events))
+        if ask is not None:
+            ask(conversation)
+
+    shown = not args.no_progress and Progress.wanted() and not (writing and sys.stdout.isatty())
+    progress = Progress(shown=shown)
+    try:
+        for conversation in captures.conversations(
+            args.files,
+            secrets=known,
+            ask=begin,
+            policy=policy,
+            ports=args.port or PORTS,
+            progress=progress,
+            on_damage=lambda path, error: damage.append(f"{path}: {describe(error)}"),
+            on_key_log_error=lambda path, error: complain(f"{path}: {describe(error)}"),
+        ):
+            if not wanted or conversation.connection.number in wanted:
+                progress.clear()
+                yield conversation
+    finally:
+        progress.clear()
+    if absent := sorted(wanted.difference(numbers)):
+        damage.append(_absent(absent, numbers))
+    for each in damage[:-1]:
+        complain(each)
+    if damage:
+        raise Failure(damage[-1])
+
+
+class _Keeper:
+    """Keeps events; :class:`~sshproto.replay.analysis.Analysis` would keep those of connections nobody wants."""
+
+    def __init__(self, events: list[Observed]) -> None:
+        self.add = events.append
+
+
+def _absent(absent: list[int], numbers: list[int]) -> str:
+    there = ", ".join(map(str, sorted(numbers)[:_MOST_NAMED]))
+    more = " and more" if len(numbers) >= _MOST_NAMED else ""
+    of_these = f"SSH is spoken in {there}{more}" if numbers else "SSH is spoken in none"
+    return f"no SSH connection has the number {', '.join(map(str, absent))}: {of_these}"
