@@ -8,6 +8,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.support import claims
+
 # Shared machines are slow now and then: no deadline for one example; pytest-timeout watches the test as a whole.
 hypothesis.settings.register_profile("default", deadline=None)
 # The same examples on every run: a failure in CI is the commit's, and can be repeated.
@@ -21,9 +23,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="of the pairs of faces (tests/faces/conformance) only those of a face with itself; for a second Python",
     )
+    parser.addoption(
+        "--claims",
+        action="store_true",
+        help="run nothing; print what the tests claim about hostile peers (tests/support/claims.py), and what is open",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    if config.getoption("--claims"):
+        config.option.collectonly = True  # which also keeps the tests in this process
+        config.option.verbose -= 2  # no tree of tests before the table
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if session.config.getoption("--claims"):
+        print()
+        for line in claims.report(session.items):
+            print(line)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    claims.check([metafunc.definition])  # at this place an error is the test file's, also in a worker
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    claims.check(items)  # and those that have marks of their parameters
     if not config.getoption("--own-pairs"):
         return
     mixed = [item for item in items if _is_mixed(item)]
