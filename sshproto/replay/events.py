@@ -23,6 +23,8 @@ class Side(Enum):
     DIALLER = "dialler"
     DIALLED = "dialled"
 
+    __hash__ = object.__hash__  # in C: tables are looked up by side for each packet
+
     @property
     def other(self) -> Side:
         return Side.DIALLED if self is Side.DIALLER else Side.DIALLER

@@ -322,6 +322,12 @@ class Marks:
         else:
             self._ends[-1], self._values[-1] = self.size, (time, frame)
 
+    @property
+    def last(self) -> tuple[float | None, tuple[int, ...]]:
+        """When the last bytes came, and in which frame they did."""
+        time, frame = self._values[-1]
+        return time, () if frame is None else (frame,)
+
     def where(self, start: int, stop: int) -> tuple[float | None, tuple[int, ...]]:
         """When the last of these bytes came, and in which frames they came."""
         ends, values = self._ends, self._values
@@ -337,10 +343,12 @@ class Marks:
             index += 1
         return time, tuple(frames)
 
-    def cuts(self, start: int, stop: int) -> list[int]:
-        """The sizes of the pieces in which these bytes came."""
+    def pieces(self, start: int, data: Buffer) -> list[Buffer]:
+        """``data``, which begin at ``start``, as they came."""
+        stop = start + len(data)
         inner = self._ends[bisect_right(self._ends, start) : bisect_left(self._ends, stop)]
-        return [end - begin for begin, end in pairwise((start, *inner, stop))]
+        cuts = pairwise((start, *inner, stop)) if data else ()
+        return [data[begin - start : end - start] for begin, end in cuts]
 
     def forget(self, start: int) -> None:
         """Nobody will ask for what is before ``start``."""

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from itertools import accumulate, pairwise
 
 from sshproto.errors import ConnectionLoss
 from sshproto.events import Event, VersionReceived
@@ -519,8 +518,14 @@ class Observer:
                 if sealed.framing is None:
                     self._give_up(half, sealed)
                 sealed.data = None
-        if frames is not None:  # otherwise all of it was just shown, if any was
+        if frames is not None and frames.exact:
             self._show(half, sealed, frames, data)
+        elif frames is not None:  # as it came; otherwise all of it was just shown, if any was
+            half.at = half.marks.last
+            self._tell(half.side, PacketSealed(offset=sealed.offset, size=len(data), exact=False))
+            sealed.offset += len(data)
+            if sealed.data is None:
+                half.marks.forget(sealed.offset)
 
     def _give_up(self, half: Half, sealed: Sealed) -> None:
         """No key is known: what can be seen without one?"""
@@ -540,11 +545,7 @@ class Observer:
             data = memoryview(data)
             self._inputs.appendleft((self._show, (half, sealed, frames, data[_SHOWN:])))
             data = data[:_SHOWN]
-        pieces = [data]
-        if not frames.exact:  # as it came
-            cuts = half.marks.cuts(sealed.offset, sealed.offset + len(data)) if data else []
-            ends = tuple(accumulate(cuts, initial=0))
-            pieces = [data[start:stop] for start, stop in pairwise(ends)]
+        pieces = [data] if frames.exact else half.marks.pieces(sealed.offset, data)  # the latter as they came
         for size, exact in (shown for piece in pieces for shown in frames.feed(piece)):
             half.at = half.marks.where(sealed.offset, sealed.offset + size)
             self._tell(half.side, PacketSealed(offset=sealed.offset, size=size, exact=exact))

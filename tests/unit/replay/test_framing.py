@@ -130,9 +130,10 @@ def test_marks() -> None:
     assert marks.where(9, 20) == (1.0, (1, 2))
     assert marks.where(10, 30) == (2.0, (2, 4))
     assert marks.where(30, 31) == (None, ())
-    assert marks.cuts(0, 30) == [10, 5, 5, 10]
-    assert marks.cuts(3, 17) == [7, 5, 2]
-    assert marks.cuts(12, 13) == [1]
+    assert [len(piece) for piece in marks.pieces(0, bytes(30))] == [10, 5, 5, 10]
+    assert [len(piece) for piece in marks.pieces(3, bytes(14))] == [7, 5, 2]
+    assert marks.pieces(12, b"x") == [b"x"]
+    assert marks.pieces(12, b"") == []
     marks.forget(20)
     assert marks.where(20, 30) == (2.0, (4,))
     marks.forget(30)
