@@ -227,6 +227,14 @@ class Secrets:
     def __len__(self) -> int:
         return len(self._shared) + len(self._private) + sum(map(len, self._derived.values()))
 
+    def copy(self) -> Secrets:
+        """Secrets that begin with these, and grow on their own."""
+        other = Secrets(self._ask)
+        other._shared = {cookie: list(values) for cookie, values in self._shared.items()}
+        other._private = {cookie: list(values) for cookie, values in self._private.items()}
+        other._derived = {cookie: list(known) for cookie, known in self._derived.items()}
+        return other
+
     def add_key_log(self, text: str | bytes) -> int:
         """Take the lines of a key log, or of a Decryption Secrets Block; how many there were.
 
