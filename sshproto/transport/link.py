@@ -467,6 +467,8 @@ class Link:
         """One packet other than legal CHANNEL_DATA."""
         if self.phase is not Phase.OPEN:
             self._quota.packet_before_login(self._received - self.opener.buffered)
+            if not self.opener.sequence_number and not self._exchanges:  # whatever Limits.packets_before_auth allows
+                raise ProtocolViolation("the sequence numbers have run round before the first keys")
         verdict = self._verdicts[number]
         if verdict is Verdict.HANDLE:
             try:
