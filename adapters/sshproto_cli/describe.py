@@ -3,20 +3,41 @@
 A :class:`Describer` sees the messages of a connection in the order in which they were sent, knows no secret, and says
 for each what it carries: the numbers and names stand in the message, nothing is made up here.  What may be a secret
 (passwords, prompts' answers) is left out, long binary values are given by their size, keys by their fingerprint.
+
+:func:`event` does the same for what an observer tells.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 from types import MappingProxyType
 from typing import Any, cast
 
 import attrs
 
 from sshproto.auth import methods
-from sshproto.channels.requests import Exec, ExitStatus, OpenFailure, Subsystem, Unknown, decode_open, decode_request
+from sshproto.channels.requests import (
+    DirectStreamlocal,
+    DirectTcpip,
+    Env,
+    Exec,
+    ExitStatus,
+    ForwardedStreamlocal,
+    ForwardedTcpip,
+    OpenFailure,
+    PtyRequest,
+    Subsystem,
+    Unknown,
+    WindowChange,
+    decode_global,
+    decode_open,
+    decode_request,
+)
 from sshproto.errors import DisconnectCode, Incompatible, KeyFormatError, WireError
-from sshproto.keys.public import PublicKey
+from sshproto.events import Event, VersionReceived
+from sshproto.keys.public import PublicKey, fingerprint_of
+from sshproto.replay import events as seen
 from sshproto.text import printable
 from sshproto.transport import negotiation
 from sshproto.transport.kex import METHODS
@@ -35,6 +56,10 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _TEXT_SHOWN = 40
 _TEXTS = frozenset({"command", "data", "description", "message"})
 """Fields of bytes that are words."""
+_HEXADECIMAL = frozenset({"cookie", "session_id"})
+"""Fields of bytes that are public, and are known by what they are."""
+_SECRETS = frozenset({"password", "old", "new", "new_password", "answers", "responses"})
+"""Fields that may be shown if they are asked for."""
 
 
 @attrs.frozen
@@ -66,12 +91,13 @@ class Describer:
         self._earlier: dict[Role, m.KexInit] = {}
         self._strict: bool | None = None
 
-    def describe(self, sender: Role, message: m.Message) -> Words:
+    def describe(self, sender: Role, message: m.Message, *, secrets: bool = False) -> Words:
         """What ``message`` carries.
 
         Args:
             sender: Who sent it.
             message: The next message of the connection.
+            secrets: Show passwords and prompts' answers, too.
         """
         if isinstance(message, m.KexInit):
             words = self._kexinit(sender, message)
@@ -79,7 +105,11 @@ class Describer:
             words = self._ecdh(sender, message)
         else:
             words = _WORDS.get(type(message), _plain)(message)
-        return attrs.evolve(words, fields={**_fields(message), **words.fields})
+        hidden = _hidden(message) if secrets else {}
+        if hidden:
+            shown = ", ".join(f"{name} {quoted(value)}" for name, values in hidden.items() for value in _listed(values))
+            words = attrs.evolve(words, summary=f"{words.summary}, {shown}")
+        return attrs.evolve(words, fields={**_fields(message), **words.fields, **hidden})
 
     # ----------------------------------------------------------------------------------------------------- key exchange
 
@@ -289,11 +319,22 @@ def _pk_ok(message: m.UserauthPkOk) -> Words:
 
 
 def _channel_open(message: m.ChannelOpen) -> Words:
+    where = ""
     try:
-        fields = _fields(decode_open(message))
+        kind = decode_open(message)
     except WireError:
         fields = {}
-    return Words(f"{printable(message.channel_type)}, as my channel {message.sender_channel}", _room(message), fields)
+    else:
+        fields = _fields(kind)
+        match kind:
+            case DirectTcpip(host=host, port=port) | ForwardedTcpip(address=host, port=port):
+                where = f" for {printable(host)} port {port}"
+            case DirectStreamlocal(path=path) | ForwardedStreamlocal(path=path):
+                where = f" for {printable(path)}"
+            case _:
+                pass
+    what = f"{printable(message.channel_type)}{where}, as my channel {message.sender_channel}"
+    return Words(what, _room(message), fields)
 
 
 def _confirmation(message: m.ChannelOpenConfirmation) -> Words:
@@ -328,6 +369,12 @@ def _channel_request(message: m.ChannelRequest) -> Words:
             what = f"{name} {quoted(command)}"
         case Subsystem(name=subsystem):
             what = f"{name} {quoted(subsystem)}"
+        case Env(name=variable, value=value):
+            what = f"{name} {printable(variable)}={quoted(value)}"
+        case PtyRequest(term=term, columns=columns, rows=rows):
+            what = f"{name} {printable(term)}, {columns} by {rows}"
+        case WindowChange(columns=columns, rows=rows):
+            what = f"{name} to {columns} by {rows}"
         case ExitStatus(status=status):
             what = f"{name} {status}"
         case _:
@@ -336,6 +383,24 @@ def _channel_request(message: m.ChannelRequest) -> Words:
         what += ", a reply is wanted"
     fields = {} if isinstance(request, Unknown) else _fields(request)
     return Words(what, (), fields)
+
+
+def _global_request(message: m.GlobalRequest) -> Words:
+    try:
+        request = decode_global(message)
+    except WireError:
+        return Words(f"{printable(message.request_type)}, malformed")
+    what = printable(request.type) + (", a reply is wanted" if message.want_reply else "")
+    return Words(what, (), {} if isinstance(request, Unknown) else _fields(request))
+
+
+def _ignore(message: m.Ignore) -> Words:
+    size = _bytes(message.data)
+    return Words(size, (), {"data": size})  # it has no meaning
+
+
+def _debug(message: m.Debug) -> Words:
+    return Words(quoted(message.message))
 
 
 def _data(message: m.ChannelData) -> Words:
@@ -365,6 +430,8 @@ def _constant(text: str) -> Callable[[Any], Words]:
 
 _WORDS: dict[type[m.Message], Callable[[Any], Words]] = {
     m.Disconnect: _disconnect,
+    m.Ignore: _ignore,
+    m.Debug: _debug,
     m.ServiceRequest: _service_request,
     m.ServiceAccept: _service_accept,
     m.ExtInfo: _ext_info,
@@ -379,6 +446,7 @@ _WORDS: dict[type[m.Message], Callable[[Any], Words]] = {
     m.UserauthFailure: _userauth_failure,
     m.UserauthSuccess: _constant("you are logged in"),
     m.UserauthPkOk: _pk_ok,
+    m.GlobalRequest: _global_request,
     m.ChannelOpen: _channel_open,
     m.ChannelOpenConfirmation: _confirmation,
     m.ChannelOpenFailure: _open_failure,
@@ -393,29 +461,134 @@ _WORDS: dict[type[m.Message], Callable[[Any], Words]] = {
 }
 
 
+# --------------------------------------------------------------------------------------------------------------- events
+
+
+def event(it: Event, *, secrets: bool = False) -> Words:
+    """What an observer tells, as far as it is no message: those are for :class:`Describer`.
+
+    Args:
+        it: The event.
+        secrets: Show passwords and prompts' answers, too.
+    """
+    fields = _fields(it, _SECRETS if secrets else frozenset())
+    words = _EVENTS.get(type(it))
+    if words is not None:
+        return attrs.evolve(words(it), fields=fields)
+    return Words(", ".join(f"{name} {value}" for name, value in fields.items()), (), fields)
+
+
+def _version(it: VersionReceived) -> Words:
+    return Words(it.line, tuple(("before that", line) for line in it.preamble))
+
+
+def _agreed(it: seen.KexSeen) -> Words:
+    words = chosen(it.negotiated)
+    shown = [("fingerprint", fingerprint_of(it.host_key_blob))] if it.host_key_blob else []
+    return attrs.evolve(words, summary=f"agreed: {words.summary}", details=(*words.details, *shown))
+
+
+def _roles(it: seen.RolesSeen) -> Words:
+    how = "the key exchange shows it" if it.sure else "it is taken for the client, since it has dialled"
+    return Words(f"the {it.client.value} is the client: {how}")
+
+
+def _secret(it: seen.SecretFound) -> Words:
+    sure = "; the server's signature confirms it" if it.verified else ""
+    return Words(f"the key exchange is opened with {_SOURCES[it.source]}{sure}")
+
+
+def _reopened(it: seen.Reopened) -> Words:
+    return Words("a key has come late: all that was sealed since the last NEWKEYS follows again, opened")
+
+
+def _sealed(it: seen.PacketSealed) -> Words:
+    return Words("encrypted" if it.exact else "encrypted; as it came, which may be several packets, or a part of one")
+
+
+def _problem(it: seen.Problem) -> Words:
+    return Words(f"{it.problem}; nothing more is read of this side" if it.fatal else it.problem)
+
+
+def _ssh1(it: seen.Ssh1Packet) -> Words:
+    fields = {} if it.message is None else _fields(it.message)
+    return Words(", ".join(f"{name} {value}" for name, value in fields.items()))
+
+
+_SOURCES = {"shared secret": "its shared secret", "private value": "a private value", "derived keys": "derived keys"}
+
+_EVENTS: dict[type[Event], Callable[[Any], Words]] = {
+    VersionReceived: _version,
+    seen.OfferSeen: _constant("an offer"),
+    seen.KexSeen: _agreed,
+    seen.RolesSeen: _roles,
+    seen.SecretFound: _secret,
+    seen.KeysMissing: lambda it: Words(f"encrypted from here on: {it.problem}"),
+    seen.Reopened: _reopened,
+    seen.PacketSealed: _sealed,
+    seen.Missing: lambda it: Words(it.problem),
+    seen.Problem: _problem,
+    seen.Ended: _constant("it sends nothing more"),
+    seen.Ssh1Packet: _ssh1,
+}
+
+
 # --------------------------------------------------------------------------------------------------------------- fields
 
 
-def _fields(value: Any) -> dict[str, Any]:
-    """The fields of a message, or of a part of one, that are no secret."""
-    shown = (field for field in attrs.fields(cast(Any, type(value))) if field.repr and field.name != "payload")
+def _hidden(message: m.Message) -> dict[str, Any]:
+    """The fields of a message that are secrets."""
+    form: Any = message
+    if isinstance(message, m.UserauthRequest):
+        try:
+            form = methods.parse(message.method, message.payload)
+        except WireError:
+            return {}
+    if form is None:
+        return {}
+    fields = _fields(form, _SECRETS)
+    return {name: fields[name] for name in fields if name in _SECRETS}
+
+
+def _listed(value: Any) -> list[str]:
+    return cast(list[str], value) if isinstance(value, list) else [value]
+
+
+def _fields(value: Any, secrets: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """The fields of a message, an event, or of a part of one, that are no secret, or among ``secrets``."""
+    shown = (
+        field
+        for field in attrs.fields(cast(Any, type(value)))
+        if (field.repr and field.name != "payload") or field.name in secrets
+    )
     return {field.name: _json(field.name, getattr(value, field.name)) for field in shown}
 
 
 def _json(name: str, value: Any) -> Any:
-    if isinstance(value, bytes):
-        if name in _TEXTS:
+    match value:
+        case bytes():
+            if name in _TEXTS:
+                return printable(value, 4096)
+            if name in {"key", "host_key", "keys"}:
+                try:
+                    return PublicKey.from_blob(value).fingerprint()
+                except KeyFormatError:
+                    pass
+            return value.hex() if name in _HEXADECIMAL else _bytes(value)
+        case str():
             return printable(value, 4096)
-        if name in {"key", "host_key"}:
-            try:
-                return PublicKey.from_blob(value).fingerprint()
-            except KeyFormatError:
-                pass
-        return _bytes(value)
-    if isinstance(value, str):
-        return printable(value, 4096)
-    if isinstance(value, int) and value.bit_length() > 64:
-        return f"{value.bit_length()} bits"
-    if isinstance(value, Iterable):
-        return [_json(name, item) for item in value]  # pyright: ignore[reportUnknownVariableType]
-    return value
+        case Enum():
+            return value.value
+        case int() if value.bit_length() > 64:
+            return f"{value.bit_length()} bits"
+        case PublicKey():
+            return value.fingerprint()
+        case BaseException():
+            return printable(str(value).removesuffix(": "), 4096)
+        case Iterable():
+            return [_json(name, item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+        case _ if attrs.has(type(value)):  # pyright: ignore[reportUnknownArgumentType]
+            kind = {"type": value.type} if isinstance(getattr(value, "type", None), str) else {}
+            return kind | _fields(value)
+        case _:
+            return value

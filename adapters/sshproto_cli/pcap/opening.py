@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, Self
 
-from sshproto_cli.options import Failure, complain, describe, port
+from sshproto_cli.options import Failure, complain, describe, port, put
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,7 +22,15 @@ FAILED = 1
 """The status when a capture or a key log can't be read, or not to its end."""
 STDIN = "-"
 
+MISUSED = 2
+"""The status when options make no sense."""
+
 _MOST_NAMED = 20
+_GATHERED = 1 << 16
+
+
+class Misuse(Failure):
+    """Options that make no sense together."""
 
 
 def add_options(parser: argparse.ArgumentParser, *, files: bool = True, connection: bool = True) -> None:
@@ -103,9 +112,63 @@ def carry_out(work: Callable[[argparse.Namespace], int], args: argparse.Namespac
         return 128 + interrupted.signal
     except BrokenPipeError:
         return 128 + signal.SIGPIPE
+    except Misuse as error:
+        complain(describe(error))
+        return MISUSED
     except (Failure, OSError) as error:
         complain(describe(error))
         return failed
+
+
+class Flushable(Protocol):
+    """What gathers what is to be written."""
+
+    def flush(self) -> None: ...
+
+
+class LineOutput:
+    """Standard output for long work: lines are gathered until there are many, or nothing more is at hand.
+
+    As a context it writes what is left when it ends.
+    """
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._size = 0
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        self._encoding = None if codecs.lookup(encoding).name.startswith("utf") else encoding
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or not issubclass(kind, BrokenPipeError):
+            self.flush()
+
+    def line(self, text: str) -> None:
+        """A line, without its end; characters that standard output has no place for are escaped.
+
+        Raises:
+            BrokenPipeError, Failure: See :func:`~sshproto_cli.options.put`.
+        """
+        self._lines.append(text)
+        self._size += len(text)
+        if self._size > _GATHERED:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what there is.
+
+        Raises:
+            BrokenPipeError, Failure: See :func:`~sshproto_cli.options.put`.
+        """
+        if self._lines:
+            text = "\n".join([*self._lines, ""])
+            self._lines.clear()
+            self._size = 0
+            if self._encoding is not None:
+                text = text.encode(self._encoding, "backslashreplace").decode(self._encoding)
+            put(text)
 
 
 def secrets(args: argparse.Namespace) -> Secrets:
@@ -132,7 +195,7 @@ def conversations(
     ask: Callable[[Conversation], None] | None = None,
     keep: bool = False,
     policy: Policy | None = None,
-    writing: bool = False,
+    output: Flushable | None = None,
 ) -> Iterator[Conversation]:
     """The SSH connections of the captures that the options of :func:`add_options` name, each when it has ended.
 
@@ -141,7 +204,9 @@ def conversations(
         ask: Called with each that begins, before its first event: the place to add sinks.
         keep: Keep the events of each in :attr:`~sshproto.replay.analysis.Conversation.events`.
         policy: What is expected of them.
-        writing: Sinks write to standard output, so that progress would be in their way if that is a terminal, too.
+        output: What is written to standard output meanwhile. It is flushed when all that was read has been told, before
+            more is waited for, so that a capture that is still being made is shown as it comes; and there is no
+            progress if that is a terminal.
 
     Raises:
         Failure: A file can't be read, or is no capture, or is damaged; then all that could be read of it and of the
@@ -167,8 +232,14 @@ def conversations(
         if ask is not None:
             ask(conversation)
 
-    shown = not args.no_progress and Progress.wanted() and not (writing and sys.stdout.isatty())
+    shown = not args.no_progress and Progress.wanted() and not (output is not None and sys.stdout.isatty())
     progress = Progress(shown=shown)
+
+    def read(done: int, total: int | None) -> None:
+        if output is not None:
+            output.flush()
+        progress(done, total)
+
     try:
         for conversation in captures.conversations(
             args.files,
@@ -176,7 +247,7 @@ def conversations(
             ask=begin,
             policy=policy,
             ports=args.port or PORTS,
-            progress=progress,
+            progress=read,
             on_damage=lambda path, error: damage.append(f"{path}: {describe(error)}"),
             on_key_log_error=lambda path, error: complain(f"{path}: {describe(error)}"),
         ):

@@ -1,0 +1,358 @@
+"""``sshproto pcap decode``: all that was said, event by event.
+
+With ``--json`` each event is one JSON object on a line of its own.  Every one has these:
+
+==================  =================================================================================================
+``file``            the capture that the connection begins in
+``connection``      its number
+``event``           the event's class: of ``sshproto.replay.events``, or of ``sshproto.events`` for what a live
+                    connection at the receiver would tell
+``time``            when, in seconds since 1970; null if nobody knows
+``frames``          the numbers of the frames that brought it
+``sender``          ``"client"`` or ``"server"``; ``"dialler"`` or ``"dialled"`` where nobody knows who is who
+``summary``         it, in short words for people
+==================  =================================================================================================
+
+After these come the event's own attributes by their names: text as it is (4096 characters at most, control characters
+escaped), keys by their fingerprint, other binary values by their size.  Passwords and answers are left out unless
+``--secrets`` is given.  An opened packet (``PacketOpened``, and ``Ssh1Packet`` alike) has
+
+===================  ================================================================================================
+``message``          the message's name in the standards without SSH_MSG\\_
+``number``           its number
+``channel``          the recipient's number of the channel that it belongs to; null if to none
+``sequence_number``  the packet's
+``epoch``            how many NEWKEYS its sender has sent before; 0 is in clear
+``offset``           where in its sender's stream it begins
+``size``             bytes on the wire
+``length``           bytes of the payload
+``integrity``        ``"verified"``, ``"unchecked"`` for a MAC that is not known here, ``"none"`` before keys are in use
+``guessed``          it was sent on a wrong guess, and its receiver ignores it
+``context``          what gives a number of more than one meaning its meaning
+``fields``           the message's fields by name
+``payload``          with ``--payload``, in hexadecimal; null where it has a password or answers and there is no
+                     ``--secrets``
+===================  ================================================================================================
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from sshproto_cli.pcap import opening
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sshproto.replay.analysis import Conversation
+    from sshproto.replay.events import Observed, PacketOpened, Side
+    from sshproto_cli.describe import Words
+
+LEVELS = ("packets", "events", "all")
+
+_HELD = 64
+"""So many events of a connection are kept back until it is known who is the client."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Add the verb to the command line.
+
+    Args:
+        subparsers: What ``add_subparsers`` returned.
+    """
+    parser = subparsers.add_parser(
+        "decode",
+        help="all that was said, event by event",
+        description="Show what was said on the SSH connections of captures, as it was captured: each packet with its"
+        " time, its frames, who sent it, whether its MAC was right, and what it says; what could be opened, what is"
+        " missing, and what is wrong.",
+        epilog="The exit status is 0 if the captures could be read to their ends, 1 if not, 2 for options that make no"
+        " sense.",
+    )
+    opening.add_options(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object an event, for programs")
+    parser.add_argument(
+        "--level",
+        choices=LEVELS,
+        help="packets: what was sent (the default); events: what a live connection would have told its application;"
+        " all: both (the default with --json). Notes and problems are always shown",
+    )
+    parser.add_argument("--details", action="store_true", help="what does not fit on a line, on lines below it")
+    parser.add_argument("--payload", action="store_true", help="with --json: the payloads of packets, in hexadecimal")
+    parser.add_argument("--secrets", action="store_true", help="show passwords and answers to prompts, too")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out the verb.
+
+    Args:
+        args: Parsed arguments.
+
+    Returns:
+        The exit status.
+    """
+    return opening.carry_out(_decode, args)
+
+
+def _decode(args: argparse.Namespace) -> int:
+    if args.payload and not args.json:
+        raise opening.Misuse("--payload goes with --json")
+    kind: type[_Show] = _Json if args.json else _Lines
+    with opening.LineOutput() as output:
+
+        def begin(conversation: Conversation) -> None:
+            shown = kind(conversation, output.line, args)
+            conversation.sinks.append(shown)
+            shows[conversation.connection.number] = shown
+
+        shows: dict[int, _Show] = {}
+        for conversation in opening.conversations(args, ask=begin, output=output):
+            shows.pop(conversation.connection.number).end()
+    return 0
+
+
+class _Show:
+    """Shows one connection's events; the first are kept back until it is known who has sent them."""
+
+    def __init__(self, conversation: Conversation, line: Callable[[str], None], args: argparse.Namespace) -> None:
+        from sshproto_cli.describe import Describer
+
+        self.conversation = conversation
+        self.number = conversation.connection.number
+        self.line = line
+        self.secrets: bool = args.secrets
+        self.details: bool = args.details
+        self.payload: bool = args.payload
+        self.level: str = args.level or ("all" if args.json else "packets")
+        self._describer = Describer()
+        self._held: list[Observed] | None = []
+
+    def add(self, seen: Observed, /) -> None:
+        """Take an event."""
+        if self._held is None:
+            self._take(seen)
+            return
+        self._held.append(seen)
+        if self.conversation.summary.client is not None or len(self._held) >= _HELD:
+            self._release()
+
+    def end(self) -> None:
+        """There are no more."""
+        self._release()
+
+    def _release(self) -> None:
+        held, self._held = self._held, None
+        for seen in held or ():
+            self._take(seen)
+
+    def sender(self, side: Side) -> str:
+        """Who that is."""
+        client = self.conversation.summary.client
+        if client is None:
+            return side.value
+        return "client" if side is client else "server"
+
+    def _take(self, seen: Observed) -> None:
+        from sshproto.replay.events import PacketOpened, Side
+        from sshproto.wire.table import Role
+        from sshproto_cli import describe
+
+        event = seen.event
+        if not self._wanted(event):
+            return
+        if not isinstance(event, PacketOpened):
+            self.show(seen, describe.event(event, secrets=self.secrets))
+        elif event.message is None:
+            self.show(seen, describe.Words(f"{len(event.payload):,} bytes that mean nothing here"))
+        else:
+            client = self.conversation.summary.client or Side.DIALLER
+            role = Role.CLIENT if seen.side is client else Role.SERVER
+            self.show(seen, self._describer.describe(role, event.message, secrets=self.secrets))
+
+    def _wanted(self, event: Any) -> bool:
+        from sshproto.events import VersionReceived
+        from sshproto.replay import events
+
+        if isinstance(event, events.PacketOpened | events.PacketSealed | events.Ssh1Packet):
+            return self.level != "events"
+        if isinstance(event, events.OfferSeen):  # which the packet has told already
+            return self.level == "all"
+        if isinstance(event, VersionReceived) or type(event).__module__ == events.__name__:
+            return True
+        return self.level != "packets"
+
+    def show(self, seen: Observed, words: Words) -> None:
+        """Write it."""
+        raise NotImplementedError
+
+
+def message_of(event: Any) -> str:
+    """The name of a packet's message."""
+    from sshproto.replay.events import PacketOpened
+    from sshproto.wire.table import message_name
+
+    return message_name(event.number, event.context) if isinstance(event, PacketOpened) else event.name
+
+
+def _channel(event: PacketOpened) -> int | None:
+    """The recipient's number of the channel that a packet belongs to."""
+    return getattr(event.message, "recipient_channel", None)
+
+
+# --------------------------------------------------------------------------------------------------------------- people
+
+
+class _Lines(_Show):
+    """For people: a line an event."""
+
+    _begun = False
+
+    def show(self, seen: Observed, words: Words) -> None:
+        from sshproto.events import VersionReceived
+        from sshproto.replay import events
+        from sshproto.text import printable
+
+        if not self._begun:
+            self._begun = True
+            self.line(_heading(self.conversation))
+        event = seen.event
+        number, state, size, channel = "", "", "", ""
+        match event:
+            case events.PacketOpened():
+                number, size = str(event.sequence_number), f"{event.size:,}"
+                state = _STATES[event.integrity.value]
+                if (recipient := _channel(event)) is not None:
+                    channel = f"c{recipient}"
+                what = message_of(event) + (" (a wrong guess, ignored)" if event.guessed else "")
+            case events.Ssh1Packet():
+                state, size, what = _STATES["none"], f"{event.size:,}", event.name
+            case events.PacketSealed():
+                state, size, what = "sealed", f"{event.size:,}", ""
+            case VersionReceived():
+                state, what = _STATES["none"], ""
+            case _:
+                what = _NOTES.get(type(event).__name__, type(event).__name__)
+        text = f"{what}{'  ' if what and words.summary else ''}{words.summary}"
+        columns = (
+            f"{self.number:>3}", f"{self._time(seen):>12}", f"{_frames(seen.frames):<9}",
+            f"{self.sender(seen.side):<7}", f"{number:>5}", f"{state:<9}", f"{size:>7}", f"{channel:<3}", text,
+        )  # fmt: skip
+        self.line(printable(" ".join(columns), 4096).rstrip())
+        if self.details:
+            for label, value in words.details:
+                shown = value if isinstance(value, str) else ", ".join(value)
+                self.line(printable(f"{'':64}{label}: {shown}", 16 * 1024))
+
+    def _time(self, seen: Observed) -> str:
+        if seen.time is None:
+            return "?"
+        return f"{seen.time - self.conversation.connection.time / 1e9:.6f}"
+
+
+_STATES = {"none": "clear", "verified": "MAC right", "unchecked": "unchecked"}
+_NOTES = {
+    "RolesSeen": "--",
+    "KexSeen": "--",
+    "SecretFound": "--",
+    "KeysMissing": "--",
+    "Reopened": "--",
+    "Missing": "missing:",
+    "Problem": "problem:",
+    "Ended": "--",
+}
+"""What notes begin with, which are no packets."""
+
+
+def _heading(conversation: Conversation) -> str:
+    from datetime import UTC, datetime
+
+    from sshproto.text import printable
+
+    connection = conversation.connection
+    started = datetime.fromtimestamp(connection.time / 1e9, UTC)
+    ends = f"{connection.dialler} to {connection.dialled}"
+    client = conversation.summary.client
+    who = "" if client is None else f", the {client.value} is the client"
+    file = printable(conversation.capture, 4096)
+    return f"connection {connection.number}: {ends}{who}, {started:%Y-%m-%d %H:%M:%S.%f} UTC, in {file}"
+
+
+def _frames(frames: tuple[int, ...]) -> str:
+    if not frames:
+        return ""
+    first, last = frames[0], frames[-1]
+    if len(frames) == 1:
+        return str(first)
+    mark = "-" if last - first + 1 == len(frames) else "," if len(frames) == 2 else ".."
+    return f"{first}{mark}{last}"
+
+
+# ----------------------------------------------------------------------------------------------------------------- JSON
+
+
+class _Json(_Show):
+    """For programs."""
+
+    def show(self, seen: Observed, words: Words) -> None:
+        import json
+
+        from sshproto.replay import events
+
+        event = seen.event
+        found: dict[str, Any] = {
+            "file": self.conversation.capture,
+            "connection": self.number,
+            "event": type(event).__name__,
+            "time": seen.time,
+            "frames": list(seen.frames),
+            "sender": self.sender(seen.side),
+            "summary": words.summary,
+        }
+        if isinstance(event, events.PacketOpened | events.Ssh1Packet):
+            found |= self._packet(event, words)
+        else:
+            found |= words.fields
+        self.line(json.dumps(found))
+
+    def _packet(self, event: Any, words: Words) -> dict[str, Any]:
+        from sshproto.replay import events
+
+        found: dict[str, Any] = {"message": message_of(event), "number": event.number}
+        if isinstance(event, events.PacketOpened):
+            found |= {
+                "channel": _channel(event),
+                "sequence_number": event.sequence_number,
+                "epoch": event.epoch,
+                "integrity": event.integrity.value,
+                "guessed": event.guessed,
+                "context": event.context,
+            }
+        found |= {
+            "offset": event.offset,
+            "size": event.size,
+            "length": len(event.payload),
+            "fields": dict(words.fields),
+        }
+        if self.payload:
+            found["payload"] = event.payload.hex() if self.secrets or not _secret(event) else None
+        return found
+
+
+def _secret(event: Any) -> bool:
+    """Whether a packet's payload has a password, or answers."""
+    from sshproto.replay.events import PacketOpened
+    from sshproto.wire import messages as m
+
+    if not isinstance(event, PacketOpened):
+        return False
+    # What did not decode may have one, too.
+    match event.message:
+        case m.UserauthRequest(method=method):
+            return method not in ("none", "publickey", "hostbased")
+        case None:
+            return 50 <= event.number < 80
+        case message:
+            return isinstance(message, m.UserauthInfoResponse)
