@@ -52,11 +52,13 @@ class AnalysisLimits:
     Attributes:
         undecided: Bytes of each side of a connection in which an identification is looked for.
         hold: Bytes of each side that are kept while they can't be read, since a key may come later.
+        hold_total: The same of all connections; beyond that, those that began first are given up.
         capture, network, reassembly: Those of the rooms below.
     """
 
     undecided: int = attrs.field(default=64 * 1024, validator=attrs.validators.ge(256))
     hold: int = attrs.field(default=HOLD, validator=attrs.validators.ge(0))
+    hold_total: int = attrs.field(default=256 << 20, validator=attrs.validators.ge(0))
     capture: CaptureLimits = attrs.field(factory=CaptureLimits)
     network: NetworkLimits = attrs.field(factory=NetworkLimits)
     reassembly: ReassemblyLimits = attrs.field(factory=ReassemblyLimits)
@@ -80,8 +82,8 @@ class Conversation:
     """
 
     __slots__ = (
-        "_findings", "bytes", "capture", "connection", "ended", "events", "findings", "observer", "over", "packets",
-        "sinks", "summary",
+        "_findings", "_held", "bytes", "capture", "connection", "ended", "events", "findings", "observer", "over",
+        "packets", "sinks", "summary",
     )  # fmt: skip
 
     def __init__(
@@ -99,6 +101,7 @@ class Conversation:
         self.ended = connection.time
         self.over = False
         self._findings = findings
+        self._held = 0
         if keep:
             self.sinks.append(_Keep(self.events))
 
@@ -238,6 +241,7 @@ class Analysis:
         self.reader = CaptureReader(self._limits.capture)
         self._used = False
         self._name = ""
+        self._held = 0  # by the observers of the living
 
     @property
     def connections(self) -> int:
@@ -307,6 +311,20 @@ class Analysis:
                 self._suspect(connection, item, touched)
         for conversation in touched.values():
             conversation._tell()
+            held = conversation.observer.held
+            self._held += held - conversation._held
+            conversation._held = held
+        if self._held > self._limits.hold_total:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Hold less for keys that may come late."""
+        for conversation in self._living.values():
+            conversation.observer.let_go()
+            self._held -= conversation._held - conversation.observer.held
+            conversation._held = conversation.observer.held
+            if self._held <= self._limits.hold_total // 2:
+                break
 
     def _suspect(self, connection: flows.Connection, item: flows.Item, touched: dict[int, Conversation]) -> None:
         suspect = connection.context
@@ -329,6 +347,8 @@ class Analysis:
     def _end(self, number: int) -> Conversation:
         conversation = self._living.pop(number)
         conversation._close()
+        conversation.connection.context = False  # nor is it kept by what it keeps
+        self._held -= conversation._held
         return conversation
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Mapping
 from enum import Enum
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -14,7 +16,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from sshproto.config import Limits
 from sshproto.errors import ConnectionLoss, WireError
-from sshproto.replay.events import Integrity, Missing, Side
+from sshproto.events import Event
+from sshproto.replay.events import Integrity, Missing, Observed, Side
 from sshproto.replay.secrets import DerivedKeys
 from sshproto.transport.compression import Inflater
 from sshproto.transport.ident import IdentReader
@@ -400,8 +403,6 @@ class Sealed:
 class Half:
     """What one side sends."""
 
-    other: Half
-
     def __init__(self, side: Side) -> None:
         self.side = side
         self.reader = IdentReader(receiver=Role.CLIENT, limits=IDENT_LIMITS)
@@ -428,6 +429,42 @@ class Half:
         self.marks = Marks()
         self.read = 0  # where in the stream the next packet begins
         self.at: tuple[float | None, tuple[int, ...]] = (None, ())  # when and where what is told now was seen
+
+    @property
+    def left(self) -> int:
+        """Bytes of a packet that is not complete."""
+        if self.ssh1 is not None:
+            return self.ssh1.left
+        framing = self.sealed.framing if self.sealed is not None else None
+        return framing.left if framing is not None else self.opener.buffered
+
+    @property
+    def held(self) -> int:
+        """Bytes that are kept for a key that may come late."""
+        return len(self.sealed.data or b"") if self.sealed is not None else 0
+
+    def let_go(self) -> None:
+        """Keep them no more."""
+        if self.sealed is not None and self.sealed.framing is not None:
+            self.sealed.data = None
+
+
+class Told:
+    """What was seen, with when and where, and nobody has asked for yet.
+
+    Attributes:
+        events: The oldest first.
+    """
+
+    def __init__(self, halves: Mapping[Side, Half]) -> None:
+        self.events: deque[Observed] = deque()
+        self._halves = halves
+
+    def __call__(self, side: Side, *events: Event) -> None:
+        """Events that were seen in what ``side`` has sent, where it is now."""
+        time, frames = self._halves[side].at
+        for event in events:
+            self.events.append(Observed(side=side, time=time, frames=frames, event=event))
 
 
 def words(data: bytes) -> str:

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable
 
 from sshproto.errors import ConnectionLoss
-from sshproto.events import Event, VersionReceived
+from sshproto.events import VersionReceived
 from sshproto.replay.events import (
     Ended,
     Integrity,
@@ -33,7 +33,7 @@ from sshproto.replay.events import (
     Side,
     Ssh1Packet,
 )
-from sshproto.replay.framing import PACKET_LIMIT, Framing, Half, Lock, Packet, Sealed, Version, framing, words
+from sshproto.replay.framing import PACKET_LIMIT, Framing, Half, Lock, Packet, Sealed, Told, Version, framing, words
 from sshproto.replay.interpret import Interpreter, decode, of_method
 from sshproto.replay.kexwatch import Candidate, KexWatch, Round
 from sshproto.replay.secrets import Secrets
@@ -88,10 +88,12 @@ class Observer:
         self._patience = max(hold, _PATIENCE)
         self._ordered = ordered
         dialler, dialled = Half(Side.DIALLER), Half(Side.DIALLED)
-        dialler.other, dialled.other = dialled, dialler
+        # Nothing here refers back to the observer, nor a half to the other: all is gone at once when nobody wants it.
         self._halves = {Side.DIALLER: dialler, Side.DIALLED: dialled}
+        self._others = {dialler: dialled, dialled: dialler}
         self._inputs: deque[_Input] = deque()
-        self._events: deque[Observed] = deque()
+        self._tell = Told(self._halves)
+        self._events = self._tell.events
         self._current = dialler  # whose bytes came last
         self.kex = KexWatch(Secrets() if secrets is None else secrets, self._tell)
         self._interpreter = Interpreter()
@@ -130,6 +132,12 @@ class Observer:
         """The secrets of :attr:`kex` have grown: look again for what could not be opened. Also after the end."""
         self._inputs.append((self._open_again, ()))
 
+    def let_go(self) -> None:
+        """Keep nothing any more for keys that may come late."""
+        self._hold = 0
+        for half in self._halves.values():
+            half.let_go()
+
     def finish(self) -> None:
         """There is no more: say what is left over. Repeated calls do nothing."""
         self._inputs.append((self._finish, ()))
@@ -151,10 +159,10 @@ class Observer:
         """Who is the client, as far as that is known."""
         return self.kex.client
 
-    def _tell(self, side: Side, *events: Event) -> None:
-        time, frames = self._halves[side].at
-        for event in events:
-            self._events.append(Observed(side=side, time=time, frames=frames, event=event))
+    @property
+    def held(self) -> int:
+        """Bytes that are kept for keys that may come late."""
+        return sum(half.held for half in self._halves.values())
 
     def _say(self, half: Half, problem: str, *, fatal: bool = False) -> None:
         half.over |= fatal
@@ -290,7 +298,7 @@ class Observer:
 
     def _choose_version(self, half: Half) -> bool:
         """Which protocol it is depends on both identifications (RFC 4253 section 5)."""
-        other = half.other
+        other = self._others[half]
         mine, theirs = half.protocol or "", other.protocol
         if theirs is None and not self._alone(half) and (mine != "2.0" and half.opener.buffered <= self._patience):
             return False
@@ -311,13 +319,13 @@ class Observer:
 
     def _alone(self, half: Half) -> bool:
         """Whether the other side will say nothing more."""
-        other = half.other
+        other = self._others[half]
         hopeless = other.sealed is not None and other.sealed.framing is not None and other.sealed.data is None
         return self._finished or other.over or other.lost or other.ended or hopeless
 
     def _advance(self) -> bool:
         """One step, on whichever side can go on; False if neither can."""
-        current, other = self._current, self._current.other
+        current, other = self._current, self._others[self._current]
         if self._step(current) or self._step(other):
             return True
         if current.pending is None and other.pending is None:
@@ -409,9 +417,8 @@ class Observer:
             if number in (31, 33):
                 self.kex.glimpse(half.round, payload)
         if not half.epoch and packet.size % PLAIN_ALIGNMENT:
-            self._say(
-                half, f"the packet of {packet.size} bytes is no multiple of {PLAIN_ALIGNMENT} (RFC 4253 section 6)"
-            )
+            problem = f"the packet of {packet.size} bytes is no multiple of {PLAIN_ALIGNMENT} (RFC 4253 section 6)"
+            self._say(half, problem)
         if number == _KEXINIT:
             self._kexinit(half, payload, message)
         elif number == _NEWKEYS:
@@ -485,13 +492,8 @@ class Observer:
                     self._unseal(half, sealed, lock, found, candidate)
                     return
                 undecided = True
-        if not undecided:
-            sealed.trial = -1
-        else:
-            sealed.trial = max(_TRIAL, 2 * len(data or b""))
-            if not force:
-                return
-        if sealed.framing is None:
+        sealed.trial = max(_TRIAL, 2 * len(data or b"")) if undecided else -1
+        if sealed.framing is None and (force or not undecided):
             self._give_up(half, sealed)
 
     def _unseal(self, half: Half, sealed: Sealed, lock: Lock, found: Round, candidate: Candidate) -> None:
@@ -531,8 +533,8 @@ class Observer:
         """No key is known: what can be seen without one?"""
         lock = sealed.lock
         sealed.framing = framing(lock.cipher, lock.mac) if lock is not None else Framing(None)
-        problem = sealed.problem or "no key is known: this can't be read, nor would a key exchange in it show"
-        self._tell(half.side, KeysMissing(epoch=half.epoch, exact=sealed.framing.exact, problem=problem))
+        why = sealed.problem or "no key is known: this can't be read, nor would a key exchange in it show"
+        self._tell(half.side, KeysMissing(epoch=half.epoch, exact=sealed.framing.exact, problem=why))
         data = bytes(sealed.data or b"")
         if len(data) > self._hold or not self._hold or lock is None:
             sealed.data = None
@@ -556,7 +558,7 @@ class Observer:
     # ------------------------------------------------------------------------------------------------------------ SSH-1
 
     def _step_ssh1(self, half: Half, reader: Ssh1Reader) -> bool:
-        other = half.other.ssh1
+        other = self._others[half].ssh1
         found = reader.next_packet(other, alone=self._alone(half))
         if found is None:
             if half.gap is not None:
@@ -584,17 +586,12 @@ class Observer:
             self._resolve(half, sealed, force=True)
             return
         half.closed = True
-        left = half.opener.buffered
-        if half.ssh1 is not None:
-            left = half.ssh1.left
-        elif sealed is not None and sealed.framing is not None:
-            left = sealed.framing.left
         if not half.marks.size:
             problem = f"nothing of the {half.side.value} is in the recording"
             self._tell(half.side, Missing(size=None, problem=problem))
         elif half.protocol is None:
             half.at = half.marks.where(0, half.marks.size)
             self._say(half, f"no identification; the first line is {half.reader.words!r}", fatal=True)
-        elif left:
+        elif left := half.left:
             problem = f"the recording ends within a packet, after {left} bytes of it"
             self._tell(half.side, Missing(size=None, problem=problem))
