@@ -1,0 +1,325 @@
+"""Many captures to rows, in several processes.
+
+:func:`scan` reads each capture by itself and gives what :mod:`sshproto.replay.rows` makes of it, in the order in which
+the captures were named, however many processes there are.  What is wrong with one does not stop the rest, not even
+that its process dies.
+
+Each process has a pipe, and one capture at a time: so it is known which one a process dies of, and a caller who stops
+listening stops them all at once.  A pool of :mod:`concurrent.futures` knows neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+
+from sshproto.errors import InvalidArgument, SSHError
+from sshproto.replay.analysis import PORTS, AnalysisLimits, Conversation
+from sshproto.replay.rows import EventRows, Row, connection_row
+from sshproto.replay.secrets import Secrets
+from sshproto.text import printable
+from sshproto_io.captures import STANDARD_INPUT, conversations
+
+if TYPE_CHECKING:
+    from multiprocessing.context import SpawnProcess
+
+    from sshproto.replay.findings import Policy
+
+_Path: TypeAlias = "str | os.PathLike[str]"
+
+_AHEAD = 4
+"""So many captures for each process are read before the turn of their rows comes."""
+
+_PATIENCE = 5
+"""Seconds that a process has to end when it is told to."""
+
+
+class ScanFailed(SSHError):
+    """The processes can't do their work, whatever the capture."""
+
+
+@attrs.frozen
+class Scanned:
+    """What one capture comes to.
+
+    Attributes:
+        names: Its file, or files if it was rotated.
+        connections: A row for each connection, in the order of their numbers; see
+            :data:`~sshproto.replay.rows.CONNECTION_COLUMNS`. Its ``capture`` is the file that it begins in.
+        events: A row for each event, if they were asked for; see :data:`~sshproto.replay.rows.EVENT_COLUMNS`.
+        problems: What went wrong, in words that begin with a file's name. The rows are those of what stands before.
+    """
+
+    names: tuple[str, ...]
+    connections: tuple[Row, ...] = ()
+    events: tuple[Row, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class _Setup:
+    secrets: Secrets | None
+    events: bool
+    policy: Policy | None
+    ports: frozenset[int]
+    limits: AnalysisLimits | None
+
+
+def scan(
+    captures: Iterable[_Path | Iterable[_Path]],
+    *,
+    jobs: int | None = 1,
+    secrets: Secrets | None = None,
+    events: bool = False,
+    policy: Policy | None = None,
+    ports: Collection[int] = PORTS,
+    limits: AnalysisLimits | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Scanned]:
+    """The rows of many captures, in the order of the captures.
+
+    Captures know nothing of each other: connections do not go on from one to the next, and what comes twice is found
+    within one only. Files of one capture that was rotated are named together, as a list.
+
+    With more than one job, the caller's main module is imported in each process, as :mod:`multiprocessing` does it: a
+    script that calls this needs its ``if __name__ == "__main__":``. Closing the iterator ends all processes at once; so
+    does an exception in the caller, such as Ctrl-C.
+
+    Args:
+        captures: The files. For each capture its name, or a list of names in the order of time.
+        jobs: How many processes; 1 reads in this one, None takes one for each processor that there is.
+        secrets: What opens the connections; key logs that stand in a capture are added, for it alone.
+        events: Make the rows of events, too. A capture's are held in memory, all of them.
+        policy: What is expected of the connections.
+        ports: Where SSH is expected of what began before the recording.
+        limits: Bounds, for each capture.
+        progress: Called with the bytes of the captures that are done, and of all.
+
+    Raises:
+        InvalidArgument: ``jobs`` is less than 1; ``captures`` is a single name; ``secrets`` can't go to another
+            process, since they ask a function that can't.
+        ScanFailed: The processes do not start. (Raised by the iterator.)
+    """
+    if isinstance(captures, str | bytes):  # its letters would be taken for names
+        raise InvalidArgument(f"captures is a list of names, not {captures!r}")
+    if jobs is None:
+        jobs = _processors()
+    if jobs < 1:
+        raise InvalidArgument(f"jobs is 1 or more, not {jobs}")
+    groups = [_names(capture) for capture in captures]
+    setup = _Setup(secrets=secrets, events=events, policy=policy, ports=frozenset(ports), limits=limits)
+    jobs = min(jobs, len(groups))
+    if jobs > 1:
+        try:
+            pickle.dumps(setup)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise InvalidArgument(f"the secrets can't go to other processes: {error}") from error
+    found = _in_processes(groups, jobs, setup) if jobs > 1 else (_read(names, setup) for names in groups)
+    return _with_progress(found, groups, progress) if progress is not None else found
+
+
+def _processors() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _names(capture: _Path | Iterable[_Path]) -> tuple[str, ...]:
+    if isinstance(capture, str | os.PathLike):
+        return (os.fspath(capture),)
+    return tuple(os.fspath(path) for path in capture)
+
+
+def _with_progress(
+    found: Iterator[Scanned], groups: list[tuple[str, ...]], progress: Callable[[int, int], None]
+) -> Iterator[Scanned]:
+    sizes = [sum(map(_size, names)) for names in groups]
+    done, total = 0, sum(sizes)
+    for size, scanned in zip(sizes, found, strict=True):
+        done += size
+        progress(done, total)
+        yield scanned
+
+
+def _size(name: str) -> int:
+    try:
+        return Path(name).stat().st_size
+    except OSError:  # told when its turn comes
+        return 0
+
+
+# ---------------------------------------------------------------------------------------------------------- one capture
+
+
+def _read(names: tuple[str, ...], setup: _Setup) -> Scanned:
+    """One capture; everything that is wrong with it is among its problems."""
+    rows: list[Row] = []
+    events: list[Row] = []
+    problems: list[str] = []
+
+    def ask(conversation: Conversation) -> None:
+        if setup.events:
+            conversation.sinks.append(EventRows(conversation, events.append))
+
+    def damaged(name: str, error: SSHError) -> None:
+        problems.append(f"{printable(name)}: {error}")
+
+    try:
+        for conversation in conversations(
+            names,
+            secrets=None if setup.secrets is None else setup.secrets.copy(),
+            ask=ask,
+            policy=setup.policy,
+            ports=setup.ports,
+            limits=setup.limits,
+            on_damage=damaged,
+            on_key_log_error=damaged,
+        ):
+            rows.append(connection_row(conversation))  # noqa: PERF401  those before an error are kept
+    except OSError as error:
+        problems.append(f"{printable(str(error.filename or names[0]))}: {error.strerror or error}")
+    except Exception as error:  # noqa: BLE001  the other captures are as good as ever
+        problems.append(f"{printable(names[0])}: internal error, {type(error).__name__}: {printable(str(error))}")
+    rows.sort(key=lambda row: row["connection"])
+    return Scanned(names, tuple(rows), tuple(events), tuple(problems))
+
+
+# ------------------------------------------------------------------------------------------------------------ processes
+
+
+def _work(pipe: Connection, setup: _Setup) -> None:
+    """What a process does: captures in, rows out, until there are no more or nobody listens."""
+    with contextlib.suppress(EOFError, ConnectionError):
+        pipe.send(None)
+        while (names := pipe.recv()) is not None:
+            pipe.send(_read(names, setup))
+
+
+@attrs.define(eq=False)
+class _Worker:
+    """A process.
+
+    Attributes:
+        index: Which capture it reads.
+        started: It has said that it is there.
+    """
+
+    process: SpawnProcess
+    pipe: Connection
+    index: int = -1
+    started: bool = False
+
+
+def _start(setup: _Setup) -> _Worker:
+    context = multiprocessing.get_context("spawn")  # threads of the caller do not survive a fork
+    mine, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs, setup), daemon=True, name="scan")
+    try:
+        with _uninterrupted():
+            process.start()
+    except BaseException:
+        mine.close()
+        raise
+    finally:
+        theirs.close()
+    return _Worker(process, mine)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Processes that start here are not sent the terminal's Ctrl-C: who started them ends them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Pool:
+    """Processes, and what they read."""
+
+    def __init__(self, groups: list[tuple[str, ...]], jobs: int, setup: _Setup) -> None:
+        self.done: dict[int, Scanned] = {}
+        self._groups = groups
+        self._jobs = jobs
+        self._setup = setup
+        self._waiting = deque(range(len(groups)))
+        self._idle: list[_Worker] = []
+        self._busy: dict[Any, _Worker] = {}
+
+    def step(self, turn: int) -> None:
+        """Give out work, and take what is done; ``turn`` is that of whose rows are wanted next."""
+        while self._waiting and self._waiting[0] < turn + _AHEAD * self._jobs and len(self._busy) < self._jobs:
+            index = self._waiting.popleft()
+            if STANDARD_INPUT in self._groups[index]:  # nobody else has it
+                self.done[index] = _read(self._groups[index], self._setup)
+                continue
+            worker = self._idle.pop() if self._idle else _start(self._setup)
+            worker.index = index
+            self._busy[worker.pipe] = worker
+            with contextlib.suppress(ConnectionError):  # it has died: its pipe says so
+                worker.pipe.send(self._groups[index])
+        for pipe in wait(list(self._busy), 0 if turn in self.done else None) if self._busy else ():
+            worker = self._busy[pipe]
+            try:
+                scanned = worker.pipe.recv()
+            except (EOFError, ConnectionError):
+                del self._busy[pipe]
+                scanned = self._died(worker)
+            else:
+                if not worker.started:
+                    worker.started = True
+                    continue
+                self._idle.append(self._busy.pop(pipe))
+            self.done[worker.index] = scanned
+
+    def _died(self, worker: _Worker) -> Scanned:
+        worker.pipe.close()
+        worker.process.join(_PATIENCE)
+        status = worker.process.exitcode
+        how = f"status {status}" if status is None or status >= 0 else f"signal {-status}"
+        if not worker.started:
+            problem = f"a process that was to read captures has ended at once ({how})"
+            hint = "a script that is to have several needs its 'if __name__ == \"__main__\":'"
+            raise ScanFailed(f"{problem}; {hint}")
+        names = self._groups[worker.index]
+        return Scanned(names, problems=(f"{printable(names[0])}: the process that read it has died ({how})",))
+
+    def close(self) -> None:
+        """End all processes, whatever they do."""
+        workers = [*self._idle, *self._busy.values()]
+        for worker in workers:
+            worker.pipe.close()
+            worker.process.terminate()
+        for worker in workers:
+            worker.process.join(_PATIENCE)
+            if worker.process.exitcode is None:
+                worker.process.kill()
+                worker.process.join()
+            worker.process.close()
+
+
+def _in_processes(groups: list[tuple[str, ...]], jobs: int, setup: _Setup) -> Iterator[Scanned]:
+    pool = _Pool(groups, jobs, setup)
+    try:
+        for turn in range(len(groups)):
+            pool.step(turn)
+            while turn not in pool.done:
+                pool.step(turn)
+            yield pool.done.pop(turn)
+    finally:
+        pool.close()
