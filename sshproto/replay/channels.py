@@ -321,7 +321,8 @@ class Channels:
         more: How many more there were than are kept.
         client: Who is the client, as far as that is known.
         opened: Whether any message could be read that came encrypted.
-        obstacles: Why a side can't be read to its end, and since when, as far as it can't.
+        obstacles: Why a side can't be read to its end, as far as it can't.
+        late: A key came late: what the two sides sent since is told each in order, but not beside one another.
     """
 
     def __init__(self, *, keep: int = 0, tell: Callable[[Channel, Observed], None] | None = None) -> None:
@@ -329,6 +330,7 @@ class Channels:
         self.more = 0
         self.client: Side | None = None
         self.opened = False
+        self.late = False
         self.obstacles: dict[Side, str] = {}
         self._keep = keep
         self._tell = tell
@@ -391,6 +393,7 @@ class Channels:
                 for channel in self._living():
                     channel.gaps.setdefault(side, problem)
             case Reopened():
+                self.late = True
                 self.obstacles.pop(side, None)
                 for channel in self.all.values():
                     channel.gaps.pop(side, None)
