@@ -116,7 +116,7 @@ class ClientConnection(Connection[ClientEngine]):
     def __init__(self, config: ClientConfig, now: float) -> None:
         if not isinstance(config, ClientConfig):
             raise InvalidArgument(f"a client needs a ClientConfig, not {config!r}")
-        super().__init__(ClientEngine(config, now))
+        super().__init__(ClientEngine, config, now)
 
     def accept_host_key(self, question: HostKeyOffered) -> None:
         """It is the server's key: go on."""

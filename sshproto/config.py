@@ -32,6 +32,10 @@ Oracle = Callable[[str, Callable[[], bytes]], bytes]
 What a crypto backend randomises by itself (an ML-KEM encapsulation) passes through it, so that a recording can
 replay it.  What passes is secret."""
 
+Record = Callable[[Any, Any, Any, float], Any]
+"""``record(connection, make, config, now)`` returns the connection's engine: ``make(config, now)``, with whatever it
+puts around ``config`` and the methods of ``connection`` to see what goes in and what comes out."""
+
 
 def system_entropy(count: int, label: str) -> bytes:
     """The operating system's randomness."""
@@ -324,6 +328,7 @@ class Config:
             responses are in the messages, but not in their ``repr``.
         key_log: Called with a line of a key log at each key exchange: whoever has it can read a recording of the
             connection. None, as it should be, unless that is what you want.
+        record: Called once, as the connection is made, to watch it: a :class:`~sshproto.replay.recording.Recorder`.
         debug_raise: Raise a bug of sshproto instead of ending the connection with
             :class:`~sshproto.errors.InternalError`; for tests and fuzzing.
     """
@@ -337,6 +342,7 @@ class Config:
     oracle: Oracle = attrs.field(default=compute_now, repr=False)
     trace: Callable[[Trace], None] | None = attrs.field(default=None, repr=False)
     key_log: Callable[[str], None] | None = attrs.field(default=None, repr=False)
+    record: Record | None = attrs.field(default=None, repr=False)
     debug_raise: bool = False
 
 

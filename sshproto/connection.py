@@ -39,6 +39,7 @@ from sshproto.transport.link import Phase
 
 if TYPE_CHECKING:
     from sshproto.channels.requests import ChannelOpenData, ChannelRequestData, GlobalRequestData
+    from sshproto.config import Config
     from sshproto.errors import ConnectionLoss
     from sshproto.events import Event, VersionReceived
     from sshproto.keys.public import PublicKey
@@ -53,8 +54,8 @@ class Connection(Generic[E]):
     """What clients and servers share: :class:`~sshproto.client.ClientConnection` and
     :class:`~sshproto.server.ServerConnection`."""
 
-    def __init__(self, engine: E) -> None:
-        self._engine = engine
+    def __init__(self, make: Callable[[Any, float], E], config: Config, now: float) -> None:
+        self._engine: E = make(config, now) if config.record is None else config.record(self, make, config, now)
 
     def __repr__(self) -> str:
         engine = self._engine

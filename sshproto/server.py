@@ -83,7 +83,7 @@ class ServerConnection(Connection[ServerEngine]):
     def __init__(self, config: ServerConfig, now: float) -> None:
         if not isinstance(config, ServerConfig):
             raise InvalidArgument(f"a server needs a ServerConfig, not {config!r}")
-        super().__init__(ServerEngine(config, now))
+        super().__init__(ServerEngine, config, now)
 
     def accept_auth(self, question: AuthQuestion) -> None:
         """Let the user in.

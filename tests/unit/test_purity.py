@@ -48,14 +48,14 @@ RANKS = {
     "connection": 4,
     "client": 5,
     "server": 5,
-    "replay": 5,
-    "streams": 6,
-    "operations": 6,
-    "__init__": 7,
+    "replay": 6,
+    "streams": 7,
+    "operations": 7,
+    "__init__": 8,
 }
 """A room may use those of a lower rank, and itself; the modules of the connection (rank 4) may use one another."""
 
-TOGETHER = frozenset({4, 6})
+TOGETHER = frozenset({4, 7})
 """Ranks whose rooms may use one another."""
 
 EXCEPTIONS: dict[tuple[str, str], str] = {}
