@@ -10,7 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sshproto_cli.options import complain
+from sshproto_cli.options import Failure, complain
 from sshproto_cli.output import STDOUT, Output
 from sshproto_cli.pcap.opening import FAILED, add_options, carry_out, conversations
 from sshproto_cli.pcap.picking import Picker, add_channel, live, named, role, why_sealed
@@ -230,9 +230,16 @@ def _list(args: argparse.Namespace, output: Output) -> int:
         collected[conversation.connection.number] = channels = Channels()
         conversation.sinks.append(channels)
 
-    status = 0
-    any_seen = False
-    for conversation in conversations(args, ask=begin, output=live(output)):
+    status, any_seen = 0, False
+    found = conversations(args, ask=begin, output=live(output))
+    while True:
+        try:
+            conversation = next(found, None)
+        except Failure as failure:  # what there was has been shown
+            complain(f"{failure}")
+            return FAILED
+        if conversation is None:
+            break
         any_seen = True
         number = conversation.connection.number
         channels = collected.pop(number)

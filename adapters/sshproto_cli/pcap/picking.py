@@ -103,8 +103,9 @@ class Picker:
                 complain(f"{problem}")
             raise Failure(self._why_not(self._connection, self._channels))
         status = self._report(self._channels, self._channel)
-        if problem is not None:
-            raise problem
+        if problem is not None:  # what there was has been handed on
+            complain(f"{problem}")
+            return FAILED
         return status
 
     def _begin(self, conversation: Conversation) -> None:
