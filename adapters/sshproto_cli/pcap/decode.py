@@ -1,35 +1,25 @@
 """``sshproto pcap decode``: all that was said, event by event.
 
-With ``--json`` each event is one JSON object on a line of its own.  Every one has these:
-
-==================  =================================================================================================
-``file``            the capture that the connection begins in
-``connection``      its number
-``event``           the event's class: of ``sshproto.replay.events``, or of ``sshproto.events`` for what a live
-                    connection at the receiver would tell
-``time``            when, in seconds since 1970; null if nobody knows
-``frames``          the numbers of the frames that brought it
-``sender``          ``"client"`` or ``"server"``; ``"dialler"`` or ``"dialled"`` where nobody knows who is who
-``summary``         it, in short words for people
-==================  =================================================================================================
-
-After these come the event's own attributes by their names: text as it is (4096 characters at most, control characters
-escaped), keys by their fingerprint, other binary values by their size.  Passwords and answers are left out unless
-``--secrets`` is given.  An opened packet (``PacketOpened``, and ``Ssh1Packet`` alike) has
+With ``--json`` each event is one JSON object on a line of its own: the columns of
+:data:`sshproto.replay.rows.EVENT_COLUMNS` (``kind`` is the event's class, of ``sshproto.replay.events``, or of
+``sshproto.events`` for what a live connection at the receiver would tell; ``words`` is it in short, for people), and
 
 ===================  ================================================================================================
-``message``          the message's name in the standards without SSH_MSG\\_
-``number``           its number
-``channel``          the recipient's number of the channel that it belongs to; null if to none
-``sequence_number``  the packet's
+``fields``           the event's attributes by their names, of a packet those of its message: text as it is (4096
+                     characters at most, control characters escaped), keys by their fingerprint, other binary values
+                     by their size. Passwords and answers are left out unless ``--secrets`` is given
+===================  ================================================================================================
+
+An opened packet (``PacketOpened``) has these, too:
+
+===================  ================================================================================================
+``sequence_number``  its number
 ``epoch``            how many NEWKEYS its sender has sent before; 0 is in clear
 ``offset``           where in its sender's stream it begins
-``size``             bytes on the wire
-``length``           bytes of the payload
+``length``           bytes of the payload; ``size`` is that of the packet on the wire
 ``integrity``        ``"verified"``, ``"unchecked"`` for a MAC that is not known here, ``"none"`` before keys are in use
 ``guessed``          it was sent on a wrong guess, and its receiver ignores it
 ``context``          what gives a number of more than one meaning its meaning
-``fields``           the message's fields by name
 ``payload``          with ``--payload``, in hexadecimal; null where it has a password or answers and there is no
                      ``--secrets``
 ===================  ================================================================================================
@@ -118,6 +108,7 @@ class _Show:
     """Shows one connection's events; the first are kept back until it is known who has sent them."""
 
     def __init__(self, conversation: Conversation, line: Callable[[str], None], args: argparse.Namespace) -> None:
+        from sshproto.replay.rows import EventRows
         from sshproto_cli.describe import Describer
 
         self.conversation = conversation
@@ -127,7 +118,9 @@ class _Show:
         self.details: bool = args.details
         self.payload: bool = args.payload
         self.level: str = args.level or ("all" if args.json else "packets")
+        self.row: dict[str, Any] = {}
         self._describer = Describer()
+        self._rows = EventRows(conversation, self._set_row)
         self._held: list[Observed] | None = []
 
     def add(self, seen: Observed, /) -> None:
@@ -148,12 +141,15 @@ class _Show:
         for seen in held or ():
             self._take(seen)
 
-    def sender(self, side: Side) -> str:
+    def _set_row(self, row: dict[str, Any]) -> None:
+        self.row = row
+
+    def role(self, side: Side) -> str | None:
         """Who that is."""
-        client = self.conversation.summary.client
-        if client is None:
-            return side.value
-        return "client" if side is client else "server"
+        from sshproto.replay.events import role_of
+
+        role = role_of(side, self.conversation.summary.client)
+        return None if role is None else role.value
 
     def _take(self, seen: Observed) -> None:
         from sshproto.replay.events import PacketOpened, Side
@@ -161,8 +157,10 @@ class _Show:
         from sshproto_cli import describe
 
         event = seen.event
+        self._rows.add(seen)  # it counts
         if not self._wanted(event):
             return
+        self.row["role"] = self.role(seen.side)
         if not isinstance(event, PacketOpened):
             self.show(seen, describe.event(event, secrets=self.secrets))
         elif event.message is None:
@@ -214,10 +212,12 @@ class _Lines(_Show):
         from sshproto.events import VersionReceived
         from sshproto.replay import events
         from sshproto.text import printable
+        from sshproto_cli.pcap import views
 
         if not self._begun:
             self._begun = True
-            self.line(_heading(self.conversation))
+            began = views.moment(self.conversation.connection.time)
+            self.line(f"{views.heading(self.conversation)}, {began}")
         event = seen.event
         number, state, size, channel = "", "", "", ""
         match event:
@@ -238,7 +238,8 @@ class _Lines(_Show):
         text = f"{what}{'  ' if what and words.summary else ''}{words.summary}"
         columns = (
             f"{self.number:>3}", f"{self._time(seen):>12}", f"{_frames(seen.frames):<9}",
-            f"{self.sender(seen.side):<7}", f"{number:>5}", f"{state:<9}", f"{size:>7}", f"{channel:<3}", text,
+            f"{self.row['role'] or seen.side.value:<7}", f"{number:>5}", f"{state:<9}", f"{size:>7}",
+            f"{channel:<3}", text,
         )  # fmt: skip
         self.line(printable(" ".join(columns), 4096).rstrip())
         if self.details:
@@ -266,20 +267,6 @@ _NOTES = {
 """What notes begin with, which are no packets."""
 
 
-def _heading(conversation: Conversation) -> str:
-    from datetime import UTC, datetime
-
-    from sshproto.text import printable
-
-    connection = conversation.connection
-    started = datetime.fromtimestamp(connection.time / 1e9, UTC)
-    ends = f"{connection.dialler} to {connection.dialled}"
-    client = conversation.summary.client
-    who = "" if client is None else f", the {client.value} is the client"
-    file = printable(conversation.capture, 4096)
-    return f"connection {connection.number}: {ends}{who}, {started:%Y-%m-%d %H:%M:%S.%f} UTC, in {file}"
-
-
 def _frames(frames: tuple[int, ...]) -> str:
     if not frames:
         return ""
@@ -299,55 +286,29 @@ class _Json(_Show):
     def show(self, seen: Observed, words: Words) -> None:
         import json
 
-        from sshproto.replay import events
+        from sshproto.replay.events import PacketOpened
 
         event = seen.event
-        found: dict[str, Any] = {
-            "file": self.conversation.capture,
-            "connection": self.number,
-            "event": type(event).__name__,
-            "time": seen.time,
-            "frames": list(seen.frames),
-            "sender": self.sender(seen.side),
-            "summary": words.summary,
-        }
-        if isinstance(event, events.PacketOpened | events.Ssh1Packet):
-            found |= self._packet(event, words)
-        else:
-            found |= words.fields
-        self.line(json.dumps(found))
-
-    def _packet(self, event: Any, words: Words) -> dict[str, Any]:
-        from sshproto.replay import events
-
-        found: dict[str, Any] = {"message": message_of(event), "number": event.number}
-        if isinstance(event, events.PacketOpened):
+        found = self.row | {"words": words.summary, "fields": dict(words.fields)}
+        if isinstance(event, PacketOpened):
             found |= {
-                "channel": _channel(event),
                 "sequence_number": event.sequence_number,
                 "epoch": event.epoch,
+                "offset": event.offset,
+                "length": len(event.payload),
                 "integrity": event.integrity.value,
                 "guessed": event.guessed,
                 "context": event.context,
             }
-        found |= {
-            "offset": event.offset,
-            "size": event.size,
-            "length": len(event.payload),
-            "fields": dict(words.fields),
-        }
-        if self.payload:
-            found["payload"] = event.payload.hex() if self.secrets or not _secret(event) else None
-        return found
+            if self.payload:
+                found["payload"] = event.payload.hex() if self.secrets or not _secret(event) else None
+        self.line(json.dumps(found))
 
 
-def _secret(event: Any) -> bool:
+def _secret(event: PacketOpened) -> bool:
     """Whether a packet's payload has a password, or answers."""
-    from sshproto.replay.events import PacketOpened
     from sshproto.wire import messages as m
 
-    if not isinstance(event, PacketOpened):
-        return False
     # What did not decode may have one, too.
     match event.message:
         case m.UserauthRequest(method=method):
