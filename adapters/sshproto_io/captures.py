@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from sshproto.errors import InvalidArgument, SSHError
 from sshproto.replay.analysis import PORTS, Analysis, AnalysisLimits, Conversation
-from sshproto.replay.capture import CHUNK, CaptureError
+from sshproto.replay.capture import CHUNK, SECRETS_SSH, CaptureError, CaptureReader
 from sshproto.replay.secrets import KeyLogError, Secrets
 
 if TYPE_CHECKING:
@@ -50,6 +50,9 @@ def conversations(
     connection begins in. ``"-"`` is standard input, which is read as it comes: ``tcpdump -U -w - | ...`` is analysed
     live. So are pipes that have a name.
 
+    A key log inside a file opens what stands before it there, too; but of the files before, and of standard input,
+    only the connections that are not over.
+
     Args:
         paths: The files, in the order of time.
         secrets: What opens the connections; key logs that stand in the captures are added.
@@ -78,6 +81,7 @@ def conversations(
     damage: CaptureError | None = None
     for name in names:
         error = None
+        _look_ahead(name, analysis.secrets, limits)
         try:
             yield from analysis.read(reading.chunks(name), name)
         except CaptureError as found:
@@ -97,6 +101,46 @@ def conversations(
     yield from analysis.finish()
     if damage is not None:
         raise damage
+
+
+def _look_ahead(name: str, secrets: Secrets, limits: AnalysisLimits | None) -> None:
+    """Take the key logs that stand in a file behind connections that are over when they come.
+
+    Next to all files with key logs have them in front, most have none. So what is looked for is their mark, which is a
+    matter of moments, and only if it is there the file is read twice.
+    """
+    if name == STANDARD_INPUT or not stat.S_ISREG(Path(name).stat().st_mode):
+        return
+    with _opened(name) as file:
+        head = _some(file, name)
+        mark = _MARKS.get((head[:4], head[8:12]))
+        if mark is None or not _stands(mark, file, name):
+            return
+        file.seek(0)
+        reader = CaptureReader(limits.capture if limits is not None else None)
+        with contextlib.suppress(CaptureError):  # told when the file is read
+            for _ in reader.read(iter(lambda: _some(file, name), b"")):
+                pass
+    for text in reader.secrets:
+        with contextlib.suppress(KeyLogError):
+            secrets.add_key_log(text)
+
+
+_MARKS = {
+    (b"\x0a\x0d\x0d\x0a", (0x1A2B3C4D).to_bytes(4, order)): SECRETS_SSH.to_bytes(4, order)
+    for order in ("little", "big")
+}
+"""What a pcapng with a key log has somewhere, by how it begins."""
+
+
+def _stands(mark: bytes, file: Any, name: str) -> bool:
+    """Whether the rest of a file has ``mark``."""
+    end = b""
+    while data := _some(file, name):
+        if mark in data or mark in end + data[: len(mark)]:
+            return True
+        end = data[-len(mark) :]
+    return False
 
 
 class _Reading:

@@ -38,6 +38,9 @@ _LATER = re.compile(rb"\nSSH-\d{1,3}\.\d{1,3}-")
 
 _OVERLAP = 16
 
+_ITEM = 256
+"""What an item costs that is kept, in bytes, besides its data."""
+
 
 class Sink(Protocol):
     """What wants to be told of a conversation's events, in their order."""
@@ -51,12 +54,15 @@ class AnalysisLimits:
 
     Attributes:
         undecided: Bytes of each side of a connection in which an identification is looked for.
+        undecided_total: What is kept of all connections in which it is looked for, in bytes with what keeping them
+            costs; beyond that, those that began first are given up: they are taken for something else than SSH.
         hold: Bytes of each side that are kept while they can't be read, since a key may come later.
         hold_total: The same of all connections; beyond that, those that began first are given up.
         capture, network, reassembly: Those of the rooms below.
     """
 
     undecided: int = attrs.field(default=64 * 1024, validator=attrs.validators.ge(256))
+    undecided_total: int = attrs.field(default=64 << 20, validator=attrs.validators.ge(0))
     hold: int = attrs.field(default=HOLD, validator=attrs.validators.ge(0))
     hold_total: int = attrs.field(default=256 << 20, validator=attrs.validators.ge(0))
     capture: CaptureLimits = attrs.field(factory=CaptureLimits)
@@ -162,30 +168,32 @@ class _Suspect:
     """A connection that may be SSH: what has come of it so far."""
 
     def __init__(self, connection: flows.Connection, ports: Collection[int], capture: str) -> None:
+        self.connection = connection
         self.items: list[flows.Item] = []
         self.capture = capture
+        self.cost = 0
         self._ports = ports
         self._ends = {connection.dialler.port, connection.dialled.port}
-        self._starts = dict.fromkeys(Side, b"")
+        self._starts = {side: bytearray() for side in Side}
         self._whole = dict.fromkeys(Side, True)
 
     def take(self, item: flows.Item, limit: int) -> bool | None:
         """Whether it is SSH; None while nobody can tell."""
         self.items.append(item)
+        self.cost += _ITEM + (len(item.data) if isinstance(item, flows.Piece) else 0)
         if isinstance(item, flows.Gap) and not self._starts[item.stream.side]:
             self._whole[item.stream.side] = False
         if not isinstance(item, flows.Piece):
             return None
         side, stream = item.stream.side, item.stream
-        before = self._starts[side]
+        mine, other = self._starts[side], self._starts[side.other]
+        before = len(mine)
         if not before and not stream.whole:
             self._whole[side] = False
-        if len(before) < limit:
-            self._starts[side] = before + item.data[: limit - len(before)]
+        mine += item.data[: max(0, limit - before)]
         if not all(self._whole.values()) and not self._ends.isdisjoint(self._ports):
             return True
-        mine, other = self._starts[side], self._starts[side.other]
-        if _FIRST.match(mine) or (_LATER.search(mine, max(0, len(before) - _OVERLAP)) and not other):
+        if _FIRST.match(mine) or (_LATER.search(mine, max(0, before - _OVERLAP)) and not other):
             return True
         if self._hopeless(side, limit) and (self._hopeless(side.other, limit) or len(mine) >= limit):
             return False
@@ -238,6 +246,8 @@ class Analysis:
         self._network = Network(self._limits.network)
         self._tcp = Reassembler(self._limits.reassembly)
         self._living: dict[int, Conversation] = {}
+        self._suspects: dict[int, _Suspect] = {}
+        self._doubt = 0  # what is kept of the suspects
         self.reader = CaptureReader(self._limits.capture)
         self._used = False
         self._name = ""
@@ -276,8 +286,6 @@ class Analysis:
         finally:
             if self.reader.secrets:
                 self._take_secrets()
-                for conversation in self._living.values():
-                    conversation._tell()
 
     def finish(self) -> Iterator[Conversation]:
         """There is no more: the conversations that have not ended."""
@@ -294,6 +302,7 @@ class Analysis:
         self.reader.secrets.clear()
         for conversation in self._living.values():
             conversation.observer.add_secrets()
+            conversation._tell()
 
     def _sort(self, items: Iterable[flows.Item]) -> Iterator[Conversation]:
         """Give each what is its."""
@@ -330,11 +339,15 @@ class Analysis:
         suspect = connection.context
         if suspect is None:
             suspect = connection.context = _Suspect(connection, self._ports, self._name)
+            self._suspects[connection.number] = suspect
+        before = suspect.cost
         verdict = suspect.take(item, self._limits.undecided)
+        self._doubt += suspect.cost - before
         if verdict is False or type(item) is flows.Closed:
-            connection.context = False
-            self._tcp.ignore(connection)
+            self._drop(suspect)
         elif verdict:
+            del self._suspects[connection.number]
+            self._doubt -= suspect.cost
             findings = Findings(self._policy, self._memory)
             observer = Observer(self.secrets, hold=self._limits.hold)
             conversation = Conversation(connection, observer, findings, keep=self._keep, capture=suspect.capture)
@@ -343,6 +356,17 @@ class Analysis:
                 self._ask(conversation)
             for each in suspect.items:
                 conversation._take(each)
+
+        while self._doubt > self._limits.undecided_total:
+            self._drop(next(iter(self._suspects.values())))
+
+    def _drop(self, suspect: _Suspect) -> None:
+        """It is not SSH, or it ends before anybody knows."""
+        connection = suspect.connection
+        del self._suspects[connection.number]
+        self._doubt -= suspect.cost
+        connection.context = False
+        self._tcp.ignore(connection)
 
     def _end(self, number: int) -> Conversation:
         conversation = self._living.pop(number)
