@@ -17,6 +17,11 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, prin
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Twice as many processes as processors: half of the time is waiting for peers."""
+    return 2 * (os.cpu_count() or 1)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--own-pairs",
@@ -52,9 +57,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     claims.check(items)  # and those that have marks of their parameters
     if not config.getoption("--own-pairs"):
         return
-    mixed = [item for item in items if _is_mixed(item)]
-    config.hook.pytest_deselected(items=mixed)
-    items[:] = [item for item in items if item not in set(mixed)]
+    mixed = {item for item in items if _is_mixed(item)}
+    config.hook.pytest_deselected(items=list(mixed))
+    items[:] = [item for item in items if item not in mixed]
 
 
 def _is_mixed(item: pytest.Item) -> bool:
