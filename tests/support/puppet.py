@@ -22,6 +22,7 @@ from sshproto import events as ev
 from sshproto.channels.requests import Session
 from sshproto.client import ClientConnection
 from sshproto.config import ClientConfig, ServerConfig, compute_now, system_entropy
+from sshproto.errors import PeerDisconnected
 from sshproto.server import ServerConnection
 from sshproto.transport import kex
 from sshproto.transport.ciphers import PlainOpening, PlainSealing
@@ -32,7 +33,7 @@ from sshproto.wire.table import Role
 from tests.support.rogue import IDENT, frame, kexinit
 from tests.support.seeds import HOST_KEY, USER_KEY
 
-CURVE, GEX = "curve25519-sha256", "diffie-hellman-group-exchange-sha256"
+CURVE, GROUP, GEX = "curve25519-sha256", "diffie-hellman-group14-sha256", "diffie-hellman-group-exchange-sha256"
 SHARE = b"\x09" + bytes(31)
 """An X25519 public value as good as any: the base point's."""
 
@@ -138,6 +139,34 @@ class Puppet:
         """The open question of a kind."""
         (question,) = (question for question in self.conn.questions if isinstance(question, kind))
         return question
+
+    def outcome(self, message: m.Message | bytes) -> str:
+        """What comes of a message, in a few words.
+
+        ``D`` and a number: DISCONNECT with that code, ``D`` alone is code 2.  ``U``: UNIMPLEMENTED with the packet's
+        sequence number.  ``bye``: the peer has ended the connection.  Else the numbers of the messages that are sent
+        and the names of the events, or a dot if there are none.
+        """
+        sequence, phase = self.sequence, self.conn.phase
+        events = self.say(message)
+        sent = self.heard()
+        if events and isinstance(events[-1], ev.ConnectionLost):
+            assert len(events) == 1, f"events before the end: {events}"
+            error = events[0].error
+            if isinstance(error, PeerDisconnected):
+                assert not sent
+                return "bye"
+            goodbye = m.Disconnect.parse(sent.pop())
+            assert goodbye.reason == error.code
+            assert self.say(m.Ignore(b""), m.Ping(b"")) == self.heard() == []  # and from here on, silence
+            words = [str(payload[0]) for payload in sent]
+            return "/".join((*words, "D" if goodbye.reason == 2 else f"D{goodbye.reason}"))
+        if sent == [m.Unimplemented(sequence).encode()] and not events:
+            return "U"
+        if not sent and not events:
+            assert self.conn.phase is phase
+        words = [str(payload[0]) for payload in sent] + [type(event).__name__ for event in events]
+        return "/".join(words) or "."
 
     # ----------------------------------------------------------------------------------------------------- key exchange
 
@@ -354,6 +383,7 @@ _BOTH = {
     "Kg1": ("K0", _kexinit(kex_algorithms=(GEX,), extensions=False)),
     "Kg2": ("Kg1", _gex_second),
     "kg1": ("K0", _kexinit(kex_algorithms=(GEX,), extensions=False, strict=False)),
+    "Kd1": ("K0", _kexinit(kex_algorithms=(GROUP,), extensions=False)),
     "K+": ("K0", _kexinit()),
     "k+": ("K0", _kexinit(strict=False)),
     "K2": ("K+", Puppet.exchange),
@@ -384,10 +414,10 @@ STATES: dict[Role, dict[str, tuple[str | None, Step]]] = {
 """How each state is reached: from which other one, by what.
 
 I: identification.  K and k: the first key exchange, strict and not; 0: before the peer's KEXINIT, 1: after it,
-x: with a wrong guess to come, g: by group exchange, 2: the peer's NEWKEYS is all that is missing.  T: keys; 2: not the
-first packet any more.  A: login, and whose turn it is.  C: channels, and one is open; C0: none yet.  R1: our KEXINIT is
-sent, R2: the peer's has come, R12: both, R3: the peer's NEWKEYS is all that is missing.  ?: the application is asked.
--: the peer has not said that it reads EXT_INFO.
+x: with a wrong guess to come, g: by group exchange, d: in a fixed group, 2: the peer's NEWKEYS is all that is missing.
+T: keys; T2: not the first packet any more.  A: login, and whose turn it is.  C: channels, and one is open; C0: none
+yet.  R1: our KEXINIT is sent, R2: the peer's has come, R12: both, R3: the peer's NEWKEYS is all that is missing.
+?: the application is asked.  -: the peer has not said that it reads EXT_INFO.
 """
 
 _COPIED = {"I", "K0", "T", "T2", "t", "T-", "A", "A?", "Akbd", "Alate", "Akbd?", "Akbd!", "C0", "C", "C-", "END"}
