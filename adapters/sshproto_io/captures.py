@@ -114,7 +114,7 @@ def _look_ahead(name: str, secrets: Secrets, limits: AnalysisLimits | None) -> N
     with _opened(name) as file:
         head = _some(file, name)
         mark = _MARKS.get((head[:4], head[8:12]))
-        if mark is None or not _stands(mark, file, name):
+        if mark is None or not _stands(mark, file, name, head):
             return
         file.seek(0)
         reader = CaptureReader(limits.capture if limits is not None else None)
@@ -133,9 +133,9 @@ _MARKS = {
 """What a pcapng with a key log has somewhere, by how it begins."""
 
 
-def _stands(mark: bytes, file: Any, name: str) -> bool:
-    """Whether the rest of a file has ``mark``."""
-    end = b""
+def _stands(mark: bytes, file: Any, name: str, end: bytes) -> bool:
+    """Whether ``mark`` stands behind ``end``, what was read of a file so far."""
+    end = end[-len(mark) :]
     while data := _some(file, name):
         if mark in data or mark in end + data[: len(mark)]:
             return True
