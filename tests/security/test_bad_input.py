@@ -1,7 +1,4 @@
-"""Bad input, each with the right disconnect and nothing raised.
-
-The names in brackets are the rows of the robustness plan: V for classes of flaws, R for requirements, B for bounds.
-"""
+"""Bad input, each with the right disconnect and nothing raised."""
 
 from __future__ import annotations
 
@@ -54,6 +51,7 @@ def strict(role: str) -> bytes:
 # ---------------------------------------------------------------------------------------------------------- packets (8)
 
 
+@pytest.mark.covers("V21", "V22", "R22")
 @pytest.mark.parametrize(
     "head",
     [
@@ -67,7 +65,6 @@ def strict(role: str) -> bytes:
     ids=["2^32-1", "2^31-1", "past-256KiB", "0", "4", "past-35000"],
 )
 def test_a_bad_length_is_refused_at_its_fourth_byte(role: str, head: bytes) -> None:
-    """[V21 V22 R22]"""
     conn = make(role)
     assert not [event for event in push(conn, IDENT + head[:3]) if isinstance(event, ev.ConnectionLost)]
     error = loss(push(conn, head[3:]))
@@ -75,6 +72,7 @@ def test_a_bad_length_is_refused_at_its_fourth_byte(role: str, head: bytes) -> N
     assert goodbye(conn.data_to_send()) == 2
 
 
+@pytest.mark.covers("V23", "V24", "R19")
 @pytest.mark.parametrize(
     "packet",
     [
@@ -88,23 +86,22 @@ def test_a_bad_length_is_refused_at_its_fourth_byte(role: str, head: bytes) -> N
     ids=["padding-0", "padding-3", "padding-255", "empty-payload", "padding-is-all", "unaligned"],
 )
 def test_bad_framing(role: str, packet: bytes) -> None:
-    """[V23 V24 R19]"""
     conn = make(role)
     error = loss(push(conn, IDENT + packet))
     assert isinstance(error, ProtocolViolation)
     assert goodbye(conn.data_to_send()) == 2
 
 
+@pytest.mark.covers("V23")
 def test_a_padding_of_255_is_fine_where_it_fits(role: str) -> None:
-    """[V23]"""
     conn = make(role)
     push(conn, IDENT + frame(m.Ignore(bytes(7)).encode(), padding=255) + frame(m.Ignore(b"").encode()))
     assert conn.error is None
     assert conn._engine.opener.packets == 2
 
 
+@pytest.mark.covers("V36")
 def test_ten_megabytes_of_noise(role: str) -> None:
-    """[V36]"""
     conn = make(role)
     noise = bytes(range(256)) * 4
     ended = 0
@@ -115,10 +112,10 @@ def test_ten_megabytes_of_noise(role: str) -> None:
     assert conn.should_close
 
 
+@pytest.mark.covers("V40")
 @pytest.mark.parametrize("cipher", ["aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr"])
 @pytest.mark.parametrize("mac", ["hmac-sha2-256", "hmac-sha2-256-etm@openssh.com"])
 def test_a_wrong_mac(cipher: str, mac: str) -> None:
-    """[V40]"""
     preferences = Preferences(cipher=(cipher,), mac=(mac,))
     pair = Pair.make(
         ClientConfig(user="alice", preferences=preferences, debug_raise=True),
@@ -136,9 +133,9 @@ def test_a_wrong_mac(cipher: str, mac: str) -> None:
 # --------------------------------------------------------------------------------------------------- identification (8)
 
 
+@pytest.mark.covers("V36", "R17")
 @pytest.mark.parametrize("line", [b"SSH-1.5-OpenSSH_2.1\n", b"SSH-2.01-x\r\n", b"SSH-3.0-x\r\n"])
 def test_other_versions_get_an_event_and_code_8(role: str, line: bytes) -> None:
-    """[V36 R17]"""
     conn = make(role)
     events = push(conn, line)
     assert isinstance(events[0], ev.VersionReceived)
@@ -154,15 +151,15 @@ def test_a_server_is_told_http() -> None:
     assert "GET / HTTP/1.1" in str(error)
 
 
+@pytest.mark.covers("V36", "B1")
 def test_a_line_without_end(role: str) -> None:
-    """[V36 B1]"""
     conn = make(role)
     events = push(conn, b"SSH-2.0-" + b"x" * 300)
     assert loss(events).code in {2, 8}
 
 
+@pytest.mark.covers("V70")
 def test_terminal_escapes_of_the_peer_are_made_harmless() -> None:
-    """[V70]"""
     conn = make("client")
     error = loss(push(conn, b"SSH-1.5-\x1b]0;evil\x07\n"))
     assert "\x1b" not in str(error)
@@ -171,6 +168,7 @@ def test_terminal_escapes_of_the_peer_are_made_harmless() -> None:
 # ----------------------------------------------------------------------------------------------------- key exchange (8)
 
 
+@pytest.mark.covers("R31")
 @pytest.mark.parametrize(
     ("slot", "category"),
     [
@@ -185,7 +183,6 @@ def test_terminal_escapes_of_the_peer_are_made_harmless() -> None:
     ],
 )
 def test_no_common_algorithm_lists_both_offers(role: str, slot: str, category: str) -> None:
-    """[R31]"""
     conn = make(role)
     error = loss(push(conn, IDENT + frame(kexinit(**{slot: ("exotic@example.org", "odd")}))))
     assert isinstance(error, Incompatible)
@@ -196,8 +193,8 @@ def test_no_common_algorithm_lists_both_offers(role: str, slot: str, category: s
     assert goodbye(conn.data_to_send()) == 3
 
 
+@pytest.mark.covers("V07")
 def test_newkeys_early(role: str) -> None:
-    """[V07]"""
     conn = make(role)
     error = loss(push(conn, IDENT + frame(kexinit()) + frame(b"\x15")))
     assert isinstance(error, ProtocolViolation)
@@ -209,24 +206,25 @@ def test_newkeys_before_kexinit(role: str) -> None:
     assert isinstance(loss(push(conn, IDENT + frame(b"\x15"))), ProtocolViolation)
 
 
+@pytest.mark.covers("V13")
 def test_a_second_kexinit(role: str) -> None:
-    """[V13]"""
     conn = make(role)
     assert "second KEXINIT" in str(loss(push(conn, IDENT + frame(kexinit()) * 2)))
 
 
+@pytest.mark.covers("V01", "V03")
 @pytest.mark.parametrize("early", [m.Ignore(b"x"), m.Debug(False, "x"), m.Unimplemented(0)])
 def test_strict_kex_wants_kexinit_first(role: str, early: m.Message) -> None:
-    """[V01 V03] Checked in hindsight, when the marker is seen."""
+    """Checked in hindsight, when the marker is seen."""
     conn = make(role)
     error = loss(push(conn, IDENT + frame(early.encode()) + frame(strict(role))))
     assert "strict" in str(error)
     assert goodbye(conn.data_to_send()) == 2
 
 
+@pytest.mark.covers("V01")
 @pytest.mark.parametrize("number", [2, 3, 4, 7, 8, 22, 60, 80, 192, 200])
 def test_strict_kex_allows_nothing_else(role: str, number: int) -> None:
-    """[V01]"""
     conn = make(role)
     error = loss(push(conn, IDENT + frame(strict(role)) + frame(bytes((number,)) + bytes(8))))
     assert error.code == 2
@@ -238,24 +236,24 @@ def test_without_the_marker_ignore_is_ignored(role: str) -> None:
     assert not [event for event in events if isinstance(event, ev.ConnectionLost)]
 
 
+@pytest.mark.covers("V04")
 @pytest.mark.parametrize(
     "payload", [m.ServiceRequest("ssh-userauth"), m.UserauthRequest("root", "ssh-connection", "none")]
 )
 def test_login_before_keys(payload: m.Message) -> None:
-    """[V04]"""
     conn = make("server")
     assert loss(push(conn, IDENT + frame(kexinit()) + frame(payload.encode()))).code == 2
 
 
+@pytest.mark.covers("V04", "V07")
 @pytest.mark.parametrize("payload", [m.UserauthSuccess(), m.ServiceAccept("ssh-userauth"), m.ExtInfo(())])
 def test_success_before_keys(payload: m.Message) -> None:
-    """[V04 V07]"""
     conn = make("client")
     assert loss(push(conn, IDENT + frame(kexinit()) + frame(payload.encode()))).code == 2
 
 
+@pytest.mark.covers("V15")
 def test_one_wrong_guess_is_dropped_and_only_one() -> None:
-    """[V15]"""
     wrong = kexinit(
         kex_algorithms=("ecdh-sha2-nistp521", "curve25519-sha256"),
         first_kex_packet_follows=True,
@@ -268,9 +266,9 @@ def test_one_wrong_guess_is_dropped_and_only_one() -> None:
     assert loss(push(conn, guess)).code == 3  # taken as the real one now: a bad share
 
 
+@pytest.mark.covers("R166")
 @pytest.mark.parametrize("version", ["ident", "kex"])
 def test_a_peer_that_goes_away(role: str, version: str) -> None:
-    """[R166]"""
     conn = make(role)
     if version == "kex":
         push(conn, IDENT)
@@ -283,6 +281,7 @@ def test_a_peer_that_goes_away(role: str, version: str) -> None:
 # --------------------------------------------------------------------------------------------------- login and channels
 
 
+@pytest.mark.covers("V05", "R66")
 @pytest.mark.parametrize(
     "message",
     [
@@ -294,7 +293,7 @@ def test_a_peer_that_goes_away(role: str, version: str) -> None:
     ],
 )
 def test_connection_messages_before_login(message: m.Message) -> None:
-    """[V05 R66] CVE-2025-32433 and its family."""
+    """CVE-2025-32433 and its family."""
     pair = Pair.make(
         client_answer=lambda conn, q: conn.accept_host_key(q) if isinstance(q, ev.HostKeyOffered) else None
     )
@@ -305,11 +304,12 @@ def test_connection_messages_before_login(message: m.Message) -> None:
     assert not pair.server.of(ev.ChannelOpenRequested)
 
 
+@pytest.mark.covers("V06")
 @pytest.mark.parametrize(
     "message", [m.UserauthSuccess(), m.UserauthFailure((), False), m.ServiceAccept("ssh-userauth")]
 )
 def test_a_client_that_plays_the_server(message: m.Message) -> None:
-    """[V06] CVE-2018-10933."""
+    """CVE-2018-10933."""
     pair = Pair.make(
         client_answer=lambda conn, q: conn.accept_host_key(q) if isinstance(q, ev.HostKeyOffered) else None
     )
@@ -326,8 +326,8 @@ def opened() -> tuple[Pair, int]:
     return pair, channel
 
 
+@pytest.mark.covers("V30")
 def test_a_window_overrun() -> None:
-    """[V30]"""
     pair, channel = opened()
     inject(pair.server, m.ChannelData(channel, bytes(1001)))
     pair.client.auto_credit = False
@@ -336,8 +336,8 @@ def test_a_window_overrun() -> None:
     assert not pair.client.of(ev.DataReceived)
 
 
+@pytest.mark.covers("V29", "R88")
 def test_a_window_overflow() -> None:
-    """[V29 R88]"""
     pair, channel = opened()
     inject(pair.server, m.ChannelWindowAdjust(channel, 0xFFFFFFFF))
     pair.run()
@@ -351,9 +351,9 @@ def test_data_on_a_channel_that_never_was() -> None:
     assert loss(pair.client.events).code == 2
 
 
+@pytest.mark.covers("V13", "R156")
 @pytest.mark.parametrize("side", ["client", "server"])
 def test_channel_data_between_kexinit_and_newkeys(side: str) -> None:
-    """[V13 R156]"""
     pair, channel = opened()
     end, peer = (pair.client, pair.server) if side == "client" else (pair.server, pair.client)
     end.conn.rekey()
@@ -363,9 +363,9 @@ def test_channel_data_between_kexinit_and_newkeys(side: str) -> None:
     assert not peer.of(ev.DataReceived)
 
 
+@pytest.mark.covers("R51")
 @pytest.mark.parametrize("number", [105, 127, 150, 255])
 def test_unknown_messages_are_answered_with_their_sequence_number(number: int) -> None:
-    """[R51]"""
     pair, _ = opened()
     before = pair.client.conn._engine.outbox.sealer.sequence_number
     inject(pair.client, bytes((number, 1, 2, 3)))
@@ -374,8 +374,8 @@ def test_unknown_messages_are_answered_with_their_sequence_number(number: int) -
     assert pair.server.lost is None
 
 
+@pytest.mark.covers("V27")
 def test_trailing_bytes(role: str) -> None:
-    """[V27]"""
     pair, _ = opened()
     end, peer = (pair.server, pair.client) if role == "client" else (pair.client, pair.server)
     inject(end, m.Ignore(b"x").encode() + b"!")
@@ -387,8 +387,8 @@ def test_trailing_bytes(role: str) -> None:
 # ------------------------------------------------------------------------------------------------------ bounds and ends
 
 
+@pytest.mark.covers("V14", "B14")
 def test_a_flood_before_login_is_cut() -> None:
-    """[V14 B14]"""
     conn = make("server", limits=Limits(packets_before_auth=100), preferences=Preferences(strict_kex=False))
     packet = frame(m.Ignore(b"").encode())
     assert not [event for event in push(conn, IDENT + packet * 100) if isinstance(event, ev.ConnectionLost)]
@@ -397,8 +397,8 @@ def test_a_flood_before_login_is_cut() -> None:
     assert error.limit == "packets_before_auth"
 
 
+@pytest.mark.covers("V13", "B12")
 def test_a_peer_that_rekeys_for_ever_is_cut() -> None:
-    """[V13 B12]"""
     limits = Limits(peer_rekeys=5)
     pair = Pair.make(server=ServerConfig(host_keys=(HOST_KEY,), limits=limits)).login()
     for _ in range(8):
@@ -410,8 +410,8 @@ def test_a_peer_that_rekeys_for_ever_is_cut() -> None:
     assert error.limit == "peer_rekeys"
 
 
+@pytest.mark.covers("V13", "B10")
 def test_a_peer_that_never_ends_its_rekey_is_timed_out() -> None:
-    """[V13 B10]"""
     pair, _ = opened()
     pair.server.conn.rekey()
     pair.server.drain()
@@ -451,8 +451,8 @@ def test_keepalives_find_a_dead_peer() -> None:
     assert isinstance(loss(pair.client.events), TimedOut)
 
 
+@pytest.mark.covers("R47")
 def test_after_a_disconnect_nothing_counts(role: str) -> None:
-    """[R47]"""
     pair, _ = opened()
     end, peer = (pair.server, pair.client) if role == "client" else (pair.client, pair.server)
     inject(end, m.Disconnect(11, "bye\x1b[2J"))
@@ -466,8 +466,9 @@ def test_after_a_disconnect_nothing_counts(role: str) -> None:
     assert peer.conn.next_event() is None
 
 
+@pytest.mark.covers("B6", "B7")
 def test_output_that_nobody_takes_is_bounded() -> None:
-    """[B6 B7] A peer that makes us answer and does not read."""
+    """A peer that makes us answer and does not read."""
     limits = Limits(output_hard=100_000)
     pair = Pair.make(server=ServerConfig(host_keys=(HOST_KEY,), limits=limits)).login()
     for _ in range(5000):
@@ -536,8 +537,9 @@ def test_bounds_that_make_no_sense(make: Any) -> None:
 # ------------------------------------------------------------------------------------------ found by attacking it, once
 
 
+@pytest.mark.covers("V26", "R161")
 def test_a_ping_too_large_to_be_answered(role: str) -> None:
-    """[V26 R161] A PONG is as large as its PING, and we send nothing that large."""
+    """A PONG is as large as its PING, and we send nothing that large."""
     pair, _ = opened()
     end, peer = (pair.server, pair.client) if role == "client" else (pair.client, pair.server)
     inject(end, m.Ping(bytes(261_200)))
@@ -568,8 +570,9 @@ def test_an_answer_from_within_the_loop_may_take_its_time() -> None:
     assert pair.client.of(ev.AuthSucceeded)
 
 
+@pytest.mark.covers("R169")
 def test_the_end_keeps_no_payload_with_a_password() -> None:
-    """[R169] Whoever logs an exception with the variables of its frames must not log a password."""
+    """Whoever logs an exception with the variables of its frames must not log a password."""
     limits = Limits(auth_requests=0)
     server = ServerConfig(host_keys=(HOST_KEY,), auth_methods=("password",), limits=limits)
 

@@ -52,9 +52,10 @@ def test_there_are_no_other_categories() -> None:
     assert {name.partition("_")[2] for name in LISTS} <= {"DEFAULT", "EXTRA", "LEGACY"}
 
 
+@pytest.mark.covers("R6")
 @pytest.mark.parametrize("name", sorted(itertools.chain(*algorithms.KNOWN.values())))
 def test_every_name_is_a_name(name: str) -> None:
-    """[R6] RFC 4251 section 6: printable US-ASCII, no comma or space, at most 64 characters, at most one @."""
+    """RFC 4251 section 6: printable US-ASCII, no comma or space, at most 64 characters, at most one @."""
     assert re.fullmatch(r"[!-+\--~]{1,64}", name)
     assert name.count("@") <= 1
 
@@ -68,24 +69,27 @@ def test_preferences_offer_the_defaults() -> None:
     assert preferences.compression == algorithms.COMPRESSION_DEFAULT
 
 
+@pytest.mark.covers("V50", "R141")
 def test_weak_algorithms_are_not_offered_unasked() -> None:
-    """[V50 R141] SHA-1, MD5, CBC, 3DES, groups under 2048 bits: only for who names them."""
+    """SHA-1, MD5, CBC, 3DES, groups under 2048 bits: only for who names them."""
     offered = [name for value in vars(algorithms) if value.endswith(("_DEFAULT", "_EXTRA")) for name in LISTS[value]]
     weak = re.compile(r"sha1|md5|cbc|3des|group1-|-96|^ssh-rsa$")
     assert not [name for name in offered if weak.search(name)]
     assert all(weak.search(name) for value in LISTS if value.endswith("_LEGACY") for name in LISTS[value])
 
 
+@pytest.mark.covers("V50", "R140")
 def test_what_must_not_be_there_is_not_there() -> None:
-    """[V50 R140] RFC 8758, RFC 9142: not even by name."""
+    """RFC 8758, RFC 9142: not even by name."""
     names = set(itertools.chain(*algorithms.KNOWN.values()))
     assert "none" not in algorithms.KNOWN["cipher"] | algorithms.KNOWN["mac"]
     assert not [name for name in names if re.search(r"arcfour|blowfish|cast|ssh-dss|rsa1024|umac|^des", name)]
-    assert not [name for name in names if name.startswith(("ext-info-", "kex-strict-"))]  # never negotiable [R127]
+    assert not [name for name in names if name.startswith(("ext-info-", "kex-strict-"))]  # never negotiable
 
 
+@pytest.mark.covers("R141", "R122")
 def test_what_every_peer_has_is_there() -> None:
-    """[R141 R122] RFC 9142's MUST and SHOULD."""
+    """RFC 9142's MUST and SHOULD."""
     assert {
         "diffie-hellman-group14-sha256",
         "diffie-hellman-group16-sha512",
@@ -98,4 +102,4 @@ def test_what_every_peer_has_is_there() -> None:
     assert "aes128-ctr" in algorithms.CIPHER_DEFAULT
     assert "hmac-sha2-256" in algorithms.MAC_DEFAULT
     assert algorithms.COMPRESSION_DEFAULT[0] == "none"
-    assert "zlib" not in algorithms.COMPRESSION_DEFAULT  # runs before login [V20 V34]
+    assert "zlib" not in algorithms.COMPRESSION_DEFAULT  # runs before login

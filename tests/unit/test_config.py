@@ -49,6 +49,7 @@ def test_any_sequence_of_known_names_will_do(field: str) -> None:
         assert getattr(Preferences(**{field: value}), field) == (name,)
 
 
+@pytest.mark.covers("R127", "V03")
 @pytest.mark.parametrize("field", LISTS + SECOND)
 @pytest.mark.parametrize(
     ("value", "words"),
@@ -62,7 +63,7 @@ def test_any_sequence_of_known_names_will_do(field: str) -> None:
     ],
 )
 def test_unknown_names_are_refused_with_those_that_are_known(field: str, value: tuple[str, ...], words: str) -> None:
-    """[R127 V03-T8] The pseudo-algorithms are not for the application to name."""
+    """The pseudo-algorithms are not for the application to name."""
     with pytest.raises(InvalidArgument, match=rf"^Preferences\.{field}\b.*{words}"):
         Preferences(**{field: value})
 
@@ -97,8 +98,8 @@ def test_order_is_kept(data: st.DataObject) -> None:
     assert Preferences(kex=names).kex == names
 
 
+@pytest.mark.covers("V01")
 def test_terrapin_is_closed_by_default() -> None:
-    """[V01]"""
     assert (Preferences().strict_kex, Preferences().allow_terrapin) == (True, False)
 
 
@@ -109,8 +110,8 @@ def test_every_limit_is_a_positive_number() -> None:
     assert all(isinstance(value, int) and value > 0 for value in attrs.asdict(Limits()).values())
 
 
+@pytest.mark.covers("R14", "R21", "R55", "R90", "R131")
 def test_the_limits_let_in_what_every_implementation_must_take() -> None:
-    """[R14 R21 R55 R90 R131]"""
     limits = Limits()
     assert limits.ident_line == 255
     assert limits.packet_before_auth >= 35_000
@@ -127,7 +128,7 @@ def test_the_limits_let_in_what_every_implementation_must_take() -> None:
 
 
 def test_the_plans_bounds_are_the_defaults() -> None:
-    """[B1 B2 B3 B8 B9 B11 B13 B14 B16 B17 B18 B19 B20 B24 B25 B26 B28 B29 B30 B31 B35]
+    """
 
     Deliberately wider than the plan, with the reason: deferred_packets (the plan's 64 is one key exchange of a busy
     connection with many channels), output_hard and input_hard (the application's buffers, 4 MiB in the plan),
@@ -174,11 +175,11 @@ def test_the_plans_bounds_are_the_defaults() -> None:
         "host_keys_announced": 64,
     }
     assert {name: limits[name] for name in planned} == planned
-    assert MAX_NAME_LENGTH == 64  # [R6]
+    assert MAX_NAME_LENGTH == 64
 
 
+@pytest.mark.covers("R44", "R55", "B10")
 def test_the_default_deadlines() -> None:
-    """[R44 R55 B10]"""
     assert attrs.asdict(Timeouts()) == {
         "handshake": 60.0,
         "auth": 120.0,
@@ -190,33 +191,33 @@ def test_the_default_deadlines() -> None:
     }
 
 
+@pytest.mark.covers("R168")
 @pytest.mark.parametrize("field", [field.name for field in attrs.fields(Limits)])
 @pytest.mark.parametrize("value", [-1, True, 1.5, "10", None])
 def test_a_limit_is_a_number_from_zero_on(field: str, value: Any) -> None:
-    """[R168]"""
     with pytest.raises(InvalidArgument, match=rf"^Limits\.{field} must be "):
         Limits(**{field: value})
 
 
+@pytest.mark.covers("V45")
 def test_rsa_keys_can_be_asked_to_be_so_long_and_no_shorter() -> None:
-    """[V45]"""
     assert [Limits(minimum_rsa_bits=bits).minimum_rsa_bits for bits in (1024, 16384)] == [1024, 16384]
     for bits in (1023, 16385):
         with pytest.raises(InvalidArgument, match=r"^Limits\.minimum_rsa_bits must be from 1024 to 16384"):
             Limits(minimum_rsa_bits=bits)
 
 
+@pytest.mark.covers("R168")
 @pytest.mark.parametrize("field", [field.name for field in attrs.fields(Timeouts)])
 @pytest.mark.parametrize("value", [0, -1.0, True, "10", float("nan")])
 def test_a_deadline_is_more_than_nothing(field: str, value: Any) -> None:
-    """[R168]"""
     with pytest.raises(InvalidArgument, match=rf"^Timeouts\.{field} must be "):
         Timeouts(**{field: value})
 
 
+@pytest.mark.covers("R168")
 @pytest.mark.parametrize("value", [None, 1.5])
 def test_a_count_of_keepalives_is_a_whole_number(value: Any) -> None:
-    """[R168]"""
     with pytest.raises(InvalidArgument):
         Timeouts(keepalive_count=value)
 
@@ -238,18 +239,18 @@ def test_nothing_is_given_by_position(kind: Any) -> None:
 # ------------------------------------------------------------------------------------------------------- identification
 
 
+@pytest.mark.covers("R14", "R16")
 @pytest.mark.parametrize(
     "software", ["", "has space", "has-minus", "tab\t", "nul\0", "line\n", "ümlaut", "\x7f", "a\r\nb"]
 )
 def test_software_that_would_break_the_line(software: str) -> None:
-    """[R14 R16]"""
     with pytest.raises(InvalidArgument, match=r"^software must be printable US-ASCII"):
         Config(software=software)
 
 
+@pytest.mark.covers("R14", "R16")
 @pytest.mark.parametrize("comments", ["nul\0", "line\n", "a\r\nb", "ümlaut", "tab\t", "\x7f", "\x1b[2J"])
 def test_comments_that_would_break_the_line(comments: str) -> None:
-    """[R14 R16]"""
     with pytest.raises(InvalidArgument, match=r"^comments must be printable US-ASCII"):
         Config(comments=comments)
 
@@ -260,8 +261,9 @@ def test_what_may_be_in_them() -> None:
     assert Config().software == f"sshproto_{VERSION}"
 
 
+@pytest.mark.covers("R14")
 def test_the_longest_line() -> None:
-    """[R14] 255 bytes with CR LF; ``SSH-2.0-`` has 8, the space 1."""
+    """255 bytes with CR LF; ``SSH-2.0-`` has 8, the space 1."""
     assert Config(software="s" * 100, comments="c" * 144)
     with pytest.raises(InvalidArgument, match="a line of 256 bytes, at most 255"):
         Config(software="s" * 100, comments="c" * 145)
@@ -281,9 +283,9 @@ def test_the_longest_line_without_comments() -> None:
 # --------------------------------------------------------------------------------------------------------------- client
 
 
+@pytest.mark.covers("V62", "R73", "B18")
 @pytest.mark.parametrize("user", ["", "nul\0", "line\nfeed", "\x1b[2J", "\x7f", "x" * 1025, "é" * 513, "\ud800"])
 def test_users_that_are_no_names(user: str) -> None:
-    """[V62 R73 B18]"""
     with pytest.raises(InvalidArgument, match=r"^user "):
         ClientConfig(user=user)
 
@@ -307,20 +309,21 @@ def test_group_sizes(bits: tuple[int, int, int]) -> None:
     assert ClientConfig(user="a", gex_bits=bits).gex_bits == bits
 
 
+@pytest.mark.covers("R118", "V44")
 @pytest.mark.parametrize(
     "bits", [(1024, 2048, 8192), (2047, 3072, 8192), (2048, 3072, 8193), (4096, 3072, 8192), (2048, 8192, 4096)]
 )
 def test_bad_group_sizes(bits: tuple[int, int, int]) -> None:
-    """[R118 V44] RFC 8270: from 2048 bits on."""
+    """RFC 8270: from 2048 bits on."""
     with pytest.raises(InvalidArgument, match="gex_bits must be three rising sizes"):
         ClientConfig(user="a", gex_bits=bits)
 
 
+@pytest.mark.covers("R168")
 @pytest.mark.parametrize(
     "wrong", [{"gex_bits": (2048, 8192)}, {"gex_bits": None}, {"user": None}, {"user": b"alice"}], ids=str
 )
 def test_values_of_the_wrong_type_are_invalid_arguments_too(wrong: dict[str, Any]) -> None:
-    """[R168]"""
     with pytest.raises(UsageError):
         ClientConfig(**{"user": "a", **wrong})
 
@@ -335,15 +338,16 @@ def test_a_server_needs_a_key() -> None:
     assert ServerConfig(host_keys=[HOST_KEY.public_key]).host_keys == (HOST_KEY.public_key,)
 
 
+@pytest.mark.covers("R56", "R74", "V64")
 @pytest.mark.parametrize("methods", [("none",), ("gssapi-with-mic",), ("password", "hostbased"), "password", ("",), ()])
 def test_methods_that_are_not_offered(methods: Any) -> None:
-    """[R56 R74 V64]"""
     with pytest.raises(InvalidArgument, match=r"auth_methods must be some of|not one string"):
         ServerConfig(host_keys=(HOST_KEY,), auth_methods=methods)
 
 
+@pytest.mark.covers("V64")
 def test_without_methods_only_none_is_left_and_only_if_it_is_wanted() -> None:
-    """[V64] By default a server lets in nobody without a proof."""
+    """By default a server lets in nobody without a proof."""
     assert not ServerConfig(host_keys=(HOST_KEY,)).ask_none
     assert ServerConfig(host_keys=(HOST_KEY,)).auth_methods == ("publickey",)
     assert ServerConfig(host_keys=(HOST_KEY,), auth_methods=(), ask_none=True).auth_methods == ()
@@ -360,8 +364,8 @@ def test_a_banner_at_its_limit() -> None:
 # ----------------------------------------------------------------------------------------------------- entropy, secrets
 
 
+@pytest.mark.covers("R29", "V49")
 def test_the_systems_entropy() -> None:
-    """[R29 V49]"""
     assert [len(system_entropy(count, "cookie")) for count in (0, 1, 16, 1000)] == [0, 1, 16, 1000]
     assert len({system_entropy(16, "cookie") for _ in range(100)}) == 100
 
@@ -370,8 +374,8 @@ def test_the_default_oracle_computes() -> None:
     assert compute_now("label", lambda: b"answer") == b"answer"
 
 
+@pytest.mark.covers("R169")
 def test_a_configuration_shows_no_secret() -> None:
-    """[R169]"""
     key = PrivateKey.generate("ssh-ed25519")
     config = ServerConfig(host_keys=(key,), entropy=lambda count, label: b"hunter2" * count)
     shown = repr(config)

@@ -132,8 +132,8 @@ def test_a_wire_error_says_what_and_where() -> None:
     assert str(WireError("NewKeys", "", 1, "1 bytes too many")) == "NewKeys at offset 1: 1 bytes too many"
 
 
+@pytest.mark.covers("V70", "R31")
 def test_incompatible_shows_both_offers_and_nothing_raw() -> None:
-    """[V70 R31]"""
     error = Incompatible("cipher client to server", iter(["aes"]), iter(["rc4\x1b[2J", "des"]))
     assert (error.category, error.ours, error.theirs) == ("cipher client to server", ("aes",), ("rc4\x1b[2J", "des"))
     assert str(error) == ("no common cipher client to server algorithm: we offer aes; the peer offers rc4\\x1b[2J, des")
@@ -141,11 +141,12 @@ def test_incompatible_shows_both_offers_and_nothing_raw() -> None:
     assert len(str(Incompatible("kex", ["a"], ["x" * 5000]))) < 1200
 
 
+@pytest.mark.covers("V70", "R48")
 @pytest.mark.parametrize(
     ("code", "name"), [(2, "PROTOCOL_ERROR"), (11, "BY_APPLICATION"), (0, "code"), (4294967295, "code")]
 )
 def test_a_peers_goodbye(code: int, name: str) -> None:
-    """[V70 R48] Codes that nobody knows are kept; words are made printable."""
+    """Codes that nobody knows are kept; words are made printable."""
     error = PeerDisconnected(code, "bye\x1b[2J\nnow" + "x" * 300)
     assert error.code == code
     assert error.description.startswith("bye\\x1b[2J\\nnowxxx")

@@ -181,8 +181,8 @@ def test_refusing_what_is_never_asked_here_is_misuse() -> None:
         pair.server.conn.refuse(events.CredentialNeeded(id=1))
 
 
+@pytest.mark.covers("V08")
 def test_refuse_says_no_to_a_host_key_and_ends_the_connection_with_code_9() -> None:
-    """[V08]"""
     pair = Pair.make(client_answer=lambda conn, question: conn.refuse(question)).run()
     assert pair.client.of(events.HostKeyOffered)
     assert pair.client.lost.error.code == 9
@@ -190,8 +190,9 @@ def test_refuse_says_no_to_a_host_key_and_ends_the_connection_with_code_9() -> N
     assert not pair.server.of(events.AuthQuestion)
 
 
+@pytest.mark.covers("V64")
 def test_refuse_says_no_to_every_user() -> None:
-    """[V64] Default deny."""
+    """Default deny."""
     pair = Pair.make(server_answer=lambda conn, question: conn.refuse(question)).run()
     assert pair.server.of(events.AuthQuestion)
     assert not pair.server.of(events.Authenticated)
@@ -245,8 +246,8 @@ def test_events_are_values(kind: type[Any]) -> None:
     assert "_session" not in kind.__dict__
 
 
+@pytest.mark.covers("V70", "R169")
 def test_show_is_one_safe_line_without_secrets() -> None:
-    """[V70 R169]"""
     shown = events.show(events.PasswordAuth(id=1, user="eve\x1b[2J\n", password="hunter2", new_password="hunter3"))
     assert shown == "PasswordAuth id=1 user=eve\\x1b[2J\\n"
     assert events.show(events.DataReceived(3, b"x" * 33)) == "DataReceived channel=3 data=<33 bytes> stream=0"

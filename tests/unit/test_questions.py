@@ -69,8 +69,9 @@ def test_a_wrong_kind_stays_wrong_when_all_is_over() -> None:
         questions.check(question, KeyProbe)
 
 
+@pytest.mark.covers("V12")
 def test_a_question_of_another_connection_with_the_same_number_is_not_ours() -> None:
-    """[V12] Answers are bound to the very question, not only to its number."""
+    """Answers are bound to the very question, not only to its number."""
     questions = Questions()
     asked(questions)
     with pytest.raises(AlreadyAnswered):
@@ -124,8 +125,9 @@ def test_where_no_answer_is_wanted_the_kind_must_fit_all_the_same() -> None:
         Questions().check(GlobalRequested(id=1, request=NoMoreSessions(), want_reply=False), AuthQuestion)
 
 
+@pytest.mark.covers("V35")
 def test_what_is_remembered_of_void_questions_is_what_the_application_holds() -> None:
-    """[V35] A peer that opens and closes channels for ever makes nothing grow; no answer in earnest is too late."""
+    """A peer that opens and closes channels for ever makes nothing grow; no answer in earnest is too late."""
     questions = Questions()
     held = asked(questions, *[NoneAuth] * 3)
     for _ in range(2000):

@@ -1,4 +1,4 @@
-"""A peer's words made safe to show (RFC 4251 section 9.2, [R8 V70])."""
+"""A peer's words made safe to show (RFC 4251 section 9.2)."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def unsafe(character: str) -> bool:
     return unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} or character in BIDI or character == "\ufeff"
 
 
+@pytest.mark.covers("R8", "V70")
 def test_every_unsafe_character_of_unicode_is_escaped_and_no_other() -> None:
     shown = multiline("|".join(ALL), limit=3 * len(ALL)).split("|")
     del shown[ord("|") : ord("|") + 2]  # the separator itself came out as two empty pieces

@@ -1,4 +1,4 @@
-"""The multiplexer, one rule after the other. Requirement numbers are robustness.md's."""
+"""The multiplexer, one rule after the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every message in every state of a channel, against a copy of robustness.md 3.2 that was written by hand."""
+"""Every message in every state of a channel, against a table written by hand from RFC 4254."""
 
 from __future__ import annotations
 

@@ -76,8 +76,9 @@ def numbers(traces: list[Trace]) -> list[int]:
 # ---------------------------------------------------------------------------------------------- what waits for new keys
 
 
+@pytest.mark.covers("R33", "R42")
 def test_commands_during_a_key_exchange_leave_after_it_in_order(side: str) -> None:
-    """[R33 R42] Between our KEXINIT and our NEWKEYS only the exchange's own messages leave."""
+    """Between our KEXINIT and our NEWKEYS only the exchange's own messages leave."""
     traces: list[Trace] = []
     pair = make(**{side: {"trace": traces.append}}).login()
     end, peer = ends(pair, side)
@@ -98,9 +99,10 @@ def test_commands_during_a_key_exchange_leave_after_it_in_order(side: str) -> No
     assert end.of(ev.PongReceived) == [ev.PongReceived(b"3"), ev.PongReceived(b"5")]
 
 
+@pytest.mark.covers("R33", "R128", "V03", "R125")
 @pytest.mark.parametrize("strict", [True, False])
 def test_neither_side_ever_sends_what_a_key_exchange_forbids(strict: bool) -> None:
-    """[R33 R128 V03-T6 R125] A monitor on a whole session with many rekeyings."""
+    """A monitor on a whole session with many rekeyings."""
     traces: dict[str, list[Trace]] = {"client": [], "server": []}
     preferences = attrs.evolve(RELAXED, strict_kex=strict)
     limits = Limits(rekey_bytes=20_000, peer_rekey_bytes=1000)
@@ -135,9 +137,10 @@ def test_neither_side_ever_sends_what_a_key_exchange_forbids(strict: bool) -> No
             assert after[0] == 7  # EXT_INFO is the first packet under the first keys, both ways
 
 
+@pytest.mark.covers("B11", "V13")
 @pytest.mark.parametrize("count", [3, 4])
 def test_what_may_wait_is_bounded_and_a_command_too_many_changes_nothing(count: int) -> None:
-    """[B11 V13] At the limit of packets, and one more."""
+    """At the limit of packets, and one more."""
     pair = make(client={"limits": Limits(deferred_packets=3)}).login()
     conn = pair.client.conn
     conn.rekey()
@@ -157,8 +160,9 @@ def test_what_may_wait_is_bounded_and_a_command_too_many_changes_nothing(count: 
     assert len(pair.client.of(ev.PongReceived)) == 4
 
 
+@pytest.mark.covers("B11")
 def test_what_may_wait_is_bounded_in_bytes() -> None:
-    """[B11] A PING of n bytes is 5 + n long."""
+    """A PING of n bytes is 5 + n long."""
     pair = make(client={"limits": Limits(deferred_bytes=1000)}).login()
     conn = pair.client.conn
     conn.rekey()
@@ -176,6 +180,7 @@ def test_what_may_wait_is_bounded_in_bytes() -> None:
     assert len(pair.client.of(ev.PongReceived)) == 3
 
 
+@pytest.mark.covers("V13")
 @pytest.mark.parametrize(("asked", "lost"), [(5, False), (6, True)])
 @pytest.mark.parametrize(
     "message",
@@ -185,7 +190,7 @@ def test_what_may_wait_is_bounded_in_bytes() -> None:
 def test_a_peer_that_makes_us_answer_while_we_exchange_keys_is_cut(
     message: Any, asked: int, lost: bool, side: str
 ) -> None:
-    """[V13 CVE-2025-26466] Its requests, sent before it saw our KEXINIT, wait for NEWKEYS; but not for ever."""
+    """CVE-2025-26466: Its requests, sent before it saw our KEXINIT, wait for NEWKEYS; but not for ever."""
     pair = make(**{side: {"limits": Limits(deferred_packets=5)}}).login()
     end, peer = ends(pair, side)
     end.conn.rekey()
@@ -200,8 +205,9 @@ def test_a_peer_that_makes_us_answer_while_we_exchange_keys_is_cut(
         assert error.limit == "deferred_packets"
 
 
+@pytest.mark.covers("R51", "R33")
 def test_unimplemented_does_not_wait_for_new_keys(side: str) -> None:
-    """[R51 R33] RFC 4253 section 7.1 allows the messages 1 to 4, and what does not wait needs no room to wait in."""
+    """RFC 4253 section 7.1 allows the messages 1 to 4, and what does not wait needs no room to wait in."""
     traces: list[Trace] = []
     pair = make(**{side: {"limits": Limits(deferred_packets=1), "trace": traces.append}}).login()
     end, peer = ends(pair, side)
@@ -216,9 +222,10 @@ def test_unimplemented_does_not_wait_for_new_keys(side: str) -> None:
     assert len(end.of(ev.KeysExchanged)) == 2
 
 
+@pytest.mark.covers("R42")
 @pytest.mark.parametrize("first", SIDES)
 def test_keys_can_be_exchanged_again_before_login(first: str) -> None:
-    """[R42] Nothing but KEXINIT's own rules keeps it from phase A; the login goes on under the new keys."""
+    """Nothing but KEXINIT's own rules keeps it from phase A; the login goes on under the new keys."""
     pair = make(client_answer=trust).run()
     end, _ = ends(pair, first)
     assert pair.server.conn.phase is Phase.AUTH
@@ -232,8 +239,8 @@ def test_keys_can_be_exchanged_again_before_login(first: str) -> None:
     assert pair.client.conn.phase is pair.server.conn.phase is Phase.OPEN
 
 
+@pytest.mark.covers("R38", "V19")
 def test_the_session_id_is_the_first_exchanges_for_ever() -> None:
-    """[R38 V19]"""
     pair = both().login()
     before = pair.client.conn.session_id
     for end in (pair.client, pair.server):
@@ -245,8 +252,8 @@ def test_the_session_id_is_the_first_exchanges_for_ever() -> None:
     assert len(pair.client.of(ev.KeysExchanged)) == 3
 
 
+@pytest.mark.covers("V19")
 def test_another_host_key_in_a_rekeying_ends_the_connection() -> None:
-    """[V19]"""
     pair = both().login()
     kex = pair.server.conn._engine.kex
     kex._config = attrs.evolve(kex._config, host_keys=(PrivateKey.generate("ssh-ed25519"),))
@@ -258,9 +265,10 @@ def test_another_host_key_in_a_rekeying_ends_the_connection() -> None:
     assert loss(pair.server.events).code == 9
 
 
+@pytest.mark.covers("R114")
 @pytest.mark.parametrize("packets", [30, 31])
 def test_keys_are_changed_after_so_many_packets(packets: int, side: str) -> None:
-    """[R114] Either direction: one side sends, the other only counts what it receives."""
+    """Either direction: one side sends, the other only counts what it receives."""
     pair = make(**{side: {"limits": Limits(rekey_packets=packets)}}).login()
     end, peer = ends(pair, side)
     session = end.conn._engine
@@ -274,9 +282,10 @@ def test_keys_are_changed_after_so_many_packets(packets: int, side: str) -> None
     assert [event.first for event in end.of(ev.KeysExchanged)] == [True, False]
 
 
+@pytest.mark.covers("V54", "R9", "R114")
 @pytest.mark.parametrize("way", ["sealer", "opener"])
 def test_no_key_sees_all_sequence_numbers(way: str, side: str) -> None:
-    """[V54 R9 R114] A peer that never ends its key exchange can't make a key live on: hard end before 2^32 packets."""
+    """A peer that never ends its key exchange can't make a key live on: hard end before 2^32 packets."""
     pair = make(**{side: {"limits": Limits(rekey_packets=2**40)}}).login()
     end, peer = ends(pair, side)
     session = end.conn._engine
@@ -296,8 +305,9 @@ def test_no_key_sees_all_sequence_numbers(way: str, side: str) -> None:
     assert error.limit == "rekey_packets"
 
 
+@pytest.mark.covers("B12", "V13")
 def test_a_peer_may_rekey_as_time_and_data_allow() -> None:
-    """[B12 V13] A bucket that is refilled by the minute and by bytes."""
+    """A bucket that is refilled by the minute and by bytes."""
     pair = make(
         server={"limits": Limits(peer_rekeys=5, peer_rekey_bytes=10_000)}, client={"timeouts": Timeouts(rekey=None)}
     ).login()
@@ -319,8 +329,8 @@ def test_a_peer_may_rekey_as_time_and_data_allow() -> None:
     assert not rekey(3)
 
 
+@pytest.mark.covers("R128")
 def test_the_first_packet_of_a_client_under_keys_is_ext_info_and_later_it_is_refused() -> None:
-    """[R128 3.1 footnote 4]"""
     pair = make(client_answer=trust)
     pair.client.conn._engine._our_extensions = lambda: ()  # it sends none
     pair.client.conn._engine._transport_ready = lambda: None  # and asks for no service
@@ -332,20 +342,20 @@ def test_the_first_packet_of_a_client_under_keys_is_ext_info_and_later_it_is_ref
     assert "EXT_INFO came late" in str(loss(pair.server.events))
 
 
+@pytest.mark.covers("R129", "R132", "B21")
 def test_a_server_may_tell_more_before_login_and_a_third_time_is_too_often() -> None:
-    """[R129 R132 B21]"""
     pair = make(client_answer=trust).run()
     inject(pair.server, m.ExtInfo((("server-sig-algs", b"rsa-sha2-256"), ("b", b"1\0\xff"), ("b", b"2"))))
     pair.run()
     assert pair.client.conn.peer_extensions["server-sig-algs"] == b"rsa-sha2-256"
-    assert pair.client.conn.peer_extensions["b"] == b"1\0\xff"  # of two of a name the first counts [R130]
+    assert pair.client.conn.peer_extensions["b"] == b"1\0\xff"  # of two of a name the first counts
     inject(pair.server, m.ExtInfo(()))
     pair.run()
     assert "a third EXT_INFO" in str(loss(pair.client.events))
 
 
 def test_ext_info_after_login_is_ignored_and_changes_nothing() -> None:
-    """[3.1 footnote 5]"""
+    """RFC 4252 section 5.3 ends the login, and with it what EXT_INFO could say."""
     pair = both().login()
     before = pair.client.conn.peer_extensions
     inject(pair.server, m.ExtInfo((("server-sig-algs", b"ssh-rsa"),)))
@@ -354,8 +364,9 @@ def test_ext_info_after_login_is_ignored_and_changes_nothing() -> None:
     assert pair.client.conn.peer_extensions == before
 
 
+@pytest.mark.covers("R128", "R51")
 def test_ext_info_stays_first_when_an_answer_waited_for_the_keys(side: str) -> None:
-    """[R128 R51] A peer that sends a message we don't know while keys are exchanged the first time."""
+    """A peer that sends a message we don't know while keys are exchanged the first time."""
     pair = both(preferences=RELAXED)
     _, peer = ends(pair, side)
     unknown = [b"\x16"]
@@ -373,9 +384,9 @@ def test_ext_info_stays_first_when_an_answer_waited_for_the_keys(side: str) -> N
 # ------------------------------------------------------------------------------------------------------------ bounds in
 
 
+@pytest.mark.covers("R63", "R65")
 @pytest.mark.parametrize("over", [False, True])
 def test_late_login_messages_are_ignored_so_often_and_no_more(over: bool, side: str) -> None:
-    """[R63 R65 3.1 footnote 6]"""
     pair = both(limits=Limits(ignored_messages=7)).login()
     end, peer = ends(pair, side)
     late: m.Message = m.UserauthBanner("x") if side == "client" else m.UserauthRequest("root", "ssh-connection", "none")
@@ -391,9 +402,10 @@ def test_late_login_messages_are_ignored_so_often_and_no_more(over: bool, side: 
         assert ("USERAUTH_BANNER" if side == "client" else "USERAUTH_REQUEST") in str(error)
 
 
+@pytest.mark.covers("V14", "B14")
 @pytest.mark.parametrize("over", [False, True])
 def test_input_before_login_is_bounded_in_bytes(over: bool) -> None:
-    """[V14 B14] Bytes of packets that were opened, not of what merely arrived."""
+    """Bytes of packets that were opened, not of what merely arrived."""
     packet = frame(m.Ignore(bytes(100)).encode())
     allowed = len(IDENT) + 10 * len(packet)
     limits = Limits(input_before_auth=allowed - over)
@@ -462,8 +474,8 @@ def test_full_output_stops_data_and_taking_it_lets_it_go_on() -> None:
 # ------------------------------------------------------------------------------------------------------------- services
 
 
+@pytest.mark.covers("R45", "V18")
 def test_another_service_than_login_is_refused_with_code_7() -> None:
-    """[R45 V18]"""
     for service in ("ssh-connection", "ssh-userauth@example.org", "SSH-USERAUTH", "", "evil\x1b[2J"):
         pair = make(client_answer=trust).run()
         inject(pair.client, m.ServiceRequest(service))
@@ -474,9 +486,10 @@ def test_another_service_than_login_is_refused_with_code_7() -> None:
         assert "\x1b" not in str(error)
 
 
+@pytest.mark.covers("B16", "V18")
 @pytest.mark.parametrize("times", [4, 5])
 def test_login_may_be_asked_for_four_times(times: int) -> None:
-    """[B16 V18] The first is the client's own. Only the server is looked at: the client takes one answer."""
+    """The first is the client's own. Only the server is looked at: the client takes one answer."""
     pair = make(client_answer=trust).run()
     for _ in range(times - 1):
         inject(pair.client, m.ServiceRequest("ssh-userauth"))
@@ -489,8 +502,8 @@ def test_login_may_be_asked_for_four_times(times: int) -> None:
         assert error.limit == "service_requests"
 
 
+@pytest.mark.covers("R46")
 def test_a_client_takes_no_other_service_than_it_asked_for() -> None:
-    """[R46 3.1 footnote 3]"""
     pair = make()
     pair.server.conn._engine._dispatch_service = lambda payload: inject(pair.server, m.ServiceAccept("ssh-connection"))
     pair.run()
@@ -500,9 +513,10 @@ def test_a_client_takes_no_other_service_than_it_asked_for() -> None:
 # ----------------------------------------------------------------------------------- UNIMPLEMENTED, PING, DEBUG, IGNORE
 
 
+@pytest.mark.covers("R51")
 @pytest.mark.parametrize("strict", [True, False])
 def test_unknown_messages_are_answered_in_order_with_their_numbers(strict: bool, side: str) -> None:
-    """[R51] A burst, also after a strict exchange has set the numbers back."""
+    """A burst, also after a strict exchange has set the numbers back."""
     pair = both(preferences=attrs.evolve(RELAXED, strict_kex=strict)).login()
     end, _ = ends(pair, side)
     end.conn.rekey()
@@ -515,8 +529,9 @@ def test_unknown_messages_are_answered_in_order_with_their_numbers(strict: bool,
     assert [event.sequence_number for event in end.of(ev.UnimplementedReceived)] == [start, start + 1, start + 2]
 
 
+@pytest.mark.covers("R53")
 def test_a_request_that_the_peer_does_not_know_has_failed() -> None:
-    """[R53 3.1 footnote 1] Found by its sequence number; and a number that we never sent is only told."""
+    """Found by its sequence number; and a number that we never sent is only told."""
     pair = both().login()
     conn = pair.client.conn
     numbers_ = []
@@ -539,7 +554,7 @@ def test_a_request_that_the_peer_does_not_know_has_failed() -> None:
 
 
 def test_what_is_remembered_for_unimplemented_is_bounded() -> None:
-    """[3.1 footnote 1] The last 64."""
+    """The last 64."""
     pair = make(client={"limits": Limits(requests_pending=100)}).login()
     conn = pair.client.conn
     start = conn._engine.outbox.sealer.sequence_number
@@ -551,8 +566,8 @@ def test_what_is_remembered_for_unimplemented_is_bounded() -> None:
     assert pair.client.of(ev.GlobalFailed) == [ev.GlobalFailed(requests[1]), ev.GlobalFailed(requests[64])]
 
 
+@pytest.mark.covers("R148")
 def test_a_ping_where_none_was_offered_is_unknown(side: str) -> None:
-    """[R148 3.1 row 192]"""
     pair = both().login()
     end, peer = ends(pair, side)
     peer.conn._engine._ping_offered = False
@@ -570,9 +585,9 @@ def test_a_ping_to_who_offers_none_is_misuse() -> None:
         pair.client.conn.ping()
 
 
+@pytest.mark.covers("R49", "R50")
 @pytest.mark.parametrize("size", [0, 1, 32_000])
 def test_ignore_and_debug_of_any_size(size: int, side: str) -> None:
-    """[R49 R50]"""
     pair = both().login()
     end, peer = ends(pair, side)
     end.conn.ignore(bytes(size))
@@ -583,9 +598,10 @@ def test_ignore_and_debug_of_any_size(size: int, side: str) -> None:
     assert peer.lost is end.lost is None
 
 
+@pytest.mark.covers("R168", "R21")
 @pytest.mark.parametrize(("command", "head"), [("ignore", 5), ("ping", 5), ("debug", 10)])
 def test_what_no_peer_need_accept_is_refused_by_us(command: str, head: int, side: str) -> None:
-    """[R168 R21] RFC 4253 section 6.1: 32768 bytes of payload are what everybody takes, and not one more."""
+    """RFC 4253 section 6.1: 32768 bytes of payload are what everybody takes, and not one more."""
     pair = both().login()
     end, peer = ends(pair, side)
     fill = "x" if command == "debug" else b"x"
@@ -636,8 +652,8 @@ def test_a_trace_of_a_message_that_does_not_decode_has_none() -> None:
     assert "Ignore" in str(loss(pair.server.events))
 
 
+@pytest.mark.covers("R169")
 def test_a_trace_shows_no_password() -> None:
-    """[R169]"""
     traces: list[Trace] = []
 
     def answer(conn: Any, question: ev.Question) -> None:
@@ -749,9 +765,9 @@ def test_a_keepalive_needs_no_room_among_our_own_requests() -> None:
 # ----------------------------------------------------------------------------------------------------------------- ends
 
 
+@pytest.mark.covers("R166")
 @pytest.mark.parametrize("where", ["packet", "authentication", "connection"])
 def test_an_eof_says_where_it_came(where: str, side: str) -> None:
-    """[R166]"""
     pair = make(client_answer=trust if where == "authentication" else Pair.make().client.answer).run()
     end, peer = ends(pair, side)
     if where == "packet":
@@ -766,8 +782,8 @@ def test_an_eof_says_where_it_came(where: str, side: str) -> None:
     assert end.conn.data_to_send() == b""  # nobody would read a DISCONNECT
 
 
+@pytest.mark.covers("R167", "R96")
 def test_what_came_before_eof_is_not_lost() -> None:
-    """[R167 R96]"""
     pair = both().login()
     channel = pair.client.conn.open_channel(Session())
     pair.run()
@@ -779,8 +795,9 @@ def test_what_came_before_eof_is_not_lost() -> None:
     assert isinstance(loss(pair.server.events), UnexpectedEof)
 
 
+@pytest.mark.covers("R166")
 def test_an_eof_ends_the_wait_for_an_answer() -> None:
-    """[R166] Nobody is left whom the answer could reach. The rest of the input is not looked at."""
+    """Nobody is left whom the answer could reach. The rest of the input is not looked at."""
     pair = make(client_answer=None).run()
     conn = pair.client.conn
     [question] = conn.questions
@@ -793,16 +810,17 @@ def test_an_eof_ends_the_wait_for_an_answer() -> None:
     assert conn.data_to_send() == b""
 
 
+@pytest.mark.covers("R166")
 def test_an_eof_behind_whole_packets_is_not_in_the_middle_of_one() -> None:
-    """[R166] The server's NEWKEYS waits, complete, behind the question about its host key."""
+    """The server's NEWKEYS waits, complete, behind the question about its host key."""
     pair = make(client_answer=None).run()
     pair.client.conn.receive_eof(0.0)
     error = loss([pair.client.conn.next_event()])
     assert error.where == "key exchange"  # type: ignore[attr-defined]
 
 
+@pytest.mark.covers("R166")
 def test_an_eof_after_disconnect_is_no_second_end(side: str) -> None:
-    """[R166]"""
     pair = both().login()
     end, peer = ends(pair, side)
     peer.conn.disconnect("bye", code=12)
@@ -814,8 +832,8 @@ def test_an_eof_after_disconnect_is_no_second_end(side: str) -> None:
     assert error.code == 12
 
 
+@pytest.mark.covers("R47")
 def test_disconnecting_is_the_last_event_and_done_once(side: str) -> None:
-    """[R47]"""
     pair = both().login()
     end, peer = ends(pair, side)
     end.conn.ping(b"before")
@@ -856,8 +874,9 @@ def test_disconnecting_while_keys_are_exchanged_does_not_wait_for_them(side: str
     assert not end.of(ev.PongReceived)
 
 
+@pytest.mark.covers("R47")
 def test_nothing_follows_a_disconnect_not_even_a_rekeying() -> None:
-    """[R47] The DISCONNECT is the packet that brings the key to its limit."""
+    """The DISCONNECT is the packet that brings the key to its limit."""
     traces: list[Trace] = []
     pair = make(client={"limits": Limits(rekey_bytes=20_000), "trace": traces.append}).login()
     conn = pair.client.conn
@@ -878,8 +897,8 @@ def test_a_command_in_the_wrong_phase_says_which_and_after_the_end_why() -> None
         conn.rekey()
 
 
+@pytest.mark.covers("R169")
 def test_a_bug_ends_the_connection_and_tells_the_peer_nothing_of_the_inside(side: str) -> None:
-    """[R169]"""
     pair = both(debug_raise=False).login()
     end, peer = ends(pair, side)
 
@@ -909,8 +928,8 @@ def test_a_bug_is_raised_where_that_is_wanted() -> None:
         pair.server.conn.next_event()
 
 
+@pytest.mark.covers("R158")
 def test_an_undecodable_message_ends_the_connection_by_name(side: str) -> None:
-    """[R158]"""
     pair = both().login()
     end, peer = ends(pair, side)
     inject(peer, b"\x5d\0\0\0\0\0")
@@ -938,8 +957,8 @@ def test_an_eager_client_sends_its_kexinit_at_once() -> None:
     assert b"\r\n\0\0" in pair.client.conn.data_to_send()
 
 
+@pytest.mark.covers("V36")
 def test_packets_right_behind_the_identification_are_not_lost() -> None:
-    """[V36]"""
     pair = make(server={"preferences": Preferences(strict_kex=False)})
     events = push(pair.server.conn, IDENT + frame(m.Debug(True, "glued").encode()) + frame(kexinit()))
     assert [type(event) for event in events] == [ev.VersionReceived, ev.DebugReceived]

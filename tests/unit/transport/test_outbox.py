@@ -31,8 +31,9 @@ def test_what_may_not_leave_waits_in_order_and_what_may_passes_it() -> None:
     assert sealed == [urgent, first, second]
 
 
+@pytest.mark.covers("R53", "V17")
 def test_a_tag_belongs_to_one_packet_and_not_to_the_next_of_its_number() -> None:
-    """[R53 V17] After a strict key exchange the numbers come again; UNIMPLEMENTED must not hit an old request."""
+    """After a strict key exchange the numbers come again; UNIMPLEMENTED must not hit an old request."""
     outbox, _, _ = make()
     outbox.send(m.GlobalRequest("x@y", True), tag=7)
     outbox.sealer.sequence_number = 0
@@ -43,8 +44,8 @@ def test_a_tag_belongs_to_one_packet_and_not_to_the_next_of_its_number() -> None
     assert outbox.tag(1) is None  # once
 
 
+@pytest.mark.covers("B11")
 def test_limits_at_and_past() -> None:
-    """[B11]"""
     outbox, _, _ = make(Limits(deferred_packets=2))
     outbox.held = True
     outbox.send(m.Ignore(b""))

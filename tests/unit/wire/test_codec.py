@@ -65,22 +65,22 @@ def refusal(read: Any, data: bytes, *args: Any) -> WireError:
 # --------------------------------------------------------------------------------------------------- the RFC's examples
 
 
+@pytest.mark.covers("R3")
 @pytest.mark.parametrize(("value", "encoded"), MPINTS.items(), ids=[hex(value) for value in MPINTS])
 def test_mpint_examples_of_rfc_4251(value: int, encoded: str) -> None:
-    """[R3]"""
     assert codec.mpint(value).hex(" ") == encoded
     assert Reader(bytes.fromhex(encoded), "x").mpint() == value
 
 
+@pytest.mark.covers("R5")
 @pytest.mark.parametrize(("names", "encoded"), NAME_LISTS.items(), ids=["none", "one", "two"])
 def test_name_list_examples_of_rfc_4251(names: tuple[str, ...], encoded: str) -> None:
-    """[R5]"""
     assert codec.name_list(names).hex(" ") == encoded
     assert Reader(bytes.fromhex(encoded), "x").name_list() == names
 
 
+@pytest.mark.covers("R2")
 def test_string_and_uint32_examples_of_rfc_4251() -> None:
-    """[R2]"""
     assert codec.string(b"testing") == b"\0\0\0\x07testing"
     assert codec.uint32(699921578) == bytes.fromhex("29b7f4aa")
     assert Reader(bytes.fromhex("29b7f4aa"), "x").uint32() == 699921578
@@ -120,9 +120,9 @@ def test_reading_undoes_writing_and_stops_where_the_value_ends(write: Any, read:
         assert 0 <= error.offset <= cut
 
 
+@pytest.mark.covers("R3", "V32")
 @given(st.binary(max_size=40))
 def test_every_mpint_that_reads_is_in_its_shortest_form(data: bytes) -> None:
-    """[R3 V32]"""
     try:
         value = Reader(counted(data), "x").mpint()
     except WireError:
@@ -137,9 +137,9 @@ def test_no_byte_of_text_is_lost(data: bytes) -> None:
     assert codec.text(Reader(counted(data), "x").text()) == counted(data)
 
 
+@pytest.mark.covers("R1")
 @pytest.mark.parametrize("value", range(256))
 def test_all_but_zero_is_true_and_true_is_one(value: int) -> None:
-    """[R1]"""
     assert Reader(bytes((value,)), "x").boolean() is (value != 0)
     assert codec.boolean(bool(value)) == (b"\1" if value else b"\0")
 
@@ -147,22 +147,23 @@ def test_all_but_zero_is_true_and_true_is_one(value: int) -> None:
 # ------------------------------------------------------------------------------------------------------ what is refused
 
 
+@pytest.mark.covers("R3", "V32")
 @pytest.mark.parametrize("data", ["00", "00 00", "00 7f", "00 00 80", "ff ff", "ff 80", "ff ff 7f"])
 def test_mpints_that_are_too_long_for_their_value(data: str) -> None:
-    """[R3 V32]"""
     raw = bytes.fromhex(data)
     assert "superfluous leading" in str(refusal(Reader.mpint, counted(raw)))
 
 
+@pytest.mark.covers("R3")
 @pytest.mark.parametrize("data", ["00 80", "ff", "ff 7f", "80", "7f", "ff 00"])
 def test_mpints_that_need_their_first_byte(data: str) -> None:
-    """[R3]"""
     raw = bytes.fromhex(data)
     assert codec.mpint(Reader(counted(raw), "x").mpint()) == counted(raw)
 
 
+@pytest.mark.covers("V32")
 def test_the_longest_mpint() -> None:
-    """[V32] 16384 bits with the leading 00 that they need, and no byte more."""
+    """16384 bits with the leading 00 that they need, and no byte more."""
     assert MAX_MPINT_BITS == 16384
     longest = (1 << MAX_MPINT_BITS) - 1
     assert Reader(codec.mpint(longest), "x").mpint() == longest
@@ -171,37 +172,41 @@ def test_the_longest_mpint() -> None:
     assert "2049" in error.problem
 
 
+@pytest.mark.covers("V32")
 @pytest.mark.parametrize("bits", [16385, 16391])
 def test_an_mpint_of_a_few_bits_too_many(bits: int) -> None:
-    """[V32] The plan's own case: 16385 bits."""
+    """The plan's own case: 16385 bits."""
     refusal(Reader.mpint, codec.mpint((1 << bits) - 1))
 
 
+@pytest.mark.covers("R4", "V37")
 @pytest.mark.parametrize("data", [b"a,,b", b",a", b"a,", b",", b"a\0", b"\0", b"a,\xe4", b"\xff"])
 def test_bad_name_lists(data: bytes) -> None:
-    """[R4 V37] Not even one comma at the end."""
+    """Not even one comma at the end."""
     error = refusal(Reader.name_list, counted(data))
     assert error.offset == 0
     assert "name-list" in error.problem
 
 
+@pytest.mark.covers("R4")
 @pytest.mark.parametrize("data", [b"a\0", b"\0", b"\xe4", "é".encode()])
 def test_bad_names(data: bytes) -> None:
-    """[R4]"""
     assert "not a name" in str(refusal(Reader.name, counted(data)))
 
 
+@pytest.mark.covers("R6", "R7")
 @pytest.mark.parametrize("data", [b"", b"a,b", b"x y", b"n" * 65, b"SSH-RSA", b"a@b@c"])
 def test_odd_names_are_read_so_that_they_can_be_answered(data: bytes) -> None:
-    """[R6 R7] Whoever looks the name up refuses it in the way of its own protocol; nothing folds case."""
+    """Whoever looks the name up refuses it in the way of its own protocol; nothing folds case."""
     assert Reader(counted(data), "x").name() == data.decode()
 
 
+@pytest.mark.covers("V26", "R161")
 @pytest.mark.parametrize("left", [0, 1, 5])
 @pytest.mark.parametrize("declared", [6, 2**31 - 1, 2**31, 2**32 - 1])
 @pytest.mark.parametrize("read", [Reader.string, Reader.text, Reader.name, Reader.mpint, Reader.name_list])
 def test_a_declared_length_is_never_believed(read: Any, declared: int, left: int) -> None:
-    """[V26 R161] The error says what was declared and what is there; nothing of that size is made."""
+    """The error says what was declared and what is there; nothing of that size is made."""
     data = declared.to_bytes(4, "big") + bytes(left)
     tracemalloc.start()
     try:
@@ -213,9 +218,9 @@ def test_a_declared_length_is_never_believed(read: Any, declared: int, left: int
     assert peak < 16_384
 
 
+@pytest.mark.covers("R161")
 @pytest.mark.parametrize("read", [Reader.string, Reader.text])
 def test_a_string_limit_at_and_past_it(read: Any) -> None:
-    """[R161]"""
     assert len(read(Reader(counted(b"x" * 10), "x"), "f", 10)) == 10
     assert "is 11 bytes long, at most 10 are accepted" in str(refusal(read, counted(b"x" * 11), 10))
 
@@ -300,8 +305,8 @@ def test_trailing_fields_may_be_missing_but_not_broken() -> None:
             Every.parse(ENCODED[:-cut])
 
 
+@pytest.mark.covers("V27", "R159")
 def test_a_structure_ends_where_it_ends() -> None:
-    """[V27 R159]"""
     with pytest.raises(WireError, match=rf"^Every at offset {len(ENCODED)}: 1 bytes too many at the end$"):
         Every.parse(ENCODED + b"!")
     reader = Reader(ENCODED + b"!", "Outer")
@@ -317,6 +322,7 @@ def test_rest_takes_all() -> None:
     assert [name for name, _ in Derived.codecs()] == ["kind", "tail", "more"]
 
 
+@pytest.mark.covers("R168")
 @pytest.mark.parametrize(
     "change",
     [
@@ -347,16 +353,15 @@ def test_rest_takes_all() -> None:
     ids=str,
 )
 def test_a_value_that_does_not_fit_is_the_callers_fault_and_named(change: dict[str, Any]) -> None:
-    """[R168]"""
     with pytest.raises(InvalidArgument, match=rf"^Every\.{next(iter(change))} cannot be sent: "):
         attrs.evolve(EXAMPLE, **change).encode()
 
 
+@pytest.mark.covers("R4", "R168")
 @pytest.mark.parametrize(
     "change", [{"word": "a\0b"}, {"words_list": ("a,b",)}, {"words_list": ("",)}, {"words_list": "ab"}]
 )
 def test_names_that_would_not_survive_the_way_are_not_sent(change: dict[str, Any]) -> None:
-    """[R4 R168]"""
     value = attrs.evolve(EXAMPLE, **change)
     with pytest.raises(InvalidArgument):
         value.encode()

@@ -188,15 +188,16 @@ def test_numbers_without_a_message_decode_to_none() -> None:
                 assert m.decode(bytes((number,)) + b"junk", context) is None
 
 
+@pytest.mark.covers("V22")
 def test_an_empty_payload_is_no_message() -> None:
-    """[V22]"""
     with pytest.raises(WireError, match="no message number"):
         m.decode(b"")
 
 
+@pytest.mark.covers("V46")
 @each_message
 def test_one_class_does_not_read_anothers_payload(cls: type[m.Message]) -> None:
-    """[V46] Even where the fields would fit."""
+    """Even where the fields would fit."""
     with pytest.raises(
         WireError, match=rf"^{cls.__name__}\.message number at offset 0: is 255, expected {cls.number}$"
     ):
@@ -217,11 +218,12 @@ def test_decode_undoes_encode(cls: type[m.Message], data: st.DataObject) -> None
     assert m.decode(memoryview(bytearray(payload)), cls.context) == message
 
 
+@pytest.mark.covers("R158")
 @each_message
 @settings(max_examples=20)
 @given(data=st.data())
 def test_whatever_decodes_means_the_same_when_it_is_encoded_again(cls: type[m.Message], data: st.DataObject) -> None:
-    """[R158] Any bytes, and damaged real ones: a WireError or a value, never anything else."""
+    """Any bytes, and damaged real ones: a WireError or a value, never anything else."""
     payload = bytearray(data.draw(instances(cls)).encode())
     if data.draw(st.booleans()):
         payload[1:] = data.draw(st.binary(max_size=60))
@@ -242,11 +244,12 @@ def test_whatever_decodes_means_the_same_when_it_is_encoded_again(cls: type[m.Me
 # -------------------------------------------------------------------------------------------------- too short, too long
 
 
+@pytest.mark.covers("R158", "V26")
 @each_message
 @settings(max_examples=8)
 @given(data=st.data())
 def test_cut_at_every_byte(cls: type[m.Message], data: st.DataObject) -> None:
-    """[R158 V26] The error names the message and the field that the cut went through."""
+    """The error names the message and the field that the cut went through."""
     message = data.draw(instances(cls).filter(lambda message: len(message.encode()) < 600))
     payload = message.encode()
     assert refusal(cls, b"").field == "message number"
@@ -264,11 +267,11 @@ def test_cut_at_every_byte(cls: type[m.Message], data: st.DataObject) -> None:
                 assert start <= error.offset <= cut
 
 
+@pytest.mark.covers("V27", "R159")
 @each_message
 @settings(max_examples=8)
 @given(data=st.data())
 def test_one_byte_too_many(cls: type[m.Message], data: st.DataObject) -> None:
-    """[V27 R159]"""
     message = data.draw(instances(cls))
     payload = message.encode()
     extra = data.draw(st.sampled_from([b"\0", b"!", b"\xff"]))
@@ -291,11 +294,12 @@ def test_the_optional_fields_are_those_and_no_others() -> None:
 # ----------------------------------------------------------------------------------------------------- numbers that lie
 
 
+@pytest.mark.covers("V26", "R161")
 @each_message
 @settings(max_examples=8)
 @given(data=st.data())
 def test_every_declared_length_at_its_extremes(cls: type[m.Message], data: st.DataObject) -> None:
-    """[V26 R161] One more than is there, and as much as a uint32 says."""
+    """One more than is there, and as much as a uint32 says."""
     message = data.draw(instances(cls).filter(lambda message: len(message.encode()) < 600))
     payload = message.encode()
     counted = {Reader.string, Reader.text, Reader.name, Reader.mpint, Reader.name_list}
@@ -310,11 +314,11 @@ def test_every_declared_length_at_its_extremes(cls: type[m.Message], data: st.Da
             assert f"declares a string of {declared} bytes" in error.problem
 
 
+@pytest.mark.covers("R160")
 @each_message
 @settings(max_examples=3)
 @given(data=st.data())
 def test_every_uint32_at_its_extremes(cls: type[m.Message], data: st.DataObject) -> None:
-    """[R160]"""
     message = data.draw(instances(cls))
     for name in [name for name, kind in cls.codecs() if isinstance(kind, Codec) and kind.read is Reader.uint32]:
         for value in (0, 1, 2**31 - 1, 2**31, 2**32 - 1):
@@ -334,25 +338,27 @@ each_count = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.covers("B19", "B21")
 def test_the_limits_of_counts() -> None:
-    """[B19 B21]"""
     assert (m.MAX_EXTENSIONS, m.MAX_PROMPTS) == (1024, 100)
 
 
+@pytest.mark.covers("V25", "B19", "B21")
 @each_count
 def test_counts_that_are_true(cls: Any, head: bytes, limit: int, item: bytes, field: str) -> None:
-    """[V25 B19 B21] None, one, and as many as are accepted."""
+    """None, one, and as many as are accepted."""
     for count in (0, 1, limit):
         message = cls.parse(head + count.to_bytes(4, "big") + item * count)
         assert len(getattr(message, field)) == count
 
 
+@pytest.mark.covers("V25")
 @each_count
 @pytest.mark.parametrize("beyond", [1, None, 2**31 - 1, 2**31, 2**32 - 1, 0x10000000, 0x3FFFFFFF])
 def test_counts_that_are_too_high_cost_nothing(
     cls: Any, head: bytes, limit: int, item: bytes, field: str, beyond: int | None
 ) -> None:
-    """[V25] russh CVE-2026-42189, libssh2 CVE-2026-55199, jsch #1139: refused before anything of that size is made."""
+    """russh CVE-2026-42189, libssh2 CVE-2026-55199, jsch #1139: refused before anything of that size is made."""
     for count, items in (
         ((limit + 1, limit + 1),) if beyond is None else ((beyond, 0), (beyond, limit if beyond > limit else 0))
     ):
@@ -363,9 +369,9 @@ def test_counts_that_are_too_high_cost_nothing(
         assert f"declares {count}" in errors[0].problem
 
 
+@pytest.mark.covers("V25")
 @each_count
 def test_one_item_less_than_declared(cls: Any, head: bytes, limit: int, item: bytes, field: str) -> None:
-    """[V25]"""
     for count in (2, limit):
         error = refusal(cls, head + count.to_bytes(4, "big") + item * (count - 1))
         assert error.field == field
@@ -385,9 +391,10 @@ def test_an_item_that_is_broken_is_named_by_its_index() -> None:
     assert (error.field, error.offset) == ("extensions[1].name", 15)
 
 
+@pytest.mark.covers("V37")
 @pytest.mark.parametrize("names", [35_000, 100_000])
 def test_a_name_list_of_commas_is_refused_in_proportion(names: int) -> None:
-    """[V37] All of a packet made of commas: refused, with memory in proportion to the packet."""
+    """All of a packet made of commas: refused, with memory in proportion to the packet."""
     payload = b"\x33" + codec.string(b"," * names) + b"\0"
     assert peak(lambda: refusal(m.UserauthFailure, payload)) < 40 * names
 
@@ -395,8 +402,8 @@ def test_a_name_list_of_commas_is_refused_in_proportion(names: int) -> None:
 # -------------------------------------------------------------------------------------------------------------- secrets
 
 
+@pytest.mark.covers("R169")
 def test_no_message_shows_a_secret() -> None:
-    """[R169]"""
     assert "hunter2" not in repr(m.UserauthRequest("alice", "ssh-connection", "password", b"hunter2"))
     assert "hunter2" not in repr(m.UserauthInfoResponse(("hunter2",)))
 
