@@ -9,15 +9,12 @@ order, and the SHA-256 of all payloads.
 from __future__ import annotations
 
 import argparse
-import heapq
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sshproto_cli.options import complain
 from sshproto_cli.pcap import opening
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sshproto.replay.analysis import Conversation
     from sshproto_cli.pcap.views import JsonView, TextView
 
@@ -66,7 +63,7 @@ def _info(args: argparse.Namespace) -> int:
 
     with opening.LineOutput() as output:
         found = False
-        queue = _Queue(output.line, at_once=opening.STDIN in args.files)
+        queue = opening.Queue(output.line, at_once=opening.STDIN in args.files)
         for conversation in opening.conversations(args, ask=begin, output=output):
             found = True
             number = conversation.connection.number
@@ -75,29 +72,3 @@ def _info(args: argparse.Namespace) -> int:
     if not found:
         complain("there is no SSH connection in it")
     return 0
-
-
-class _Queue:
-    """Gives what connections come to in the order of their numbers: which is not the order in which they end.
-
-    Args:
-        take: Given each.
-        at_once: Don't wait for others.
-    """
-
-    def __init__(self, take: Callable[[str], None], *, at_once: bool) -> None:
-        self._take = take
-        self._at_once = at_once
-        self._waiting: list[tuple[int, str]] = []
-
-    def add(self, number: int, text: str, living: dict[int, Any]) -> None:
-        """Take one, and give those that no living one comes before."""
-        heapq.heappush(self._waiting, (number, text))
-        first = min(living, default=number)
-        while self._waiting and (self._at_once or self._waiting[0][0] <= first):
-            self._take(heapq.heappop(self._waiting)[1])
-
-    def end(self) -> None:
-        """There are no more."""
-        while self._waiting:
-            self._take(heapq.heappop(self._waiting)[1])

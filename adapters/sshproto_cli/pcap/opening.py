@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import heapq
 import signal
 import sys
 from typing import TYPE_CHECKING, Protocol, Self
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from sshproto_cli.options import Failure, complain, describe, port, put
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from sshproto.replay.analysis import Conversation
     from sshproto.replay.events import Observed
@@ -27,6 +28,18 @@ MISUSED = 2
 
 _MOST_NAMED = 20
 _GATHERED = 1 << 16
+
+
+class Damaged(Failure):
+    """Something of what was to be read can't be; the words are those of the last problem.
+
+    Attributes:
+        problems: All of them, in words.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__(problems[-1])
+        self.problems = problems
 
 
 class Misuse(Failure):
@@ -171,6 +184,32 @@ class LineOutput:
             put(text)
 
 
+class Queue:
+    """Gives what connections come to in the order of their numbers: which is not the order in which they end.
+
+    Args:
+        take: Given each.
+        at_once: Don't wait for others.
+    """
+
+    def __init__(self, take: Callable[[str], None], *, at_once: bool) -> None:
+        self._take = take
+        self._at_once = at_once
+        self._waiting: list[tuple[int, str]] = []
+
+    def add(self, number: int, text: str, living: Iterable[int]) -> None:
+        """Take one, and give those that come before all living ones."""
+        heapq.heappush(self._waiting, (number, text))
+        first = min(living, default=number)
+        while self._waiting and (self._at_once or self._waiting[0][0] <= first):
+            self._take(heapq.heappop(self._waiting)[1])
+
+    def end(self) -> None:
+        """There are no more."""
+        while self._waiting:
+            self._take(heapq.heappop(self._waiting)[1])
+
+
 def secrets(args: argparse.Namespace) -> Secrets:
     """What the options of :func:`add_options` give to open connections with.
 
@@ -209,8 +248,10 @@ def conversations(
             progress if that is a terminal.
 
     Raises:
-        Failure: A file can't be read, or is no capture, or is damaged; then all that could be read of it and of the
-            other files was given before.
+        Failure: A key log is none, or can't be read.
+        Damaged: A file is no capture, or is damaged; all that could be read of it and of the other files was given
+            before.
+        OSError: A file can't be read.
     """
     from sshproto.replay.analysis import PORTS
     from sshproto_cli.pcap.progress import Progress
@@ -261,7 +302,7 @@ def conversations(
     for each in damage[:-1]:
         complain(each)
     if damage:
-        raise Failure(damage[-1])
+        raise Damaged(damage)
 
 
 class _Keeper:

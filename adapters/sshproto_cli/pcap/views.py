@@ -127,12 +127,12 @@ def findings_in_short(findings: Iterable[Finding]) -> str:
     found = list(findings)
     if not found:
         return "none"
-    return f"{counted(found)}; {found[0].code}: {printable(found[0].words, _SHORT)}"
+    numbers = counted(Counter(finding.severity for finding in found))
+    return f"{numbers}; {found[0].code}: {printable(found[0].words, _SHORT)}"
 
 
-def counted(findings: Iterable[Finding]) -> str:
-    """How many there are of each severity, the worst first."""
-    numbers = Counter(finding.severity for finding in findings)
+def counted(numbers: Counter[Severity]) -> str:
+    """How many there are of each severity, the worst first; ``""`` if there are none."""
     return ", ".join(f"{numbers[severity]} {severity.value}" for severity in reversed(Severity) if numbers[severity])
 
 
