@@ -65,7 +65,7 @@ def _names(value: Any) -> tuple[str, ...]:
     expected = "an array of names"
     if not isinstance(value, list):
         raise _Wrong(value, expected)
-    names: list[Any] = value
+    names: list[Any] = value  # pyright: ignore[reportUnknownVariableType]
     for name in names:
         if not isinstance(name, str):
             raise _Wrong(value, expected, f"an array with {_kind(name)} in it")
