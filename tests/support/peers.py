@@ -65,6 +65,8 @@ PACKAGES = {
     "tmux": "tmux",
     "top": "procps",
     "vi": "vim-tiny",
+    "tcpdump": "tcpdump",
+    "tshark": "tshark",
 }
 """Which Debian package has which program."""
 
