@@ -178,8 +178,12 @@ class Handler:
         return False
 
     def allow_env(self, session: ServedSession, name: str, value: bytes) -> Any:
-        """Whether to take a variable: to put it into ``session.env``."""
-        return True
+        """Whether to take a variable: to put it into ``session.env``.
+
+        There are variables that make programs do anything (``LD_PRELOAD``, ``GIT_SSH_COMMAND``, ``PYTHONSTARTUP``): say
+        yes to those that are known to be harmless.
+        """
+        return False
 
     def allow_program(self, session: ServedSession) -> Any:
         """Whether to run ``session.program``. Unless overridden: if there is a :meth:`session` that runs it."""

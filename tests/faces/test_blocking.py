@@ -228,6 +228,9 @@ def test_terminals_signals_and_sizes():
         def allow_pty(self, session: Any, request: Any) -> bool:
             return True
 
+        def allow_env(self, session: Any, name: str, value: bytes) -> bool:
+            return True
+
         def session(self, session: ServerSession) -> int:
             session.stdout.write(repr((session.user, session.command, session.subsystem)).encode())
             if session.pty is not None:

@@ -61,6 +61,9 @@ class Commands(Handler):
     def allow_pty(self, session: Any, request: Any) -> bool:
         return True
 
+    def allow_env(self, session: Any, name: str, value: bytes) -> bool:
+        return True
+
     def allow_program(self, session: Any) -> Any:
         command = getattr(session.program, "command", b"")
         if command == b"undecided":

@@ -688,6 +688,9 @@ class Host(Handler):
     def allow_pty(self, session: Any, request: Any) -> bool:
         return True
 
+    def allow_env(self, session: Any, name: str, value: bytes) -> bool:
+        return True
+
     def allow_program(self, session: Any) -> bool:
         return not (isinstance(session.program, Exec) and session.program.command == b"forbidden")
 
