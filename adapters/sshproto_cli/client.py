@@ -12,11 +12,13 @@ from sshproto_cli.options import (
     Parser,
     add_algorithms,
     add_face,
+    add_record,
     complain,
     describe,
     port,
     preferences,
     reason,
+    recording,
     reporter,
 )
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from signal import Signals
 
-    from sshproto.config import ClientConfig
+    from sshproto.config import ClientConfig, Record
     from sshproto.errors import ConnectionLoss
     from sshproto.events import Event, HostKeyOffered
     from sshproto_cli.hosts import HostPolicy
@@ -74,6 +76,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add_face(parser)
     add_algorithms(parser)
+    add_record(parser)
     parser.add_argument("host", metavar="[USER@]HOST")
 
 
@@ -133,9 +136,11 @@ def route(args: argparse.Namespace, interrupts: Interrupts) -> list[Leg]:
     way = (*(() if args.jump is None else hops(args.jump)), Hop(user, host, args.port))
     terminal = Terminal(interrupts)
     opened: Opened = {}
+    record = recording(args)
     legs: list[Leg] = []
     for hop in way:
-        legs.append(Leg(args, hop, terminal, opened, via=legs[-1].host if legs else "", last=hop is way[-1]))
+        via = legs[-1].host if legs else ""
+        legs.append(Leg(args, hop, terminal, opened, via=via, last=hop is way[-1], record=record))
     return legs
 
 
@@ -168,6 +173,7 @@ class Leg:
         opened: Encrypted keys that were opened for other legs.
         via: The host that this goes through, or "".
         last: It leads to the destination.
+        record: What records the connection, or None.
 
     Attributes:
         host, port, user: Where to, and as whom.
@@ -176,7 +182,15 @@ class Leg:
     """
 
     def __init__(
-        self, args: argparse.Namespace, hop: Hop, terminal: Terminal, opened: Opened, *, via: str, last: bool
+        self,
+        args: argparse.Namespace,
+        hop: Hop,
+        terminal: Terminal,
+        opened: Opened,
+        *,
+        via: str,
+        last: bool,
+        record: Record | None = None,
     ) -> None:
         self.host = hop.host
         self.port = hop.port
@@ -184,7 +198,7 @@ class Leg:
         self._via = via
         self._name = "" if last and not via else f"{hop.host}: "
         self._policy = _host_policy(args, self.host, self.port, terminal)
-        self.config = self._config(args)
+        self.config = self._config(args, record)
         self.credentials = _login(args, self.user, self.host, terminal, opened, last=last)
         self._report = reporter(self._name) if args.verbose else None
 
@@ -215,13 +229,14 @@ class Leg:
             where = f"{self.host} port {self.port}"
             raise Failure(f"{self._via} cannot connect to {where}: {refusal.description or refusal}") from error
 
-    def _config(self, args: argparse.Namespace) -> ClientConfig:
+    def _config(self, args: argparse.Namespace, record: Record | None) -> ClientConfig:
         from sshproto.config import ClientConfig, Timeouts
 
         return ClientConfig(
             user=self.user,
             preferences=preferences(args, self._policy.order),
             timeouts=Timeouts(auth=_LOGIN_SECONDS, keepalive=_KEEPALIVE_SECONDS),
+            record=record,
         )
 
     def _why(self, loss: ConnectionLoss) -> str:

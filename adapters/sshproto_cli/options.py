@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sshproto.config import Preferences
+    from sshproto.config import Preferences, Record
     from sshproto.events import Event
     from sshproto.keys.private import PrivateKey
     from sshproto_cli.terminal import Terminal
@@ -24,6 +24,7 @@ PASSPHRASE_VARIABLE = "SSHPROTO_KEY_PASSPHRASE"
 FACES = ("blocking", "asyncio", "trio")
 """The modules of ``sshproto_io`` that can move the bytes; the first is the usual one."""
 
+_LEVELS = ("lengths", "metadata", "payload", "replay")  # those of sshproto.replay.trace.Privacy
 _LONGEST = 1000  # of a line that shows an event
 _FEW = 16  # bytes that are shown themselves
 
@@ -131,6 +132,48 @@ def add_algorithms(parser: argparse.ArgumentParser) -> None:
     for option, (_, _, what) in _ALGORITHMS.items():
         group.add_argument(option, metavar="NAMES", help=what)
     parser.add_argument("-v", dest="verbose", action="store_true", help="show events on standard error as they happen")
+
+
+def add_record(parser: argparse.ArgumentParser, *, many: bool = False) -> None:
+    """Add the options that have connections recorded.
+
+    Args:
+        parser: A verb's.
+        many: There may be many, so that a directory is needed.
+    """
+    parser.add_argument(
+        "--record",
+        metavar="DIR" if many else "FILE",
+        help="write a trace of each connection into a directory" if many else "write a trace of the connection",
+    )
+    parser.add_argument(
+        "--record-level",
+        choices=_LEVELS,
+        default=_LEVELS[1],
+        help="what the trace tells: %(default)s, if not given, is no content; replay is what 'sshproto trace verify'"
+        " needs, and holds the session's keys and passwords",
+    )
+
+
+def recording(args: argparse.Namespace, *, many: bool = False) -> Record | None:
+    """What records connections as ``args`` say; None if they don't.
+
+    Raises:
+        Failure: The file is there already, or can't be made.
+    """
+    if args.record is None:
+        return None
+    from sshproto.replay.trace import Privacy
+    from sshproto_io.recording import record_in, record_to
+
+    def tell(error: OSError) -> None:
+        complain(f"--record: {describe(error)}; the connection is not recorded any more")
+
+    make = record_in if many else record_to
+    try:
+        return make(args.record, Privacy(args.record_level), on_problem=tell)
+    except OSError as error:
+        raise Failure(f"--record: {describe(error)}") from None
 
 
 def preferences(

@@ -10,7 +10,18 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sshproto_cli.options import Failure, add_algorithms, add_face, complain, describe, preferences, put, read_file
+from sshproto_cli.options import (
+    Failure,
+    add_algorithms,
+    add_face,
+    add_record,
+    complain,
+    describe,
+    preferences,
+    put,
+    read_file,
+    recording,
+)
 
 if TYPE_CHECKING:
     from sshproto.config import Preferences, ServerConfig
@@ -53,6 +64,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_face(parser)
     add_algorithms(parser)
+    add_record(parser, many=True)
     parser.set_defaults(run=run)
     return parser
 
@@ -115,7 +127,8 @@ def _config(args: argparse.Namespace) -> ServerConfig:
         methods += ("password", "keyboard-interactive")
     if not methods:
         raise Failure("nobody could log in: give --authorized-keys or --password-file")
-    return ServerConfig(host_keys=tuple(keys), auth_methods=tuple(methods), preferences=chosen)
+    record = recording(args, many=True)
+    return ServerConfig(host_keys=tuple(keys), auth_methods=tuple(methods), preferences=chosen, record=record)
 
 
 def _host_keys(args: argparse.Namespace, chosen: Preferences) -> list[PrivateKey]:

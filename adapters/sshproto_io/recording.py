@@ -91,7 +91,7 @@ def record_to(
     Raises:
         OSError: The file exists, or its directory does not.
     """
-    given = Path(path)
+    given = Path(path).absolute()  # the process may go elsewhere
     _check(given)
     used = itertools.count(1)
 
@@ -115,7 +115,7 @@ def record_in(
     Raises:
         OSError: It cannot be made.
     """
-    place = Path(folder)
+    place = Path(folder).absolute()  # the process may go elsewhere
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def name(role: str) -> Path:

@@ -7,17 +7,21 @@ long as it is, and one that makes no sense is left out.
 ====  ==========  ==================================================================================================
 kind  name        content
 ====  ==========  ==================================================================================================
-0     start       JSON: ``role``, ``now``, ``config``, as ``ssh:connection_started`` has them; the first item
+0     start       JSON: ``role``, ``now``, ``config``, as ``ssh:connection_started`` has them
 1     data        what the peer sends, in one chunk
 2     time        the time from now on: seconds, a big-endian double
 3     timeout     nothing; ``handle_timeout``
 4     eof         nothing; ``receive_eof``
 5     call        JSON: ``call`` and ``args``, as ``ssh:api_call`` has them
-6     entropy     a label, a zero byte, and the bytes that the next inputs draw under it
+6     entropy     a label, a zero byte, and the bytes that the next item draws under it
 7     oracle      a label, a zero byte, and what an oracle answers
+8     event       nothing; ``next_event``, once
+9     drain       nothing; ``next_event`` until there is none
+10    take        nothing; ``data_to_send``
 ====  ==========  ==================================================================================================
 
-A connection made of a seed (:func:`play`) follows the pump rule: after each input all events are taken, and all output.
+The connection is made where the first ``start`` stands.  What an item draws stands before it.  At the end of a seed
+all events and all output are taken.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ from sshproto.wire.table import Role
 
 _HEAD = struct.Struct(">BI")
 _TIME = struct.Struct(">d")
-_MOST_DRAINS = 1000  # rounds of events and output after one input
+_MOST_DRAINS = 1000  # rounds of events and output at the end
 
 
 class Kind(IntEnum):
@@ -51,10 +55,23 @@ class Kind(IntEnum):
     CALL = 5
     ENTROPY = 6
     ORACLE = 7
+    EVENT = 8
+    DRAIN = 9
+    TAKE = 10
 
 
-_INPUTS = {"ssh:bytes_in": Kind.DATA, "ssh:eof_in": Kind.EOF, "ssh:clock": Kind.TIMEOUT}
-_OPENINGS = {kind: name for name, kind in _INPUTS.items()}
+_INPUTS = {"receive_data": Kind.DATA, "receive_eof": Kind.EOF, "handle_timeout": Kind.TIMEOUT}
+_OPENINGS = {
+    Kind.DATA: ("receive_data", "ssh:bytes_in"),
+    Kind.EOF: ("receive_eof", "ssh:eof_in"),
+    Kind.TIMEOUT: ("handle_timeout", "ssh:clock"),
+}
+_OUTPUTS = {
+    Kind.EVENT: ("next_event", "ssh:pong"),
+    Kind.DRAIN: ("next_event", "ssh:idle"),
+    Kind.TAKE: ("data_to_send", "ssh:bytes_out"),
+}
+"""What stands for an output in a step: the method, and a record; any event will do."""
 
 
 def seed(trace: Trace) -> bytes:
@@ -68,26 +85,26 @@ def seed(trace: Trace) -> bytes:
         raise TraceError("trace", "privacy", 0, "only a trace of the level 'replay' holds what a seed needs")
     out: list[bytes] = []
     now: Any = None
-    for given in inputs(trace):
-        for step in given.steps:
-            for record in step.records:
-                if record.name in ("ssh:entropy", "ssh:oracle") and "error" not in record.data:
-                    kind = Kind.ENTROPY if record.name == "ssh:entropy" else Kind.ORACLE
-                    label = str(record.data.get("label")).encode("utf-8", "replace")
-                    out.append(_item(kind, label + b"\0" + _bytes(record)))
-        opening = given.steps[0].opening
+    for step in (step for given in inputs(trace) for step in given.steps):
+        opening = step.opening
+        moment = None if opening is None else opening.data.get("now")
+        if step.call in _INPUTS and moment != now and isinstance(moment, (int, float)):
+            now = moment
+            out.append(_item(Kind.TIME, _TIME.pack(float(moment))))
+        for record in step.records:
+            if record.name in ("ssh:entropy", "ssh:oracle") and "error" not in record.data:
+                kind = Kind.ENTROPY if record.name == "ssh:entropy" else Kind.ORACLE
+                label = str(record.data.get("label")).encode("utf-8", "replace")
+                out.append(_item(kind, label + b"\0" + _bytes(record)))
         if opening is None:
-            continue
-        moment = opening.data.get("now")
-        if opening.name in _INPUTS and isinstance(moment, (int, float)) and moment != now:
+            taken = Kind.TAKE if step.call == "data_to_send" else Kind.DRAIN if step.idle else Kind.EVENT
+            out.append(_item(taken, b""))
+        elif opening.name == "ssh:connection_started":
             now = moment
-            out.append(_item(Kind.TIME, _TIME.pack(float(now))))
-        if opening.name == "ssh:connection_started":
-            now = moment
-            told = {name: opening.data.get(name) for name in ("role", "now", "config")}
-            out.insert(0, _item(Kind.START, _json(told)))
-        elif opening.name in _INPUTS:
-            out.append(_item(_INPUTS[opening.name], _bytes(opening) if opening.name == "ssh:bytes_in" else b""))
+            out.append(_item(Kind.START, _json({name: opening.data.get(name) for name in ("role", "now", "config")})))
+        elif step.call in _INPUTS:
+            kind = _INPUTS[step.call]
+            out.append(_item(kind, _bytes(opening) if kind is Kind.DATA else b""))
         else:
             out.append(_item(Kind.CALL, _json({name: opening.data.get(name) for name in ("call", "args")})))
     return b"".join(out)
@@ -107,7 +124,7 @@ def play(data: bytes) -> Run | None:
     """Make a connection of a seed and give it all that is in it.
 
     Returns:
-        What has come of it; None if the first item does not say what connection to make.
+        What has come of it; None if it does not say what connection to make before the first input.
     """
     player: Player | None = None
     found = Run()
@@ -122,6 +139,7 @@ def play(data: bytes) -> Run | None:
                 if player is None:
                     return None
                 found.conn = player.conn
+            waiting = []
         elif player is None or player.conn is None:
             return None
         elif kind is Kind.TIME:
@@ -129,11 +147,14 @@ def play(data: bytes) -> Run | None:
                 now = max(now, moment)
             continue
         else:
-            opening = _opening(kind, content, now)
-            if opening is not None:
-                _do(player, opening, waiting, found)
+            _do(player, _step(kind, content, now, waiting), found)
             waiting = []
-    return None if player is None else found
+    if player is None:
+        return None
+    for _ in range(_MOST_DRAINS if player.conn is not None else 0):
+        if not _do(player, _step(Kind.DRAIN, b"", now, []), found) | _do(player, _step(Kind.TAKE, b"", now, []), found):
+            break
+    return found
 
 
 def _start(content: bytes, waiting: list[Record]) -> tuple[Player | None, float]:
@@ -147,37 +168,37 @@ def _start(content: bytes, waiting: list[Record]) -> tuple[Player | None, float]
         return None, 0.0
 
 
-def _do(player: Player, opening: Record, waiting: list[Record], found: Run) -> None:
-    """One input, and all that is to be taken after it."""
-    call = {"ssh:bytes_in": "receive_data", "ssh:eof_in": "receive_eof", "ssh:clock": "handle_timeout"}
-    name = call.get(opening.name, str(opening.data.get("call")))
+def _do(player: Player, step: Step | None, found: Run) -> bool:
+    """Whether a step, if it is one, has done anything."""
+    if step is None:
+        return False
     try:
-        outcome = player.play(Step(0, name, opening, (opening, *waiting)))
+        outcome = player.play(step, again=True)
     except TraceError:
-        return
+        return False
     found.events += outcome.events
+    found.records += outcome.records
     if outcome.error is not None:
-        found.raised.append((name, outcome.error))
-    asked = Record(0, "ssh:idle", {})
-    taken = Record(0, "ssh:bytes_out", {})
-    for _ in range(_MOST_DRAINS):
-        for name, record in (("next_event", asked), ("data_to_send", taken)):
-            outcome = player.play(Step(0, name, None, (record,)), again=True, load=False)
-            found.events += outcome.events
-            if outcome.error is not None:
-                found.raised.append((name, outcome.error))
-        if not outcome.records:
-            return
+        found.raised.append((step.call, outcome.error))
+    return any(record.name != "ssh:idle" for record in outcome.records)
 
 
-def _opening(kind: Kind, content: bytes, now: float) -> Record | None:
+def _step(kind: Kind, content: bytes, now: float, drawn: list[Record]) -> Step | None:
+    if kind in _OUTPUTS:
+        call, name = _OUTPUTS[kind]
+        return Step(0, call, None, (*drawn, Record(0, name, {})))
     if kind is Kind.CALL:
         told = _object(content)
-        return None if told is None else Record(0, "ssh:api_call", told)
-    data: dict[str, Any] = {"now": now}
-    if kind is Kind.DATA:
-        data["raw"] = values.raw(content)
-    return Record(0, _OPENINGS[kind], data)
+        if told is None:
+            return None
+        call, opening = str(told.get("call")), Record(0, "ssh:api_call", told)
+    else:
+        call, name = _OPENINGS[kind]
+        data: dict[str, Any] = {"now": now}
+        if kind is Kind.DATA:
+            data["raw"] = values.raw(content)
+        opening = Record(0, name, data)
+    return Step(0, call, opening, (opening, *drawn))
 
 
 def _drawn(kind: Kind, content: bytes) -> Record:

@@ -240,13 +240,12 @@ class Player:
             self._outcome.error = error
         self.started = self._outcome
 
-    def play(self, step: Step, *, again: bool = False, load: bool = True) -> Outcome:
+    def play(self, step: Step, *, again: bool = False) -> Outcome:
         """Do one step.
 
         Args:
             step: Which; not the first.
             again: Ask for events until there is none, where the trace asked once and there was none.
-            load: Let it have the random bytes and answers that stand in the step, and no others.
 
         Raises:
             TraceError: It asks for what cannot be.
@@ -256,8 +255,7 @@ class Player:
             where = step.records[-1]
             raise TraceError(where.name, "call", where.offset, f"there is no method {printable(step.call)!r}")
         with _placed(step.opening or step.records[0]):
-            if load:
-                self.tape.load(step.records)
+            self.tape.load(step.records)
             given = self._given(step)
         method = getattr(self.conn, step.call)
         try:
