@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import attrs
 
@@ -33,6 +33,7 @@ from sshproto_io.captures import STANDARD_INPUT, conversations
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
+    from sshproto.replay.events import Observed
     from sshproto.replay.findings import Policy
 
 _Path: TypeAlias = "str | os.PathLike[str]"
@@ -42,6 +43,16 @@ _AHEAD = 4
 
 _PATIENCE = 5
 """Seconds that a process has to end when it is told to."""
+
+
+class View(Protocol):
+    """What a connection comes to, if that is not to be its row: one of the conversation's sinks."""
+
+    def add(self, seen: Observed, /) -> None: ...
+
+    def row(self) -> Row:
+        """What it has come to: plain values by names, the connection's number among them as ``"connection"``."""
+        ...
 
 
 class ScanFailed(SSHError):
@@ -55,7 +66,8 @@ class Scanned:
     Attributes:
         names: Its file, or files if it was rotated.
         connections: A row for each connection, in the order of their numbers; see
-            :data:`~sshproto.replay.rows.CONNECTION_COLUMNS`. Its ``capture`` is the file that it begins in.
+            :data:`~sshproto.replay.rows.CONNECTION_COLUMNS`. Its ``capture`` is the file that it begins in. If there
+            is a view, they are what that makes of connections.
         events: A row for each event, if they were asked for; see :data:`~sshproto.replay.rows.EVENT_COLUMNS`.
         problems: What went wrong, in words that begin with a file's name. The rows are those of what stands before.
     """
@@ -73,6 +85,7 @@ class _Setup:
     policy: Policy | None
     ports: frozenset[int]
     limits: AnalysisLimits | None
+    view: Callable[[Conversation], View] | None = None
 
 
 def scan(
@@ -81,6 +94,7 @@ def scan(
     jobs: int | None = 1,
     secrets: Secrets | None = None,
     events: bool = False,
+    view: Callable[[Conversation], View] | None = None,
     policy: Policy | None = None,
     ports: Collection[int] = PORTS,
     limits: AnalysisLimits | None = None,
@@ -100,14 +114,16 @@ def scan(
         jobs: How many processes; 1 reads in this one, None takes one for each processor that there is.
         secrets: What opens the connections; key logs that stand in a capture are added, for it alone.
         events: Make the rows of events, too. A capture's are held in memory, all of them.
+        view: Called with each conversation that begins: makes something else of it than its row. With more than one job
+            it is a class or function that has a name in its module.
         policy: What is expected of the connections.
         ports: Where SSH is expected of what began before the recording.
         limits: Bounds, for each capture.
         progress: Called with the bytes of the captures that are done, and of all.
 
     Raises:
-        InvalidArgument: ``jobs`` is less than 1; ``captures`` is a single name; ``secrets`` can't go to another
-            process, since they ask a function that can't.
+        InvalidArgument: ``jobs`` is less than 1; ``captures`` is a single name; ``secrets`` or ``view`` can't go to
+            another process, as a function without a name.
         ScanFailed: The processes do not start. (Raised by the iterator.)
     """
     if isinstance(captures, str | bytes):  # its letters would be taken for names
@@ -117,13 +133,13 @@ def scan(
     if jobs < 1:
         raise InvalidArgument(f"jobs is 1 or more, not {jobs}")
     groups = [_names(capture) for capture in captures]
-    setup = _Setup(secrets=secrets, events=events, policy=policy, ports=frozenset(ports), limits=limits)
+    setup = _Setup(secrets=secrets, events=events, view=view, policy=policy, ports=frozenset(ports), limits=limits)
     jobs = min(jobs, len(groups))
     if jobs > 1:
         try:
             pickle.dumps(setup)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise InvalidArgument(f"the secrets can't go to other processes: {error}") from error
+            raise InvalidArgument(f"the secrets or the view can't go to other processes: {error}") from error
     found = _in_processes(groups, jobs, setup) if jobs > 1 else (_read(names, setup) for names in groups)
     return _with_progress(found, groups, progress) if progress is not None else found
 
@@ -167,10 +183,14 @@ def _read(names: tuple[str, ...], setup: _Setup) -> Scanned:
     rows: list[Row] = []
     events: list[Row] = []
     problems: list[str] = []
+    views: dict[int, View] = {}
 
     def ask(conversation: Conversation) -> None:
         if setup.events:
             conversation.sinks.append(EventRows(conversation, events.append))
+        if setup.view is not None:
+            view = views[conversation.connection.number] = setup.view(conversation)
+            conversation.sinks.append(view)
 
     def damaged(name: str, error: SSHError) -> None:
         problems.append(f"{printable(name)}: {error}")
@@ -186,7 +206,8 @@ def _read(names: tuple[str, ...], setup: _Setup) -> Scanned:
             on_damage=damaged,
             on_key_log_error=damaged,
         ):
-            rows.append(connection_row(conversation))  # noqa: PERF401  those before an error are kept
+            view = views.pop(conversation.connection.number, None)
+            rows.append(connection_row(conversation) if view is None else view.row())
     except OSError as error:
         problems.append(f"{printable(str(error.filename or names[0]))}: {error.strerror or error}")
     except Exception as error:  # noqa: BLE001  the other captures are as good as ever

@@ -7,7 +7,7 @@ import codecs
 import heapq
 import signal
 import sys
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from sshproto_cli.options import Failure, complain, describe, port, put
 
@@ -184,6 +184,13 @@ class LineOutput:
             put(text)
 
 
+def wants_progress(args: argparse.Namespace, output: Flushable | None) -> bool:
+    """Whether to show how far it is: on a terminal, if ``output`` does not go to one, too."""
+    from sshproto_cli.pcap.progress import Progress
+
+    return not args.no_progress and Progress.wanted() and not (output is not None and sys.stdout.isatty())
+
+
 class Queue:
     """Gives what connections come to in the order of their numbers: which is not the order in which they end.
 
@@ -192,14 +199,14 @@ class Queue:
         at_once: Don't wait for others.
     """
 
-    def __init__(self, take: Callable[[str], None], *, at_once: bool) -> None:
+    def __init__(self, take: Callable[[Any], object], *, at_once: bool) -> None:
         self._take = take
         self._at_once = at_once
-        self._waiting: list[tuple[int, str]] = []
+        self._waiting: list[tuple[int, Any]] = []
 
-    def add(self, number: int, text: str, living: Iterable[int]) -> None:
+    def add(self, number: int, item: Any, living: Iterable[int]) -> None:
         """Take one, and give those that come before all living ones."""
-        heapq.heappush(self._waiting, (number, text))
+        heapq.heappush(self._waiting, (number, item))
         first = min(living, default=number)
         while self._waiting and (self._at_once or self._waiting[0][0] <= first):
             self._take(heapq.heappop(self._waiting)[1])
@@ -273,8 +280,7 @@ def conversations(
         if ask is not None:
             ask(conversation)
 
-    shown = not args.no_progress and Progress.wanted() and not (output is not None and sys.stdout.isatty())
-    progress = Progress(shown=shown)
+    progress = Progress(shown=wants_progress(args, output))
 
     def read(done: int, total: int | None) -> None:
         if output is not None:

@@ -1,6 +1,6 @@
 """A connection in short, for people and as JSON: what ``sshproto pcap info`` shows of it.
 
-A view is added to a conversation's sinks, and asked when that is over.
+A view is added to a conversation's sinks, and asked when that is over; see :class:`sshproto_io.scanning.View`.
 """
 
 from __future__ import annotations
@@ -38,10 +38,25 @@ class JsonView:
     def add(self, seen: Observed, /) -> None:
         """The summary has all that is wanted."""
 
-    def text(self) -> str:
-        """The object."""
+    def row(self) -> dict[str, Any]:
+        """Its number, and the object as ``text``."""
         conversation = self._conversation
-        return json.dumps(connection_row(conversation) | {"decrypted": conversation.summary.as_dict()["decrypted"]})
+        text = json.dumps(connection_row(conversation) | {"decrypted": conversation.summary.as_dict()["decrypted"]})
+        return {"connection": conversation.connection.number, "text": text}
+
+
+class RowView:
+    """A connection as a row of a table."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+
+    def add(self, seen: Observed, /) -> None:
+        """The summary has all that is wanted."""
+
+    def row(self) -> dict[str, Any]:
+        """See :func:`sshproto.replay.rows.connection_row`."""
+        return connection_row(self._conversation)
 
 
 class TextView:
@@ -64,11 +79,11 @@ class TextView:
             case _:
                 pass
 
-    def text(self) -> str:
-        """The paragraph; its lines have their end, but for the last."""
+    def row(self) -> dict[str, Any]:
+        """Its number, and the paragraph as ``text``: its lines have their end, but for the last."""
         lines = [heading(self._conversation)]
         lines += [f"  {label:{_LABEL}}  {printable(words, _LONGEST)}" for label, words in self._rows() if words]
-        return "\n".join([*lines, ""])
+        return {"connection": self._conversation.connection.number, "text": "\n".join([*lines, ""])}
 
     def _rows(self) -> Iterator[tuple[str, str]]:
         conversation = self._conversation
