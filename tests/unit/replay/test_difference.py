@@ -11,6 +11,7 @@ from sshproto.auth import methods
 from sshproto.channels.requests import Env, Exec, ExitStatus, Session
 from sshproto.config import ClientConfig, Preferences, ServerConfig
 from sshproto.replay import difference as room
+from sshproto.replay import portrait as portraits
 from sshproto.replay.difference import Portrait, compare
 from sshproto.replay.events import Side
 from sshproto.replay.secrets import Secrets
@@ -166,7 +167,7 @@ def test_another_user_and_another_host_key():
 
 @pytest.mark.parametrize("form", [methods.Password("hunter2"), methods.PasswordChange("hunter2", "hunter2")])
 def test_passwords_are_not_shown(form):
-    name, details = room._login(m.UserauthRequest("alice", "ssh-connection", "password", form.encode()))
+    name, details = portraits._login(m.UserauthRequest("alice", "ssh-connection", "password", form.encode()))
     assert name == "password"
     assert details == [("user", "alice"), ("service", "ssh-connection")]
 
@@ -274,7 +275,7 @@ def test_first_differences_of_an_exchange():
 
 
 def test_so_many_messages_are_compared(monkeypatch):
-    monkeypatch.setattr(room, "_STEPS", 5)
+    monkeypatch.setattr(portraits, "STEPS", 5)
     found = compare(portrait(command()), portrait(command()))
     assert found.notes == ("of each side the first 5 messages were compared",)
 
