@@ -3,8 +3,6 @@
 A :class:`Describer` sees the messages of a connection in the order in which they were sent, knows no secret, and says
 for each what it carries: the numbers and names stand in the message, nothing is made up here.  What may be a secret
 (passwords, prompts' answers) is left out, long binary values are given by their size, keys by their fingerprint.
-
-:func:`event` does the same for what an observer tells.
 """
 
 from __future__ import annotations
@@ -35,9 +33,7 @@ from sshproto.channels.requests import (
     decode_request,
 )
 from sshproto.errors import DisconnectCode, Incompatible, KeyFormatError, WireError
-from sshproto.events import Event, VersionReceived
-from sshproto.keys.public import PublicKey, fingerprint_of
-from sshproto.replay import events as seen
+from sshproto.keys.public import PublicKey
 from sshproto.text import printable
 from sshproto.transport import negotiation
 from sshproto.transport.kex import METHODS
@@ -58,7 +54,7 @@ _TEXTS = frozenset({"command", "data", "description", "message"})
 """Fields of bytes that are words."""
 _HEXADECIMAL = frozenset({"cookie", "session_id"})
 """Fields of bytes that are public, and are known by what they are."""
-_SECRETS = frozenset({"password", "old", "new", "new_password", "answers", "responses"})
+SECRETS = frozenset({"password", "old", "new", "new_password", "answers", "responses"})
 """Fields that may be shown if they are asked for."""
 
 
@@ -109,7 +105,7 @@ class Describer:
         if hidden:
             shown = ", ".join(f"{name} {quoted(value)}" for name, values in hidden.items() for value in _listed(values))
             words = attrs.evolve(words, summary=f"{words.summary}, {shown}")
-        return attrs.evolve(words, fields={**_fields(message), **words.fields, **hidden})
+        return attrs.evolve(words, fields={**fields_of(message), **words.fields, **hidden})
 
     # ----------------------------------------------------------------------------------------------------- key exchange
 
@@ -301,12 +297,12 @@ def _userauth_request(message: m.UserauthRequest) -> Words:
     except WireError:
         form = None
     if isinstance(form, methods.PublicKeyQuery):
-        return Words(f"{who}: would this key do?", tuple(_key(form.key)), _fields(form))
+        return Words(f"{who}: would this key do?", tuple(_key(form.key)), fields_of(form))
     if isinstance(form, methods.PublicKeySigned):
         size = {"signature": _bytes(form.signature)}
         details = (*_key(form.key), ("signature", _signature(form.signature)))
-        return Words(f"{who}: here is its signature", details, _fields(form) | size)
-    return Words(who, (), _fields(form) if form is not None else {})
+        return Words(f"{who}: here is its signature", details, fields_of(form) | size)
+    return Words(who, (), fields_of(form) if form is not None else {})
 
 
 def _userauth_failure(message: m.UserauthFailure) -> Words:
@@ -325,7 +321,7 @@ def _channel_open(message: m.ChannelOpen) -> Words:
     except WireError:
         fields = {}
     else:
-        fields = _fields(kind)
+        fields = fields_of(kind)
         match kind:
             case DirectTcpip(host=host, port=port) | ForwardedTcpip(address=host, port=port):
                 where = f" for {printable(host)} port {port}"
@@ -381,7 +377,7 @@ def _channel_request(message: m.ChannelRequest) -> Words:
             what = name
     if message.want_reply:
         what += ", a reply is wanted"
-    fields = {} if isinstance(request, Unknown) else _fields(request)
+    fields = {} if isinstance(request, Unknown) else fields_of(request)
     return Words(what, (), fields)
 
 
@@ -391,7 +387,7 @@ def _global_request(message: m.GlobalRequest) -> Words:
     except WireError:
         return Words(f"{printable(message.request_type)}, malformed")
     what = printable(request.type) + (", a reply is wanted" if message.want_reply else "")
-    return Words(what, (), {} if isinstance(request, Unknown) else _fields(request))
+    return Words(what, (), {} if isinstance(request, Unknown) else fields_of(request))
 
 
 def _ignore(message: m.Ignore) -> Words:
@@ -420,7 +416,7 @@ def _disconnect(message: m.Disconnect) -> Words:
 
 
 def _plain(message: m.Message) -> Words:
-    return Words(", ".join(f"{name} {value}" for name, value in _fields(message).items()))
+    return Words(", ".join(f"{name} {value}" for name, value in fields_of(message).items()))
 
 
 def _constant(text: str) -> Callable[[Any], Words]:
@@ -461,78 +457,6 @@ _WORDS: dict[type[m.Message], Callable[[Any], Words]] = {
 }
 
 
-# --------------------------------------------------------------------------------------------------------------- events
-
-
-def event(it: Event, *, secrets: bool = False) -> Words:
-    """What an observer tells, as far as it is no message: those are for :class:`Describer`.
-
-    Args:
-        it: The event.
-        secrets: Show passwords and prompts' answers, too.
-    """
-    fields = _fields(it, _SECRETS if secrets else frozenset())
-    words = _EVENTS.get(type(it))
-    if words is not None:
-        return attrs.evolve(words(it), fields=fields)
-    return Words(", ".join(f"{name} {value}" for name, value in fields.items()), (), fields)
-
-
-def _version(it: VersionReceived) -> Words:
-    return Words(it.line, tuple(("before that", line) for line in it.preamble))
-
-
-def _agreed(it: seen.KexSeen) -> Words:
-    words = chosen(it.negotiated)
-    shown = [("fingerprint", fingerprint_of(it.host_key_blob))] if it.host_key_blob else []
-    return attrs.evolve(words, summary=f"agreed: {words.summary}", details=(*words.details, *shown))
-
-
-def _roles(it: seen.RolesSeen) -> Words:
-    how = "the key exchange shows it" if it.sure else "it is taken for the client, since it has dialled"
-    return Words(f"the {it.client.value} is the client: {how}")
-
-
-def _secret(it: seen.SecretFound) -> Words:
-    sure = "; the server's signature confirms it" if it.verified else ""
-    return Words(f"the key exchange is opened with {_SOURCES[it.source]}{sure}")
-
-
-def _reopened(it: seen.Reopened) -> Words:
-    return Words("a key has come late: all that was sealed since the last NEWKEYS follows again, opened")
-
-
-def _sealed(it: seen.PacketSealed) -> Words:
-    return Words("encrypted" if it.exact else "encrypted; as it came, which may be several packets, or a part of one")
-
-
-def _problem(it: seen.Problem) -> Words:
-    return Words(f"{it.problem}; nothing more is read of this side" if it.fatal else it.problem)
-
-
-def _ssh1(it: seen.Ssh1Packet) -> Words:
-    fields = {} if it.message is None else _fields(it.message)
-    return Words(", ".join(f"{name} {value}" for name, value in fields.items()))
-
-
-_SOURCES = {"shared secret": "its shared secret", "private value": "a private value", "derived keys": "derived keys"}
-
-_EVENTS: dict[type[Event], Callable[[Any], Words]] = {
-    VersionReceived: _version,
-    seen.OfferSeen: _constant("an offer"),
-    seen.KexSeen: _agreed,
-    seen.RolesSeen: _roles,
-    seen.SecretFound: _secret,
-    seen.KeysMissing: lambda it: Words(f"encrypted from here on: {it.problem}"),
-    seen.Reopened: _reopened,
-    seen.PacketSealed: _sealed,
-    seen.Missing: lambda it: Words(it.problem),
-    seen.Problem: _problem,
-    seen.Ended: _constant("it sends nothing more"),
-    seen.Ssh1Packet: _ssh1,
-}
-
-
 # --------------------------------------------------------------------------------------------------------------- fields
 
 
@@ -546,15 +470,15 @@ def _hidden(message: m.Message) -> dict[str, Any]:
             return {}
     if form is None:
         return {}
-    fields = _fields(form, _SECRETS)
-    return {name: fields[name] for name in fields if name in _SECRETS}
+    fields = fields_of(form, SECRETS)
+    return {name: fields[name] for name in fields if name in SECRETS}
 
 
 def _listed(value: Any) -> list[str]:
     return cast(list[str], value) if isinstance(value, list) else [value]
 
 
-def _fields(value: Any, secrets: frozenset[str] = frozenset()) -> dict[str, Any]:
+def fields_of(value: Any, secrets: frozenset[str] = frozenset()) -> dict[str, Any]:
     """The fields of a message, an event, or of a part of one, that are no secret, or among ``secrets``."""
     shown = (
         field
@@ -589,6 +513,6 @@ def _json(name: str, value: Any) -> Any:
             return [_json(name, item) for item in value]  # pyright: ignore[reportUnknownVariableType]
         case _ if attrs.has(type(value)):  # pyright: ignore[reportUnknownArgumentType]
             kind = {"type": value.type} if isinstance(getattr(value, "type", None), str) else {}
-            return kind | _fields(value)
+            return kind | fields_of(value)
         case _:
             return value

@@ -154,7 +154,8 @@ class _Show:
     def _take(self, seen: Observed) -> None:
         from sshproto.replay.events import PacketOpened, Side
         from sshproto.wire.table import Role
-        from sshproto_cli import describe
+        from sshproto_cli import notes
+        from sshproto_cli.describe import Words
 
         event = seen.event
         self._rows.add(seen)  # it counts
@@ -162,9 +163,9 @@ class _Show:
             return
         self.row["role"] = self.role(seen.side)
         if not isinstance(event, PacketOpened):
-            self.show(seen, describe.event(event, secrets=self.secrets))
+            self.show(seen, notes.event(event, secrets=self.secrets))
         elif event.message is None:
-            self.show(seen, describe.Words(f"{len(event.payload):,} bytes that mean nothing here"))
+            self.show(seen, Words(f"{len(event.payload):,} bytes that mean nothing here"))
         else:
             client = self.conversation.summary.client or Side.DIALLER
             role = Role.CLIENT if seen.side is client else Role.SERVER
