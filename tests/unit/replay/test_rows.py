@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -98,6 +99,25 @@ def test_names_are_unique_and_told() -> None:
     for columns in (CONNECTION_COLUMNS, EVENT_COLUMNS):
         assert len({column.name for column in columns}) == len(columns)
         assert all(column.words and not column.words.endswith(".") for column in columns)
+
+
+@pytest.mark.parametrize(("title", "columns"), [("Connections", CONNECTION_COLUMNS), ("Events", EVENT_COLUMNS)])
+def test_the_page_of_columns_is_the_code(checkout: Path, title: str, columns: tuple[Column, ...]) -> None:
+    page = (checkout / "docs" / "reference" / "rows.md").read_text(encoding="utf-8")
+    body = page.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    told = [tuple(line.strip("| ").split(" | ")) for line in body.splitlines() if line.startswith("| `")]
+    units = {"bytes": ", bytes"}  # that of times is their type's
+    assert told == [
+        (
+            f"`{column.name}`",
+            (f"**{column.kind.value}**" if column.needed else column.kind.value) + units.get(column.unit, ""),
+            column.words,
+        )
+        for column in columns
+    ]
+    types = page.partition("\n## ")[0]
+    for kind in {column.kind for column in columns}:
+        assert f"\n| {kind.value} | `" in types
 
 
 def test_a_connection(recording: Recording) -> None:
