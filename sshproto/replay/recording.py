@@ -42,6 +42,7 @@ Put = Callable[[Record], object]
 _MODULES = frozenset({"sshproto.connection", "sshproto.client", "sshproto.server"})
 _GETTERS = frozenset({"next_deadline", "sendable"})
 _INPUTS = {"receive_data": "ssh:bytes_in", "receive_eof": "ssh:eof_in", "handle_timeout": "ssh:clock"}
+_DATA = (bytes, bytearray, memoryview, type(None))
 _CONCEALED = frozenset({50, 61})  # USERAUTH_REQUEST and USERAUTH_INFO_RESPONSE, when they do not decode
 
 
@@ -180,23 +181,17 @@ class Recording:
 
     def _asked_for(self, name: str, bound: dict[str, Any]) -> None:
         """The record that opens a step."""
-        if "now" in bound:
-            self._time = milliseconds(bound["now"])
-        if name not in _INPUTS:
-            given = dict(bound)
-            if name == "send":
-                given["data"] = self._takeable(given)
-            told = {key: self._told(key, value) for key, value in given.items()}
-            self._record("ssh:api_call", {"call": name, "args": told})
+        now, data = bound.get("now"), bound.get("data")
+        if name in _INPUTS and isinstance(now, (int, float)) and isinstance(bound.get("data"), _DATA):
+            self._time = milliseconds(now)
+            given = {} if data is None else {"raw": self._raw(bytes(data))}
+            self._record(_INPUTS[name], {"now": values.exact(now), **given})
             return
-        moment = {"now": values.exact(bound["now"])}
-        if name == "receive_data":
-            data = bound["data"]
-            try:
-                moment["raw"] = self._raw(bytes(memoryview(data)))
-            except TypeError:
-                moment["raw"] = self._told("data", data)
-        self._record(_INPUTS[name], moment)
+        given = dict(bound)  # a command, an answer; or an input that will be refused
+        if name == "send":
+            given["data"] = self._takeable(given)
+        told = {key: self._told(key, value) for key, value in given.items()}
+        self._record("ssh:api_call", {"call": name, "args": told})
 
     def _takeable(self, given: dict[str, Any]) -> Any:
         """Of what is to be sent so much as will be taken, and one byte more if that is not all.

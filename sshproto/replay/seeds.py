@@ -139,6 +139,7 @@ def play(data: bytes) -> Run | None:
                 if player is None:
                     return None
                 found.conn = player.conn
+                found.records += player.started.records
             waiting = []
         elif player is None or player.conn is None:
             return None
