@@ -679,6 +679,7 @@ class Link:
         if goodbye is not None:
             self.outbox.send_now(goodbye)
         self.outbox.drop_deferred()
+        self.opener.drop()
         self._ident_input.clear()
         self.questions.end()
         self.blocked_on = None

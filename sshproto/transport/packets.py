@@ -245,7 +245,11 @@ class Opener:
         self._dead = True
         self._cipher = _Dead(error)
         self._inflater = None
-        # Not clear(): frames of the error's traceback may still hold views.
+        self.drop()
+
+    def drop(self) -> None:
+        """Forget what was fed and not opened: nobody will ask for it."""
+        # Not clear(): whoever is at work on the last packet, or the frames of an error, may still hold views.
         self._store = bytearray()
         self._view = memoryview(self._store)
         self._offset = self._end = self._length = 0
