@@ -22,7 +22,7 @@ from sshproto import events as ev
 from sshproto.channels.requests import Session
 from sshproto.client import ClientConnection
 from sshproto.config import ClientConfig, ServerConfig, compute_now, system_entropy
-from sshproto.errors import PeerDisconnected
+from sshproto.errors import PeerDisconnected, UsageError
 from sshproto.server import ServerConnection
 from sshproto.transport import kex
 from sshproto.transport.ciphers import PlainOpening, PlainSealing
@@ -75,7 +75,7 @@ class Puppet:
         conn: It.
         sequence: The sequence number of the puppet's next packet (RFC 4253 section 6.4), counted here.
         events: All that happened, in order.
-        written: Bytes that the puppet has sent.
+        written, read: Bytes that the puppet has sent and received.
     """
 
     role: Role
@@ -83,6 +83,7 @@ class Puppet:
     sequence: int = 0
     events: list[ev.Event] = attrs.field(factory=list)
     written: int = 0
+    read: int = 0
     _mine: bytes = b""
     _theirs: bytes = b""
     _init: bytes = b""
@@ -127,7 +128,9 @@ class Puppet:
 
     def heard(self) -> list[bytes]:
         """The payloads that the connection has sent since the last time."""
-        found = payloads(self.conn.data_to_send())
+        data = self.conn.data_to_send()
+        self.read += len(data)
+        found = payloads(data)
         for payload in found:
             if payload[0] == m.KexInit.number:
                 self._theirs = payload
@@ -140,33 +143,41 @@ class Puppet:
         (question,) = (question for question in self.conn.questions if isinstance(question, kind))
         return question
 
-    def outcome(self, message: m.Message | bytes) -> str:
-        """What comes of a message, in a few words.
+    def outcome(self, *messages: m.Message | bytes) -> str:
+        """What comes of one or more messages, in a few words; see :meth:`outcome_of`."""
+        return self.outcome_of(lambda: self.say(*messages))
 
-        ``D`` and a number: DISCONNECT with that code, ``D`` alone is code 2.  ``U``: UNIMPLEMENTED with the packet's
-        sequence number.  ``bye``: the peer has ended the connection.  Else the numbers of the messages that are sent
-        and the names of the events, or a dot if there are none.
+    def outcome_of(self, action: Callable[[], object]) -> str:
+        """What comes of what ``action`` does, in a few words.
+
+        First the numbers of the messages that are sent, then the names of the events; a dot if there are none.  ``U``
+        alone: UNIMPLEMENTED with the sequence number of the puppet's latest packet.  ``bye``: the peer has ended the
+        connection.  ``D`` and a number at the end: DISCONNECT with that code; ``D`` alone is code 2.  A misuse that is
+        raised is the name of its class.
         """
-        sequence, phase = self.sequence, self.conn.phase
-        events = self.say(message)
+        start, phase = len(self.events), self.conn.phase
+        try:
+            action()
+        except UsageError as error:
+            return type(error).__name__
+        self.pump()
+        events = self.events[start:]
         sent = self.heard()
+        end = []
         if events and isinstance(events[-1], ev.ConnectionLost):
-            assert len(events) == 1, f"events before the end: {events}"
-            error = events[0].error
+            error = events.pop().error
             if isinstance(error, PeerDisconnected):
                 assert not sent
                 return "bye"
             goodbye = m.Disconnect.parse(sent.pop())
             assert goodbye.reason == error.code
             assert self.say(m.Ignore(b""), m.Ping(b"")) == self.heard() == []  # and from here on, silence
-            words = [str(payload[0]) for payload in sent]
-            return "/".join((*words, "D" if goodbye.reason == 2 else f"D{goodbye.reason}"))
-        if sent == [m.Unimplemented(sequence).encode()] and not events:
+            end = ["D" if goodbye.reason == 2 else f"D{goodbye.reason}"]
+        elif self.sequence and sent == [m.Unimplemented(self.sequence - 1).encode()] and not events:
             return "U"
-        if not sent and not events:
+        elif not sent and not events:
             assert self.conn.phase is phase
-        words = [str(payload[0]) for payload in sent] + [type(event).__name__ for event in events]
-        return "/".join(words) or "."
+        return "/".join([str(payload[0]) for payload in sent] + [type(event).__name__ for event in events] + end) or "."
 
     # ----------------------------------------------------------------------------------------------------- key exchange
 
