@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from sshproto.errors import InvalidArgument
+from sshproto.replay.analysis import Conversation
+from sshproto.replay.events import Observed
 from sshproto.replay.rows import CONNECTION_COLUMNS, EVENT_COLUMNS, rows_of
 from sshproto.replay.secrets import Secrets
 from sshproto_io import scanning
@@ -125,6 +127,27 @@ def test_a_key_log_inside_opens_its_own_capture_only(recording: Recording, tmp_p
     assert len(known) == 0
     # Nor does one capture know what the other has seen.
     assert [row["findings"] for each in found for row in each.connections] == [[], []]
+
+
+class Count:
+    """A view: how much a connection has told."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._count = 0
+
+    def add(self, seen: Observed, /) -> None:
+        self._count += 1
+
+    def row(self) -> dict[str, int]:
+        return {"connection": self._conversation.connection.number, "events": self._count}
+
+
+def test_a_view_makes_something_else_of_a_connection(recording: Recording, folder: Path) -> None:
+    (found,) = scan([folder / "a"], secrets=recording.secrets, events=True, view=Count)
+    assert len(found.connections) == 2
+    for row in found.connections:
+        assert row["events"] == sum(event["connection"] == row["connection"] for event in found.events)
 
 
 def test_progress(folder: Path) -> None:
@@ -243,7 +266,7 @@ def test_a_script_without_its_guard_is_told_so(folder: Path) -> None:
     assert "__main__" in errors
 
 
-def test_rows_wait_for_their_turn_but_not_without_bound(recording: Recording, folder: Path) -> None:
+def test_rows_wait_for_their_turn_but_not_without_bound(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first file takes long; the others are not all read meanwhile."""
     with stuck(folder / "stuck") as path:
         names = [path, *[folder / "g"] * 40]
@@ -253,7 +276,11 @@ def test_rows_wait_for_their_turn_but_not_without_bound(recording: Recording, fo
         try:
             while len(pool.done) < scanning._AHEAD * 2 - 1:
                 pool.step(0)
+            monkeypatch.setattr(scanning, "wait", lambda *_: [])  # it would wait for the first file
+            pool.step(0)
             assert len(pool._busy) == 1
             assert len(pool._waiting) == 41 - scanning._AHEAD * 2
+            pool.step(1)  # its turn is over, so that one more is read
+            assert len(pool._waiting) == 40 - scanning._AHEAD * 2
         finally:
             pool.close()

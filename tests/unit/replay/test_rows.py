@@ -11,12 +11,12 @@ import attrs
 import pytest
 
 from sshproto import events as ev
-from sshproto.config import ServerConfig
+from sshproto.config import Preferences, ServerConfig
 from sshproto.replay import rows
 from sshproto.replay.analysis import analyze
 from sshproto.replay.capture import CaptureError
 from sshproto.replay.events import Side
-from sshproto.replay.findings import Policy
+from sshproto.replay.findings import Policy, Severity
 from sshproto.replay.rows import CONNECTION_COLUMNS, EVENT_COLUMNS, Column, Kind, Row, community_id, rows_of
 from sshproto.replay.secrets import KeyLogError, Secrets
 from tests.replay.files import FLOWS, capture, damaged, talk
@@ -189,6 +189,12 @@ def test_findings_and_problems(recording: Recording) -> None:
     assert row["finding_count"] == 3
     assert row["severity"] == "high"
     assert row["complete"] is False
+    weak = session(preferences=Preferences(kex=("ecdh-sha2-nistp256",), cipher=("aes128-cbc",), mac=("hmac-sha1",)))
+    (row,) = rows_of(capture(talk(weak)), policy=policy).connections
+    severities = {finding.severity for finding in analyze(capture(talk(weak)), policy=policy)[0].findings}
+    assert {Severity.HIGH, Severity.INFO} < severities
+    assert row["severity"] == "high"
+    assert row["findings"][0] == "policy"
 
 
 def test_times_that_nothing_can_hold(recording: Recording) -> None:
