@@ -86,6 +86,7 @@ class Step:
         number: The message number.
         sequence_number: The packet's.
         size: Bytes on the wire.
+        length: Bytes of the payload.
         epoch: How many NEWKEYS its sender has sent before.
         encrypted: Whether it was encrypted on its way.
         integrity: Whether its MAC was verified.
@@ -108,6 +109,7 @@ class Step:
     number: int | None = None
     sequence_number: int | None = None
     size: int = 0
+    length: int = 0
     epoch: int = 0
     encrypted: bool = False
     integrity: Integrity | None = None

@@ -37,7 +37,7 @@ from sshproto.transport.negotiation import Negotiated
 from sshproto.wire import messages as m
 from sshproto.wire.table import Role, message_name
 
-STEPS = 60_000
+STEPS = 100_000
 """So many steps are kept by default; what comes after is counted."""
 
 _EARLY = 64
@@ -256,6 +256,7 @@ class Timeline:
             number=number,
             sequence_number=packet.sequence_number,
             size=packet.size,
+            length=len(packet.payload),
             epoch=packet.epoch,
             encrypted=packet.epoch > 0,
             integrity=packet.integrity,

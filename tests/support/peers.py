@@ -67,6 +67,7 @@ PACKAGES = {
     "vi": "vim-tiny",
     "tcpdump": "tcpdump",
     "tshark": "tshark",
+    "chromium": "chromium",
 }
 """Which Debian package has which program."""
 

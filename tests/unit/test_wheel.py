@@ -15,6 +15,8 @@ import pytest
 from sshproto import config
 
 PACKAGES = {"sshproto", "sshproto_io", "sshproto_cli"}
+PAGE = {"sshproto_cli/pcap/page.css", "sshproto_cli/pcap/page.js"}
+"""What the page of "sshproto pcap timeline" has beside Python."""
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,12 @@ def test_typed(wheel):
 
 
 def test_nothing_but_code(wheel):
-    assert [name for name in files(wheel) if not name.endswith((".py", "/py.typed"))] == []
+    assert [name for name in files(wheel) if not name.endswith((".py", "/py.typed"))] == sorted(PAGE)
+
+
+def test_the_page_is_whole(wheel, checkout):
+    for name in PAGE:
+        assert wheel.read(name) == (checkout / "adapters" / name).read_bytes()
 
 
 def test_metadata(wheel):
