@@ -34,6 +34,7 @@ def conversations(
     paths: Iterable[str | os.PathLike[str]],
     *,
     secrets: Secrets | None = None,
+    key_logs: Iterable[str | os.PathLike[str]] = (),
     ask: Callable[[Conversation], None] | None = None,
     keep: bool = False,
     policy: Policy | None = None,
@@ -56,6 +57,9 @@ def conversations(
     Args:
         paths: The files, in the order of time.
         secrets: What opens the connections; key logs that stand in the captures are added.
+        key_logs: Files that are added, too, and go on being read: lines that are written to them meanwhile open what
+            comes then, and what could not be opened before. They are looked at with each piece of a capture that
+            comes, and at the end.
         ask: Called with each conversation that begins, before its first event: the place to add sinks.
         keep: Keep the events of each.
         policy: What is expected of them.
@@ -65,11 +69,13 @@ def conversations(
             knows. Files count as they are, compressed ones too.
         on_damage: Called with the name of a file and what is wrong with it: it is damaged, it is none, or it stops in
             the middle of a packet. What stands before has been analysed, and the next file is read.
-        on_key_log_error: Called with the name of a file that has a key log inside, and what is wrong with that.
+        on_key_log_error: Called with the name of a file that has a key log inside and what is wrong with that, or of
+            one of ``key_logs`` and what is wrong with a line that was added.
 
     Raises:
         InvalidArgument: ``paths`` is a single name.
         OSError: A file can't be opened or read; :attr:`OSError.filename` is its name.
+        KeyFileError: Something else than a key log stands in ``key_logs`` from the beginning.
         CaptureError: A file is damaged or is no capture, and there is no ``on_damage``: raised after all that could be
             read. (That it stops in the middle of a packet is common, and is no error.)
     """
@@ -77,7 +83,21 @@ def conversations(
         raise InvalidArgument(f"paths is a list of names, not {paths!r}")
     names = [os.fspath(path) for path in paths]
     analysis = Analysis(secrets, ports=ports, policy=policy, keep=keep, ask=ask, limits=limits)
-    reading = _Reading(progress, _size(names))
+    logs = [_GrowingLog(os.fspath(path), analysis.secrets) for path in key_logs]
+
+    def look(*, last: bool = False) -> None:
+        """Take what was added to key logs."""
+        for log in logs:
+            try:
+                found = log.more(last=last)
+            except KeyLogError as error:
+                found = True
+                if on_key_log_error is not None:
+                    on_key_log_error(log.name, error)
+            if found:
+                analysis.look_again()
+
+    reading = _Reading(progress, _size(names), look)
     damage: CaptureError | None = None
     for name in names:
         error = None
@@ -98,6 +118,7 @@ def conversations(
             on_damage(name, error)
         elif damage is None and (error is not analysis.reader.cut or not analysis.reader.form):
             damage = CaptureError(f"{name}: {error.where}", error.field, error.offset, error.problem)
+    look(last=True)
     yield from analysis.finish()
     if damage is not None:
         raise damage
@@ -146,8 +167,11 @@ def _stands(mark: bytes, file: Any, name: str, end: bytes) -> bool:
 class _Reading:
     """Reads files one after another, and says how far it is."""
 
-    def __init__(self, progress: Callable[[int, int | None], None] | None, total: int | None) -> None:
+    def __init__(
+        self, progress: Callable[[int, int | None], None] | None, total: int | None, look: Callable[[], None]
+    ) -> None:
         self._progress = progress
+        self._look = look
         self._done = 0
         self._total = total
 
@@ -155,6 +179,7 @@ class _Reading:
         """What stands in a file, in pieces; of a pipe each as soon as it comes."""
         with _opened(name) as file:
             while data := _some(file, name):
+                self._look()
                 yield data
                 self._done += len(data)
                 if self._progress is not None:
@@ -200,6 +225,55 @@ def _size(names: Iterable[str]) -> int | None:
         known &= stat.S_ISREG(about.st_mode)
         total += about.st_size
     return total if known else None
+
+
+class _GrowingLog:
+    """A key log that is written to while it is read.
+
+    Raises:
+        OSError: It can't be opened or read.
+        KeyFileError: A line is something else.
+    """
+
+    def __init__(self, name: str, secrets: Secrets) -> None:
+        self.name = name
+        self._secrets = secrets
+        self._offset = 0
+        self._lines = 0
+        try:
+            self.more()
+        except KeyLogError as error:
+            raise KeyFileError(name, error) from None
+
+    def more(self, *, last: bool = False) -> bool:
+        """Take what was added; whether there was anything.
+
+        Args:
+            last: Also take a line that has no end yet.
+
+        Raises:
+            OSError: It can't be read.
+            KeyLogError: A line is something else; all others are taken.
+        """
+        size = Path(self.name).stat().st_size
+        if size < self._offset:  # it was begun anew
+            self._offset = self._lines = 0
+        if size == self._offset:
+            return False
+        with _opened(self.name) as file:
+            file.seek(self._offset)
+            data = file.read(size - self._offset)
+        text = data if last else data[: data.rfind(b"\n") + 1]
+        self._offset += len(text)
+        bad = b""
+        for line in text.splitlines():
+            self._lines += 1
+            try:
+                self._secrets.add_key_log(line)
+            except KeyLogError:
+                bad = bad or b"\n" * (self._lines - 1) + line
+        self._secrets.add_key_log(bad)  # once more, with its number
+        return bool(text)
 
 
 class KeyFileError(KeyLogError):

@@ -293,6 +293,15 @@ class Analysis:
         for number in list(self._living):
             yield self._end(number)
 
+    def look_again(self) -> None:
+        """:attr:`secrets` have grown: open what could not be opened, of the conversations that are not over.
+
+        May be called wherever the analysis waits for the next chunk.
+        """
+        for conversation in self._living.values():
+            conversation.observer.add_secrets()
+            conversation._tell()
+
     def _take_secrets(self) -> None:
         for block in self.reader.secrets:
             try:
@@ -300,9 +309,7 @@ class Analysis:
             except KeyLogError as error:  # the lines before it are taken
                 self.problems.append(error)
         self.reader.secrets.clear()
-        for conversation in self._living.values():
-            conversation.observer.add_secrets()
-            conversation._tell()
+        self.look_again()
 
     def _sort(self, items: Iterable[flows.Item]) -> Iterator[Conversation]:
         """Give each what is its."""

@@ -307,6 +307,79 @@ def test_what_stands_before_an_error_is_taken(recording: Recording, tmp_path: Pa
     assert len(known) == 1
 
 
+def test_a_key_log_that_grows(recording: Recording, tmp_path: Path) -> None:
+    """Its lines come after what they open, in pieces, one of them nonsense."""
+    records = talk(recording, hang_up=False).records()
+    line = recording.key_log[0].encode()
+    log = written(tmp_path / "log", b"# begun\n")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    opened: list[bool] = []
+    steps = [b"", b"nonsense\n" + line[:50], line[50:], b"\n"]
+
+    def write() -> None:
+        with pipe.open("wb", buffering=0) as file:
+            file.write(pcap(records))
+            for step in steps:
+                assert wait.acquire(timeout=30)
+                with log.open("ab") as lines:
+                    lines.write(step)
+                file.write(pcap(noise(1))[24:])
+
+    wait = threading.Semaphore(0)
+    started: list[Any] = []
+    errors: list[tuple[str, KeyLogError]] = []
+
+    def progress(done: int, total: int | None) -> None:
+        opened.append(started[0].summary.opened)
+        wait.release()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        (one,) = conversations(
+            [pipe],
+            key_logs=[log],
+            ask=started.append,
+            progress=progress,
+            on_key_log_error=lambda *it: errors.append(it),
+        )
+    finally:
+        for _ in steps:
+            wait.release()
+        thread.join()
+    assert opened == [False, False, False, False, True]
+    assert one.summary.opened
+    ((name, error),) = errors
+    assert name == str(log)
+    assert str(error).startswith("key log, line 2: ")
+    assert error.line == 2
+
+
+def test_the_last_line_of_a_key_log_may_lack_its_end(recording: Recording, tmp_path: Path) -> None:
+    path = written(tmp_path / "a", capture(talk(recording, hang_up=False)))
+    log = written(tmp_path / "log", recording.key_log[0].encode())
+    for logs in ([log], [str(log)]):
+        (one,) = conversations([path], key_logs=logs)
+        assert one.summary.opened
+    written(log, f"{recording.key_log[0]}\nnonsense\n".encode())
+    with pytest.raises(KeyFileError, match=f"{log}: key log, line 2"):
+        list(conversations([path], key_logs=[log]))
+    with pytest.raises(FileNotFoundError):
+        list(conversations([path], key_logs=[tmp_path / "absent"]))
+
+
+def test_a_key_log_that_is_begun_anew(recording: Recording, tmp_path: Path) -> None:
+    path = written(tmp_path / "a", pcap([*talk(recording, hang_up=False).records(), *noise(500)]))
+    log = written(tmp_path / "log", b"# a long comment, which is longer than all that comes later\n" * 20)
+
+    def progress(done: int, total: int | None) -> None:
+        written(log, f"{recording.key_log[0]}\n".encode())
+
+    (one,) = conversations([path], key_logs=[log], progress=progress)
+    assert one.summary.opened
+
+
 def test_many_connections(recording: Recording, tmp_path: Path) -> None:
     """Each is given when it is over, before the rest of the file is read."""
     path = written(tmp_path / "a", pcap([*talk(recording).records(), *noise(700)]))
