@@ -15,6 +15,7 @@ from sshproto_cli.options import (
     add_record,
     complain,
     describe,
+    key_log,
     port,
     preferences,
     reason,
@@ -136,11 +137,11 @@ def route(args: argparse.Namespace, interrupts: Interrupts) -> list[Leg]:
     way = (*(() if args.jump is None else hops(args.jump)), Hop(user, host, args.port))
     terminal = Terminal(interrupts)
     opened: Opened = {}
-    record = recording(args)
+    record, keys = recording(args), key_log(args)
     legs: list[Leg] = []
     for hop in way:
         via = legs[-1].host if legs else ""
-        legs.append(Leg(args, hop, terminal, opened, via=via, last=hop is way[-1], record=record))
+        legs.append(Leg(args, hop, terminal, opened, via=via, last=hop is way[-1], record=record, key_log=keys))
     return legs
 
 
@@ -174,6 +175,7 @@ class Leg:
         via: The host that this goes through, or "".
         last: It leads to the destination.
         record: What records the connection, or None.
+        key_log: What takes its keys, or None.
 
     Attributes:
         host, port, user: Where to, and as whom.
@@ -191,6 +193,7 @@ class Leg:
         via: str,
         last: bool,
         record: Record | None = None,
+        key_log: Callable[[str], None] | None = None,
     ) -> None:
         self.host = hop.host
         self.port = hop.port
@@ -198,7 +201,7 @@ class Leg:
         self._via = via
         self._name = "" if last and not via else f"{hop.host}: "
         self._policy = _host_policy(args, self.host, self.port, terminal)
-        self.config = self._config(args, record)
+        self.config = self._config(args, record, key_log)
         self.credentials = _login(args, self.user, self.host, terminal, opened, last=last)
         self._report = reporter(self._name) if args.verbose else None
 
@@ -229,7 +232,9 @@ class Leg:
             where = f"{self.host} port {self.port}"
             raise Failure(f"{self._via} cannot connect to {where}: {refusal.description or refusal}") from error
 
-    def _config(self, args: argparse.Namespace, record: Record | None) -> ClientConfig:
+    def _config(
+        self, args: argparse.Namespace, record: Record | None, key_log: Callable[[str], None] | None
+    ) -> ClientConfig:
         from sshproto.config import ClientConfig, Timeouts
 
         return ClientConfig(
@@ -237,6 +242,7 @@ class Leg:
             preferences=preferences(args, self._policy.order),
             timeouts=Timeouts(auth=_LOGIN_SECONDS, keepalive=_KEEPALIVE_SECONDS),
             record=record,
+            key_log=key_log,
         )
 
     def _why(self, loss: ConnectionLoss) -> str:

@@ -135,7 +135,7 @@ def add_algorithms(parser: argparse.ArgumentParser) -> None:
 
 
 def add_record(parser: argparse.ArgumentParser, *, many: bool = False) -> None:
-    """Add the options that have connections recorded.
+    """Add the options that have connections recorded, or their keys.
 
     Args:
         parser: A verb's.
@@ -152,6 +152,12 @@ def add_record(parser: argparse.ArgumentParser, *, many: bool = False) -> None:
         default=_LEVELS[1],
         help="what the trace tells: %(default)s, if not given, is no content; replay is what 'sshproto trace verify'"
         " needs, and holds the session's keys and passwords",
+    )
+    parser.add_argument(
+        "--keylog",
+        metavar="FILE",
+        help="append the keys of each connection to a key log, with which 'sshproto pcap' and Wireshark open recordings"
+        " of it: whoever has the file can read them",
     )
 
 
@@ -174,6 +180,25 @@ def recording(args: argparse.Namespace, *, many: bool = False) -> Record | None:
         return make(args.record, Privacy(args.record_level), on_problem=tell)
     except OSError as error:
         raise Failure(f"--record: {describe(error)}") from None
+
+
+def key_log(args: argparse.Namespace) -> Callable[[str], None] | None:
+    """What writes the key log that ``args`` ask for; None if they don't.
+
+    Raises:
+        Failure: The file can't be opened.
+    """
+    if args.keylog is None:
+        return None
+    from sshproto_io.keylogs import key_log_to
+
+    def tell(error: OSError) -> None:
+        complain(f"--keylog: {describe(error)}")
+
+    try:
+        return key_log_to(args.keylog, on_problem=tell)
+    except OSError as error:
+        raise Failure(f"--keylog: {describe(error)}") from None
 
 
 def preferences(

@@ -17,6 +17,7 @@ from sshproto_cli.options import (
     add_record,
     complain,
     describe,
+    key_log,
     preferences,
     put,
     read_file,
@@ -127,8 +128,13 @@ def _config(args: argparse.Namespace) -> ServerConfig:
         methods += ("password", "keyboard-interactive")
     if not methods:
         raise Failure("nobody could log in: give --authorized-keys or --password-file")
-    record = recording(args, many=True)
-    return ServerConfig(host_keys=tuple(keys), auth_methods=tuple(methods), preferences=chosen, record=record)
+    return ServerConfig(
+        host_keys=tuple(keys),
+        auth_methods=tuple(methods),
+        preferences=chosen,
+        record=recording(args, many=True),
+        key_log=key_log(args),
+    )
 
 
 def _host_keys(args: argparse.Namespace, chosen: Preferences) -> list[PrivateKey]:

@@ -10,6 +10,7 @@ import pytest
 
 from sshproto.replay.secrets import parse_key_log
 from sshproto_io.keylogs import key_log_to
+from tests.support import ours, peers
 
 LINES = [f"{number:032x} SHARED_SECRET {number:064x}" for number in range(1, 4)]
 
@@ -58,3 +59,25 @@ def test_it_can_not_be_written(tmp_path: Path) -> None:
     write(LINES[0])
     careless(LINES[0])
     assert [type(problem) for problem in problems] == [FileNotFoundError]
+
+
+def test_both_ends_of_the_command_line_write_the_same(tmp_path: Path) -> None:
+    with peers.scratch() as folder:
+        key = peers.make_key(folder)
+        with ours.serve(["--keylog", f"{tmp_path}/server.log"], authorized_keys=[key.public]) as server:
+            ran = ours.execute(server, "echo hello", key=key, options=["--keylog", f"{tmp_path}/client.log"])
+            assert ran == peers.Ran(0, b"hello\n", b"")
+    client, server_log = ((tmp_path / f"{role}.log").read_text() for role in ("client", "server"))
+    ((cookie, kind, secret),) = (line.split() for line in client.splitlines())
+    assert client == server_log
+    assert (len(cookie), kind) == (32, "SHARED_SECRET")
+    assert secret
+
+
+def test_a_key_log_that_can_not_be_made_ends_it_before_it_begins(tmp_path: Path) -> None:
+    with peers.scratch() as folder:
+        key = peers.make_key(folder)
+        with ours.serve(authorized_keys=[key.public]) as server:
+            ran = ours.execute(server, "echo hello", key=key, options=["--keylog", f"{tmp_path}/no/where"])
+    assert (ran.returncode, ran.stdout) == (255, b"")
+    assert ran.stderr.startswith(b"sshproto: --keylog: ")
