@@ -121,7 +121,10 @@ def number(value: float) -> str:
 
 def measure(spans: Sequence[tuple[str, str]], size: float) -> float:
     """How wide texts with classes are, one after the other."""
-    return sum(width(text, size, bold="b" in style.split() or size > HEAD) for text, style in spans)
+    return sum(
+        width(text, SMALL if "s" in style.split() else size, bold="b" in style.split() or size > HEAD)
+        for text, style in spans
+    )
 
 
 def count(number: int, one: str) -> str:

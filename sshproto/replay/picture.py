@@ -43,6 +43,7 @@ ROWS = 600
 """So many rows are drawn of one connection at most; of more the middle is left out, and counted."""
 
 _DETAILS = 9
+_BELOW = 8
 _PAUSE = 1.0
 """Seconds in which nobody says anything and which are shown where rows are spaced evenly."""
 
@@ -143,7 +144,9 @@ class _Diagram:
         canvas.text(WIDTH - EDGE, y, [(text, "q")], end=True)
         opened = f"opened with: {'; '.join(chart.opened)}" if chart.opened else ""
         if not chart.sure:
-            opened = f"{opened}  ·  " * bool(opened) + "who is the client is taken from who dialled"
+            opened = (
+                f"{opened}  ·  " * bool(opened) + "who is the client is not certain: the key exchange does not show it"
+            )
         y += 20 * bool(opened)
         canvas.text(EDGE, y, [(fit(opened, WIDTH - 2 * EDGE, SMALL), "q")], size=SMALL)
         y += 16
@@ -154,7 +157,7 @@ class _Diagram:
     def _card(self, side: Side, y: float) -> None:
         canvas, chart = self.canvas, self.chart
         client = side is chart.client
-        wide = 380
+        wide = 450
         x = LEFT - 100 if client else RIGHT + 100 - wide
         canvas.shape(
             f'<rect x="{x}" y="{number(y)}" width="{wide}" height="50" rx="8" fill="#f5f7f9" stroke="#52616f"/>'
@@ -204,6 +207,7 @@ class _Diagram:
         start, phase = y, None
         for row, (room, cut) in zip(rows, extra, strict=True):
             if row.phase is not phase:
+                y += _BELOW if phase is not None else 0
                 self._fill(phase, start, y)
                 start, phase = y, row.phase
             if cut:
@@ -212,7 +216,7 @@ class _Diagram:
             y += room
             row.paint(y)
             y += row.height
-        y += 8
+        y += _BELOW
         self._fill(phase, start, y)
         return y
 
@@ -328,10 +332,14 @@ class _Diagram:
             self._shaft(line, client=client, encrypted=step.encrypted)
             room = RIGHT - LEFT - 44
             name = fit(step.name, room, TEXT, bold=True)
-            rest = fit(step.summary, room - width(name + "   ", TEXT, bold=True), TEXT)
+            channel = self._channel(step)
+            room -= width(f"{name}   ", TEXT, bold=True) + width(channel, SMALL)
+            rest = fit(step.summary, room, TEXT)
             style = "b badtext" if self._serious(step) else "b"
             x = LEFT + 18 if client else RIGHT - 18
-            canvas.text(x, y + 18, [(name, style), ("  " if rest else "", ""), (rest, "")], end=not client)
+            canvas.text(
+                x, y + 18, [(name, style), ("  " if rest else "", ""), (rest, ""), (channel, "q s")], end=not client
+            )
             self._time(step.time, line + 4)
             canvas.text(SIZES, line + 4, [(f"{step.size:,} B", "q s")], size=SMALL)
             self._marks(step.marks, line)
@@ -340,6 +348,10 @@ class _Diagram:
             canvas.shape("</g>")
 
         return _Row(step, step.phase, step.time, 33 + LINE * len(lines) + 4 * bool(lines), paint)
+
+    def _channel(self, step: Step) -> str:
+        """Which channel it is about, if there are several."""
+        return f"  channel {step.channel}" if step.channel is not None and len(self.chart.channels) > 1 else ""
 
     def _serious(self, step: Step) -> bool:
         grave = (Severity.CRITICAL, Severity.HIGH)

@@ -54,6 +54,7 @@
     data = JSON.parse($(`connection-${place}`).textContent);
     const size = data.kind.length;
     data.size_ = size;
+    data.several = Object.keys(data.channels).length > 1;
     let now = 0;
     for (let i = 0; i < size; i++) {  // a step without a time is where the one before it is
       if (data.time[i] === null) data.time[i] = now;
@@ -129,7 +130,7 @@
     $("found").setAttribute("aria-pressed", "false");
     const limit = [];
     if (data.opened.length) limit.push(make("span", "", `Opened with: ${data.opened.join("; ")}.`));
-    if (!data.sure) limit.push(make("span", "", "Who is the client is taken from who dialled."));
+    if (!data.sure) limit.push(make("span", "", "Who is the client is not certain: the key exchange does not show it."));
     if (data.dropped) limit.push(make("span", "limit", `${number(data.dropped)} packets are only counted: ${number(data.limit)} are kept one by one at most.`));
     $("remarks").replaceChildren(...limit);
   }
@@ -345,6 +346,7 @@
       if (data.encrypted[i]) node.classList.add("crypted");
       const label = make("div", "label");
       label.append(make("b", "", name), document.createTextNode(words));
+      if (data.channel[i] >= 0 && data.several) label.append(make("small", "", `  channel ${data.channel[i]}`));
       body.append(label, make("div", "shaft"));
     }
     if (data.size[i]) size.append(make("span", "", `${number(data.size[i])} B`));

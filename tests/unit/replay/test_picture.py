@@ -45,7 +45,10 @@ def boxes(svg):
         size = SIZES.get(text.get("class", ""), TEXT)
         wide = 0.0
         for part in text.iter(f"{SVG}tspan"):
-            wide += width(part.text or "", size, bold="b" in part.get("class", "").split() or size > 15)
+            small = "s" in part.get("class", "").split()
+            wide += width(
+                part.text or "", SMALL if small else size, bold="b" in part.get("class", "").split() or size > 15
+            )
         assert "textLength" not in text.attrib or abs(float(text.get("textLength")) - wide) < 0.1
         x, y = float(text.get("x")), float(text.get("y"))
         left = x - wide if text.get("text-anchor") == "end" else x
