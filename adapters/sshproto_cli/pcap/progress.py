@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 _PATIENCE = 0.7  # seconds: what takes less needs no words
 _PERIOD = 0.2
+_SHORTEST = 1e-3
 _ERASE = "\r\x1b[K"
 
 
@@ -51,7 +52,7 @@ class Progress:
         if not self._shown or (now := self._clock()) < self._next:
             return
         self._next = now + _PERIOD
-        rate = f"{size(done / (now - self._started))}/s"
+        rate = f"{size(done / max(now - self._started, _SHORTEST))}/s"
         if total:
             words = f"{size(done)} of {size(total)}, {min(100, 100 * done // total)} %, {rate}"
         else:
