@@ -55,11 +55,13 @@ def test_the_same_entropy_clock_and_inputs_give_the_same_bytes(reference: Any) -
     assert outcome(scenario.make(tape=tape, replay=True).run()) == expected
 
 
+@pytest.mark.covers("R163")
 def test_byte_by_byte_gives_the_same_events_and_output(reference: Any) -> None:
     tape, expected = reference.value
     assert outcome(scenario.make(tape=tape, replay=True, chunker=bytewise).run()) == expected
 
 
+@pytest.mark.covers("R163")
 @settings(max_examples=30)
 @given(sizes=st.lists(st.integers(1, 4000), min_size=1, max_size=8), latency=st.sampled_from([0.0, 0.1]))
 def test_any_chunking_gives_the_same_events_and_output(reference: Any, sizes: list[int], latency: float) -> None:
@@ -68,6 +70,7 @@ def test_any_chunking_gives_the_same_events_and_output(reference: Any, sizes: li
     assert outcome(pair.run()) == expected
 
 
+@pytest.mark.covers("R164")
 @pytest.mark.parametrize("cipher", algorithms.CIPHER_DEFAULT + algorithms.CIPHER_LEGACY)
 @pytest.mark.parametrize("compression", ["none", "zlib", "zlib@openssh.com"])
 def test_every_cipher_and_compression_carries_a_whole_session(cipher: str, compression: str) -> None:
@@ -80,6 +83,7 @@ def test_every_cipher_and_compression_carries_a_whole_session(cipher: str, compr
     scenario.check_complete(scenario.make(preferences=preferences).run())
 
 
+@pytest.mark.covers("R164")
 @pytest.mark.parametrize("mac", algorithms.MAC_DEFAULT + algorithms.MAC_LEGACY)
 @pytest.mark.parametrize("cipher", ["aes256-ctr", "aes128-cbc", "3des-cbc"])
 def test_every_mac_carries_a_whole_session(mac: str, cipher: str) -> None:
@@ -87,6 +91,7 @@ def test_every_mac_carries_a_whole_session(mac: str, cipher: str) -> None:
     scenario.check_complete(scenario.make(preferences=preferences).run())
 
 
+@pytest.mark.covers("R164", "R122")
 @pytest.mark.parametrize("kex", algorithms.KEX_DEFAULT + algorithms.KEX_EXTRA + algorithms.KEX_LEGACY)
 def test_every_key_exchange_carries_a_whole_session_and_a_rekey(kex: str) -> None:
     pair = scenario.make(preferences=Preferences(kex=(kex,))).run()
@@ -95,6 +100,7 @@ def test_every_key_exchange_carries_a_whole_session_and_a_rekey(kex: str) -> Non
     assert {event.negotiated.kex for event in pair.client.of(ev.KeysExchanged)} == {kex}
 
 
+@pytest.mark.covers("R23", "R24", "R27")
 def test_directions_are_independent() -> None:
     preferences = Preferences(
         kex=("curve25519-sha256",),
@@ -116,6 +122,7 @@ def test_directions_are_independent() -> None:
 # ------------------------------------------------------------------------------------------------------- rekey anywhere
 
 
+@pytest.mark.covers("P20", "B13")
 @pytest.mark.parametrize("strict", [True, False])
 @settings(max_examples=15)
 @given(every=st.integers(2_000, 40_000))
@@ -128,6 +135,7 @@ def test_rekeys_by_volume_are_invisible_to_the_data(strict: bool, every: int) ->
     assert not pair.client.of(ev.UnimplementedReceived)
 
 
+@pytest.mark.covers("P20", "P6", "R42")
 @settings(max_examples=25)
 @given(data=st.data())
 def test_rekeys_by_either_side_at_any_event_crossing_or_not(data: st.DataObject) -> None:
@@ -153,6 +161,7 @@ def test_rekeys_by_either_side_at_any_event_crossing_or_not(data: st.DataObject)
     assert bytes(pair.client.data[0, 1]) == scenario.ERRORS
 
 
+@pytest.mark.covers("R44", "B13")
 def test_a_rekey_in_time() -> None:
     pair = Pair.make().login()
     pair.sleep(3601)
@@ -218,6 +227,7 @@ def check_ended_once(events: list[ev.Event]) -> None:
     assert str(losses[0].error)
 
 
+@pytest.mark.covers("P1")
 @pytest.mark.parametrize("role", ["client", "server"])
 @given(noise=st.lists(st.binary(max_size=200), max_size=6), ident=st.booleans())
 def test_noise_ends_the_connection_once_and_raises_nothing(role: str, noise: list[bytes], ident: bool) -> None:
@@ -233,6 +243,7 @@ def streams() -> Quiet:
     return Quiet({"client": (tape, bytes(pair.server.sent)), "server": (tape, bytes(pair.client.sent))})
 
 
+@pytest.mark.covers("V40", "P1")
 @pytest.mark.parametrize("role", ["client", "server"])
 @settings(max_examples=60)
 @given(data=st.data())
@@ -268,6 +279,7 @@ def test_a_damaged_stream_ends_the_connection_once_and_raises_nothing(
     check_ended_once(end.events)
 
 
+@pytest.mark.covers("R166")
 @pytest.mark.parametrize("role", ["client", "server"])
 def test_a_peer_that_closes_at_every_byte_of_the_handshake(role: str, streams: Any) -> None:
     tape, stream = streams.value[role]
@@ -308,6 +320,7 @@ def snapshot(conn: Any) -> tuple[Any, ...]:
     return conn.phase, conn.output_size, conn.next_deadline(), conn.questions, conn.channels, conn.rekeying, conn.error
 
 
+@pytest.mark.covers("R168")
 @pytest.mark.parametrize("when", ["ident", "auth", "open", "closed"])
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("channel", [5, 1 << 40, -1])

@@ -563,3 +563,21 @@ def test_a_number_of_the_peer_is_free_after_both_closes_and_ours_is_new(role: Ro
     events = puppet.say(m.ChannelOpen("x@example.org", PEER_CHANNEL, WINDOW, 32768))
     assert [type(event) for event in events] == [ev.ChannelOpenRequested]
     assert puppet.asked(ev.ChannelOpenRequested).channel != CHANNEL
+
+
+@pytest.mark.covers("R94", "R98")
+@pytest.mark.parametrize("role", Role)
+def test_what_needs_no_window(role: Role) -> None:
+    """Neither side may send a byte of data: requests, their replies, EOF and CLOSE pass all the same, both ways."""
+    puppet = bring(role, "C0")
+    number = puppet.conn.open_channel(UnknownOpen("x@example.org"), window=0)
+    puppet.say(m.ChannelOpenConfirmation(number, PEER_CHANNEL, 0, 32768))
+    puppet.heard()
+    assert puppet.conn.sendable(number) == 0
+    assert puppet.outcome(m.ChannelRequest(number, "x@example.org", True)) == "ChannelRequested"
+    assert puppet.outcome_of(lambda: puppet.conn.succeed(puppet.asked(ev.ChannelRequested))) == "99"
+    assert puppet.outcome_of(lambda: puppet.conn.request(number, KeepaliveChannel())) == "98"
+    assert puppet.outcome(m.ChannelSuccess(number)) == "RequestSucceeded"
+    assert puppet.outcome_of(lambda: puppet.conn.send_eof(number)) == "96"
+    assert puppet.outcome(m.ChannelEof(number)) == "EofReceived"
+    assert puppet.outcome(m.ChannelClose(number)) == "97/ChannelClosed"

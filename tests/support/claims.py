@@ -338,7 +338,9 @@ LEFT_OUT: dict[str, str] = {
     "R80": "GSSAPI is not offered",
     "R81": "GSSAPI is not offered",
     "R82": "GSSAPI is not offered",
+    "R83": "GSSAPI is not offered",
     "R144": "GSSAPI is not offered",
+    "P2": "what a learner that knows one channel expects of its own words, not of SSH",
 }
 """Claims that nothing here could show, and why."""
 

@@ -76,6 +76,7 @@ class Puppet:
         sequence: The sequence number of the puppet's next packet (RFC 4253 section 6.4), counted here.
         events: All that happened, in order.
         written, read: Bytes that the puppet has sent and received.
+        line: The puppet's identification, as it goes into the exchange hash.
     """
 
     role: Role
@@ -84,6 +85,8 @@ class Puppet:
     events: list[ev.Event] = attrs.field(factory=list)
     written: int = 0
     read: int = 0
+    line: bytes = IDENT.rstrip(b"\r\n")
+    _their_line: bytes = b""
     _mine: bytes = b""
     _theirs: bytes = b""
     _init: bytes = b""
@@ -130,6 +133,8 @@ class Puppet:
         """The payloads that the connection has sent since the last time."""
         data = self.conn.data_to_send()
         self.read += len(data)
+        if data.startswith(b"SSH-"):
+            self._their_line = data[: data.index(b"\r\n")]
         found = payloads(data)
         for payload in found:
             if payload[0] == m.KexInit.number:
@@ -211,11 +216,10 @@ class Puppet:
         )
         answer = exchange.receive(m.KexEcdhInit.parse(self._init))
         assert isinstance(answer, m.KexEcdhReply)
-        idents = self.conn._engine.kex.idents
         digest = exchange_hash(
             method.hash_name,
-            client_ident=idents[Role.CLIENT],
-            server_ident=idents[Role.SERVER],
+            client_ident=self._their_line,
+            server_ident=self.line,
             client_kexinit=self._theirs,
             server_kexinit=self._mine,
             host_key=HOST_KEY.public_key.blob,

@@ -78,6 +78,7 @@ def test_weak_algorithms_are_not_offered_unasked() -> None:
     assert all(weak.search(name) for value in LISTS if value.endswith("_LEGACY") for name in LISTS[value])
 
 
+@pytest.mark.covers("R13")
 @pytest.mark.covers("V50", "R140")
 def test_what_must_not_be_there_is_not_there() -> None:
     """RFC 8758, RFC 9142: not even by name."""

@@ -161,6 +161,7 @@ def module(request):
     return request.param, request.param.relative_to(CORE).as_posix()
 
 
+@pytest.mark.covers("V49", "V80", "V81", "V82", "R170")
 def test_pure(module):
     path, name = module
     assert impurities(path.read_text(), name) == []

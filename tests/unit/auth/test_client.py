@@ -158,6 +158,7 @@ def test_password_change_with_two_rounds(client: Client) -> None:
     assert client.event(AuthSucceeded) == AuthSucceeded("password", False)
 
 
+@pytest.mark.covers("R67")
 @pytest.mark.parametrize(
     ("key", "algorithm"),
     [(KEY, "ssh-ed25519"), (ECDSA, "ecdsa-sha2-nistp256"), (RSA, "rsa-sha2-512")],
@@ -176,6 +177,7 @@ def test_a_private_key_signs_at_once(client: Client, key: PrivateKey, algorithm:
     assert client.event(AuthSucceeded) == AuthSucceeded("publickey", False)
 
 
+@pytest.mark.covers("R67", "R70")
 def test_a_private_key_with_probe(client: Client) -> None:
     client.machine.public_key(client.event(CredentialNeeded), KEY, probe=True)
     assert client.form() == methods.PublicKeyQuery("ssh-ed25519", KEY.public_key.blob)
@@ -240,6 +242,7 @@ def test_pk_ok_spelled_by_the_key_type_is_taken(client: Client) -> None:
     assert form.algorithm == "rsa-sha2-512"  # never what PK_OK said
 
 
+@pytest.mark.covers("V12", "R70")
 @pytest.mark.parametrize(
     "answer",
     [
@@ -260,12 +263,14 @@ def test_wrong_answers_to_a_query(client: Client, answer: Message) -> None:
     assert not client.machine.succeeded
 
 
+@pytest.mark.covers("V12")
 def test_pk_ok_to_a_proof_is_a_violation(client: Client) -> None:
     client.machine.public_key(client.event(CredentialNeeded), KEY)
     with pytest.raises(ProtocolViolation, match="no key query"):
         client.receive(UserauthPkOk("ssh-ed25519", KEY.public_key.blob))
 
 
+@pytest.mark.covers("V12")
 def test_a_second_pk_ok_is_a_violation(client: Client) -> None:
     client.machine.public_key(client.event(CredentialNeeded), KEY, probe=True)
     client.receive(UserauthPkOk("ssh-ed25519", KEY.public_key.blob))
@@ -273,6 +278,7 @@ def test_a_second_pk_ok_is_a_violation(client: Client) -> None:
         client.receive(UserauthPkOk("ssh-ed25519", KEY.public_key.blob))
 
 
+@pytest.mark.covers("R133")
 def test_server_signature_algorithms_are_obeyed(client: Client) -> None:
     question = client.event(CredentialNeeded)
     client.machine.server_signature_algorithms = ("ssh-rsa",)
@@ -298,6 +304,7 @@ def test_an_algorithm_can_be_named() -> None:
     assert form.algorithm == "rsa-sha2-256"
 
 
+@pytest.mark.covers("R76", "R77")
 def test_keyboard_interactive_with_many_rounds(client: Client) -> None:
     client.machine.keyboard_interactive(client.event(CredentialNeeded), "otp")
     assert client.form() == methods.KeyboardInteractive("", "otp")
@@ -326,6 +333,7 @@ def test_keyboard_interactive_with_many_rounds(client: Client) -> None:
     assert client.event(AuthSucceeded) == AuthSucceeded("keyboard-interactive", False)
 
 
+@pytest.mark.covers("R76")
 def test_a_second_info_request_before_the_answer_is_a_violation(client: Client) -> None:
     client.machine.keyboard_interactive(client.event(CredentialNeeded))
     client.receive(UserauthInfoRequest("", "", "", ()))
@@ -341,6 +349,7 @@ def test_nothing_is_decided_while_prompts_are_open(client: Client, answer: Messa
         client.receive(answer)
 
 
+@pytest.mark.covers("R61")
 def test_partial_success_and_several_methods(client: Client) -> None:
     client.machine.public_key(client.event(CredentialNeeded), KEY)
     client.receive(UserauthFailure(("keyboard-interactive",), True))
@@ -384,6 +393,7 @@ def _partial_without_proof(client: Client) -> None:
 TRIVIAL = [_none, _no_prompts, _empty_prompts, _refused_proof, _partial_without_proof]
 
 
+@pytest.mark.covers("V09")
 @pytest.mark.parametrize("path", TRIVIAL)
 def test_trivial_logins(path: Callable[[Client], None]) -> None:
     client = Client()
@@ -399,6 +409,7 @@ def test_trivial_logins(path: Callable[[Client], None]) -> None:
     assert client.outlet.take_events() == []
 
 
+@pytest.mark.covers("V09")
 def test_a_proven_login_passes_without_trivial() -> None:
     client = Client(allow_trivial_auth=False)
     client.machine.public_key(client.event(CredentialNeeded), KEY)
@@ -415,6 +426,7 @@ UNASKED = [
 ]
 
 
+@pytest.mark.covers("V07", "P17")
 @pytest.mark.parametrize("message", UNASKED, ids=lambda message: type(message).__name__)
 def test_unasked_messages(client: Client, message: Message) -> None:
     with pytest.raises(ProtocolViolation):
@@ -425,6 +437,7 @@ def test_unasked_messages(client: Client, message: Message) -> None:
             early.receive(banner_too)
 
 
+@pytest.mark.covers("V07")
 @pytest.mark.parametrize("message", UNASKED[2:], ids=lambda message: type(message).__name__)
 def test_another_methods_message(client: Client, message: Message) -> None:
     client.machine.none(client.event(CredentialNeeded))
@@ -433,6 +446,7 @@ def test_another_methods_message(client: Client, message: Message) -> None:
     assert client.outlet.take_events() == []
 
 
+@pytest.mark.covers("V06")
 @pytest.mark.parametrize("message", [UserauthRequest("a", "b", "c"), UserauthInfoResponse(())])
 def test_a_clients_message_from_the_server(client: Client, message: Message) -> None:
     client.machine.keyboard_interactive(client.event(CredentialNeeded))
@@ -440,6 +454,7 @@ def test_a_clients_message_from_the_server(client: Client, message: Message) -> 
         client.machine.receive(message)
 
 
+@pytest.mark.covers("R63", "P11")
 def test_after_success(client: Client) -> None:
     client.machine.password(client.event(CredentialNeeded), "x")
     client.receive(UserauthSuccess())
@@ -473,6 +488,7 @@ def test_an_answer_of_the_wrong_kind_changes_nothing(client: Client, answer: str
     assert client.snapshot() == before
 
 
+@pytest.mark.covers("R62")
 def test_one_request_in_flight(client: Client) -> None:
     question = client.event(CredentialNeeded)
     client.machine.none(question)
@@ -483,6 +499,7 @@ def test_one_request_in_flight(client: Client) -> None:
     assert client.snapshot() == before
 
 
+@pytest.mark.covers("R73", "R168")
 @pytest.mark.parametrize("bad", [b"bytes", None, "\udcff", "x" * 40_000], ids=lambda bad: repr(bad)[:20])
 def test_bad_passwords_change_nothing(client: Client, bad: Any) -> None:
     question = client.event(CredentialNeeded)
@@ -517,6 +534,7 @@ def test_a_full_outlet_changes_nothing(client: Client) -> None:
 # --------------------------------------------------------------------------------------------------------------- limits
 
 
+@pytest.mark.covers("V10")
 def test_attempts() -> None:
     client = Client(limits=Limits(client_auth_attempts=3))
     for attempt in range(3):
@@ -537,6 +555,7 @@ def test_attempts_count_declined_signatures() -> None:
     assert isinstance(client.machine.lost, AuthExhausted)
 
 
+@pytest.mark.covers("V10")
 def test_password_changes_count_as_attempts() -> None:
     client = Client(limits=Limits(client_auth_attempts=2))
     client.machine.password(client.event(CredentialNeeded), "a")
@@ -547,6 +566,7 @@ def test_password_changes_count_as_attempts() -> None:
     assert client.outlet.take_events() == []
 
 
+@pytest.mark.covers("V10", "B17")
 def test_info_rounds(client: Client) -> None:
     client.machine.keyboard_interactive(client.event(CredentialNeeded))
     for _ in range(32):
@@ -557,6 +577,7 @@ def test_info_rounds(client: Client) -> None:
     assert (caught.value.limit, caught.value.code) == ("info_rounds", 14)
 
 
+@pytest.mark.covers("B19", "V25")
 def test_prompts(client: Client) -> None:
     client.machine.keyboard_interactive(client.event(CredentialNeeded))
     client.receive(UserauthInfoRequest("", "", "", (("?", True),) * 32))
@@ -566,6 +587,7 @@ def test_prompts(client: Client) -> None:
     assert (caught.value.limit, caught.value.code) == ("prompts", 2)
 
 
+@pytest.mark.covers("B20", "V68")
 def test_banners(client: Client) -> None:
     client.event(CredentialNeeded)
     for _ in range(16):
@@ -579,6 +601,7 @@ def test_banners(client: Client) -> None:
     assert (caught.value.limit, caught.value.code) == ("banners", 2)
 
 
+@pytest.mark.covers("B20", "V68")
 def test_banner_bytes(client: Client) -> None:
     client.event(CredentialNeeded)
     client.receive(UserauthBanner("é" * 16384))
@@ -590,6 +613,7 @@ def test_banner_bytes(client: Client) -> None:
     assert (caught.value.limit, caught.value.code) == ("banner_bytes", 2)
 
 
+@pytest.mark.covers("R169")
 def test_secrets_do_not_show(client: Client) -> None:
     client.machine.public_key(client.event(CredentialNeeded), KEY, probe=True)
     assert "_Attempt" in repr(client.machine._attempt)

@@ -26,6 +26,7 @@ def test_forms_survive_the_wire(form: methods.Form) -> None:
     assert methods.parse(form.method, form.encode()) == form
 
 
+@pytest.mark.covers("R158", "R159", "R71")
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: type(form).__name__)
 def test_every_truncation_and_a_trailing_byte_are_wire_errors(form: methods.Form) -> None:
     payload = form.encode()
@@ -45,6 +46,7 @@ def test_bytes_of_the_forms() -> None:
     assert methods.NoneForm().encode() == b""
 
 
+@pytest.mark.covers("R1")
 def test_all_non_zero_booleans_are_true() -> None:
     payload = methods.PublicKeySigned("a", b"k", b"s").encode()
     for value in (1, 2, 0x80, 0xFF):
@@ -74,6 +76,7 @@ def test_arbitrary_payloads_read_or_are_wire_errors(method: str, payload: bytes)
     assert methods.parse(method, form.encode()) == form
 
 
+@pytest.mark.covers("R68")
 def test_signed_data_is_that_of_rfc_4252_section_7() -> None:
     expected = bytes.fromhex(
         "00000003 736964"  # session identifier
@@ -93,6 +96,7 @@ def test_signed_data_is_that_of_rfc_4252_section_7() -> None:
     assert expected[7:] + bytes.fromhex("00000003") + b"sig" == request
 
 
+@pytest.mark.covers("R169")
 def test_secrets_do_not_show() -> None:
     secret = "correct-horse"
     forms = (methods.Password(secret), methods.PasswordChange(secret, secret), UserauthInfoResponse((secret,)))
@@ -114,6 +118,7 @@ def ed25519() -> PrivateKey:
 DEFAULT = ("ssh-ed25519", "rsa-sha2-512", "rsa-sha2-256")
 
 
+@pytest.mark.covers("R133", "R135")
 @pytest.mark.parametrize(
     ("willing", "accepted", "chosen"),
     [
@@ -143,6 +148,7 @@ def test_a_key_with_one_algorithm_does_not_need_the_servers_word(ed25519: Privat
     assert methods.choose_algorithm(ed25519.public_key, DEFAULT, accepted) == "ssh-ed25519"
 
 
+@pytest.mark.covers("V62")
 @pytest.mark.parametrize("bad", ["a\x00", "a\x1b[m", "\x7f", "a\x9bm", "line\nbreak", "\udcff", "x" * 1025, "é" * 513])
 def test_not_plain(bad: str) -> None:
     assert not methods.is_plain(bad, 1024)

@@ -134,6 +134,7 @@ def server() -> Server:
     return Server()
 
 
+@pytest.mark.covers("R65")
 def test_banner_is_sent_once_with_crlf() -> None:
     server = Server(banner="hello\nworld\r\n")
     server.machine.start()
@@ -172,6 +173,7 @@ def test_none_is_asked_only_on_demand() -> None:
     assert server.event(Authenticated) == Authenticated(user="me", method="none")
 
 
+@pytest.mark.covers("R73")
 def test_password(server: Server) -> None:
     question = server.ask(methods.Password("hunter2"), PasswordAuth)
     assert (question.user, question.password, question.new_password) == ("me", "hunter2", None)
@@ -180,6 +182,7 @@ def test_password(server: Server) -> None:
     assert server.event(Authenticated) == Authenticated(user="me", method="password")
 
 
+@pytest.mark.covers("V63", "R72")
 def test_password_change(server: Server) -> None:
     server.machine.change_password(server.ask(methods.Password("hunter2"), PasswordAuth), "Expired")
     server.says(UserauthPasswdChangereq("Expired"))
@@ -191,8 +194,8 @@ def test_password_change(server: Server) -> None:
     server.says(OK)
 
 
+@pytest.mark.covers("V11", "V63")
 def test_a_password_change_is_asked_of_one_user(server: Server) -> None:
-    """V11."""
     server.machine.change_password(server.ask(methods.Password("hunter2"), PasswordAuth), "Expired")
     server.outlet.take_sent()
     server.refused(methods.PasswordChange("hunter2", "new"), user="root")
@@ -211,9 +214,10 @@ def _after_another_user(server: Server) -> None:
     server.machine.reject(server.ask(methods.Password("a"), PasswordAuth, user="other"))
 
 
+@pytest.mark.covers("V63")
 @pytest.mark.parametrize("between", [_after_another_method, _after_a_plain_password, _after_another_user])
 def test_an_unasked_password_change_fails(server: Server, between: Callable[[Server], None]) -> None:
-    """V63: a right old password with a change that nobody asked for must not become a login."""
+    """A right old password with a change that nobody asked for must not become a login."""
     server.refused(methods.PasswordChange("hunter2", "new"))
     server.machine.change_password(server.ask(methods.Password("hunter2"), PasswordAuth), "Expired")
     server.outlet.take_sent()
@@ -222,6 +226,7 @@ def test_an_unasked_password_change_fails(server: Server, between: Callable[[Ser
     server.refused(methods.PasswordChange("hunter2", "new"))
 
 
+@pytest.mark.covers("V62", "R73", "B18")
 @pytest.mark.parametrize("bad", ["", "a\0", "x" * 1025, "\udcff", "é" * 513], ids=lambda bad: repr(bad)[:12])
 def test_bad_passwords(server: Server, bad: str) -> None:
     server.refused(methods.Password(bad))
@@ -237,10 +242,12 @@ def test_bad_passwords(server: Server, bad: str) -> None:
         assert server.event(PromptsAnswered).answers == ("",)  # RFC 4256 section 3.3
 
 
+@pytest.mark.covers("V62", "B18")
 def test_the_longest_password(server: Server) -> None:
     assert server.ask(methods.Password("é" * 512), PasswordAuth).password == "é" * 512
 
 
+@pytest.mark.covers("V62", "B18")
 @pytest.mark.parametrize("bad", ["a\0b", "a\x1b", "a\n", "\x9b", "\udc80", "x" * 1025], ids=lambda bad: repr(bad)[:12])
 def test_bad_user_names(bad: str) -> None:
     for form in (query(), methods.Password("hunter2"), methods.KeyboardInteractive(), signed(user=bad)):
@@ -248,10 +255,12 @@ def test_bad_user_names(bad: str) -> None:
     Server(ask_none=True).refused(methods.NoneForm(), user=bad)
 
 
+@pytest.mark.covers("V62", "B18")
 def test_the_longest_user_name(server: Server) -> None:
     assert server.ask(methods.Password("x"), PasswordAuth, user="u" * 1024).user == "u" * 1024
 
 
+@pytest.mark.covers("R58")
 @pytest.mark.parametrize("service", ["foo", "", "ssh-userauth", "ssh-connection "])
 def test_other_services_fail(service: str) -> None:
     server = Server(ask_none=True)
@@ -259,6 +268,7 @@ def test_other_services_fail(service: str) -> None:
         server.refused(UserauthRequest("me", service, form.method, form.encode()))
 
 
+@pytest.mark.covers("V18")
 @pytest.mark.parametrize(
     "method", ["", "hostbased", "gssapi-with-mic", "publickey-hostbound-v00@openssh.com", "x" * 500]
 )
@@ -266,6 +276,7 @@ def test_unknown_methods_fail(server: Server, method: str) -> None:
     server.refused(UserauthRequest("me", "ssh-connection", method, b"\xff\xff\xff\xff"))
 
 
+@pytest.mark.covers("V64")
 @pytest.mark.parametrize("offered", ALL)
 def test_a_method_that_is_not_configured_fails_without_a_question(offered: str) -> None:
     server = Server(auth_methods=(offered,))  # R56, V64
@@ -290,6 +301,7 @@ def test_what_cannot_be_done_is_not_configured(names: tuple[str, ...]) -> None:
 # ---------------------------------------------------------------------------------------------------------- public keys
 
 
+@pytest.mark.covers("R135", "V46", "R67")
 def test_rsa(server: Server) -> None:
     for algorithm in ("rsa-sha2-256", "rsa-sha2-512"):
         server.machine.offer_key(server.ask(query(RSA, algorithm), KeyProbe))
@@ -321,16 +333,16 @@ GARBAGE = [
 ]
 
 
+@pytest.mark.covers("V66", "R71", "R69")
 @pytest.mark.parametrize("garbage", GARBAGE, ids=lambda garbage: garbage.hex()[:24])
 def test_a_key_that_is_none_fails_the_login_only(server: Server, garbage: bytes) -> None:
-    """V66."""
     server.refused(methods.PublicKeyQuery("ssh-ed25519", garbage))
     server.refused(methods.PublicKeySigned("ssh-ed25519", garbage, KEY.sign(b"")))
     server.ask(query(), KeyProbe)
 
 
+@pytest.mark.covers("R68", "V12")
 def test_every_signed_field_counts(server: Server) -> None:
-    """R68."""
     server = Server(limits=Limits(auth_failures=50))
     good = signed()
     assert isinstance(good, methods.PublicKeySigned)
@@ -349,8 +361,9 @@ def test_every_signed_field_counts(server: Server) -> None:
     server.ask(good, KeyAuth)
 
 
+@pytest.mark.covers("V12", "R70")
 def test_the_key_that_signed_is_the_key_that_counts(server: Server) -> None:
-    """V12: query one, sign with another, in every order."""
+    """Query one, sign with another, in every order."""
     server.machine.offer_key(server.ask(query(OTHER), KeyProbe))
     server.outlet.take_sent()
     server.machine.offer_key(server.ask(query(RSA, "rsa-sha2-512"), KeyProbe))
@@ -364,6 +377,7 @@ def test_the_key_that_signed_is_the_key_that_counts(server: Server) -> None:
     assert server.event(Authenticated) == Authenticated(user="me", method="publickey", key=KEY.public_key)
 
 
+@pytest.mark.covers("V12", "V65")
 def test_a_probe_cannot_be_accepted(server: Server) -> None:
     question = server.ask(query(), KeyProbe)
     before = server.snapshot()
@@ -379,6 +393,7 @@ def test_a_probe_cannot_be_accepted(server: Server) -> None:
 # ------------------------------------------------------------------------------------------------- keyboard-interactive
 
 
+@pytest.mark.covers("R75", "R76", "R77")
 def test_keyboard_interactive(server: Server) -> None:
     question = server.ask(methods.KeyboardInteractive("", "otp,pam"), InteractiveAuth)
     assert (question.user, question.submethods) == ("me", "otp,pam")
@@ -400,9 +415,9 @@ def test_odd_submethods_are_dropped(server: Server, hints: str) -> None:
     assert server.ask(methods.KeyboardInteractive("", hints), InteractiveAuth).submethods == ""
 
 
+@pytest.mark.covers("R78", "V25")
 @pytest.mark.parametrize("count", [0, 1, 3, 33, 100])
 def test_a_wrong_number_of_answers_fails(server: Server, count: int) -> None:
-    """R78."""
     server.machine.prompt(server.ask(methods.KeyboardInteractive(), InteractiveAuth), "", "", [ASK, ASK])
     server.outlet.take_sent()
     server.refused(UserauthInfoResponse(("x",) * count))
@@ -419,8 +434,9 @@ def test_unasked_answers(server: Server) -> None:
         server.receive(UserauthInfoResponse(()))
 
 
+@pytest.mark.covers("R60")
 def test_a_new_request_abandons_the_prompts(server: Server) -> None:
-    """R60: no FAILURE for what was aborted; late answers are ignored, four of them."""
+    """No FAILURE for what was aborted; late answers are ignored, four of them."""
     server.machine.prompt(server.ask(methods.KeyboardInteractive(), InteractiveAuth), "", "", [ASK])
     server.outlet.take_sent()
     question = server.ask(methods.Password("x"), PasswordAuth)
@@ -434,6 +450,7 @@ def test_a_new_request_abandons_the_prompts(server: Server) -> None:
         server.receive(UserauthInfoResponse(("hunter2",)))
 
 
+@pytest.mark.covers("B19", "R77")
 def test_prompts_that_cannot_be_sent(server: Server) -> None:
     question = server.ask(methods.KeyboardInteractive(), InteractiveAuth)
     before = server.snapshot()
@@ -452,6 +469,7 @@ def test_prompts_that_cannot_be_sent(server: Server) -> None:
     server.machine.prompt(question, "", "", [ASK] * 32)
 
 
+@pytest.mark.covers("B17", "R76")
 def test_rounds(server: Server) -> None:
     question: Any = server.ask(methods.KeyboardInteractive(), InteractiveAuth)
     for _ in range(32):
@@ -471,6 +489,7 @@ def test_rounds(server: Server) -> None:
 # ------------------------------------------------------------------------------------------------------ several methods
 
 
+@pytest.mark.covers("R61")
 def test_partial_success(server: Server) -> None:
     server.machine.reject(server.ask(signed(), KeyAuth), partial=True)
     rest = ("password", "keyboard-interactive")
@@ -484,6 +503,7 @@ def test_partial_success(server: Server) -> None:
     server.says(OK)
 
 
+@pytest.mark.covers("V64")
 def test_none_is_no_second_method() -> None:
     server = Server(ask_none=True)
     server.machine.reject(server.ask(signed(), KeyAuth), partial=True, methods=["password"])
@@ -491,6 +511,7 @@ def test_none_is_no_second_method() -> None:
     server.refused(methods.NoneForm(), UserauthFailure(("password",), False))
 
 
+@pytest.mark.covers("R61")
 def test_methods_can_be_narrowed(server: Server) -> None:
     server.machine.reject(server.ask(methods.Password("x"), PasswordAuth), methods=["publickey"])
     only = UserauthFailure(("publickey",), False)
@@ -502,8 +523,8 @@ def test_methods_can_be_narrowed(server: Server) -> None:
     server.says(OK)
 
 
+@pytest.mark.covers("V11", "R57")
 def test_another_user_starts_anew(server: Server) -> None:
-    """V11, before a partial success."""
     server.machine.reject(server.ask(methods.Password("x"), PasswordAuth), methods=["publickey"])
     server.outlet.take_sent()
     question = server.ask(methods.Password("x"), PasswordAuth, user="other")
@@ -511,9 +532,9 @@ def test_another_user_starts_anew(server: Server) -> None:
     server.says(NO)
 
 
+@pytest.mark.covers("V11", "R57")
 @pytest.mark.parametrize(("user", "service"), [("root", "ssh-connection"), ("me", "foo"), ("me ", "ssh-connection")])
 def test_another_principal_after_a_partial_success(server: Server, user: str, service: str) -> None:
-    """V11, after one."""
     server.machine.reject(server.ask(signed(), KeyAuth), partial=True)
     for form in (methods.Password("x"), methods.NoneForm()):
         with pytest.raises(ProtocolViolation, match="partially successful"):
@@ -542,6 +563,7 @@ def test_rejections_that_cannot_be(server: Server) -> None:
 # -------------------------------------------------------------------------------------------------------------- answers
 
 
+@pytest.mark.covers("R62", "V12")
 def test_answers_are_for_the_open_question(server: Server) -> None:
     first = server.ask(methods.Password("x"), PasswordAuth)
     server.machine.reject(first)
@@ -598,14 +620,15 @@ def test_a_full_outlet_changes_nothing(server: Server) -> None:
         machine._failures = 0
 
 
+@pytest.mark.covers("R62")
 def test_input_while_blocked_is_a_bug(server: Server) -> None:
     server.ask(methods.Password("x"), PasswordAuth)
     with pytest.raises(InternalError):
         server.machine.receive(methods.request("me", methods.NoneForm()))
 
 
+@pytest.mark.covers("V06")
 def test_messages_of_a_server_from_a_client(server: Server) -> None:
-    """V06."""
     for message in (OK, NO, UserauthBanner("x"), UserauthPkOk("a", b""), UserauthPasswdChangereq("")):
         with pytest.raises(ProtocolViolation):
             server.machine.receive(message)
@@ -662,9 +685,10 @@ def _wrong_count(server: Server) -> None:
 FAILURES = [_password, _probe, _bad_key, _bad_signature, _unknown_method, _unknown_service, _bad_user, _wrong_count]
 
 
+@pytest.mark.covers("V61", "B17", "R55")
 @pytest.mark.parametrize("fail", FAILURES)
 def test_failures(fail: Callable[[Server], None]) -> None:
-    """V61: six failures of whatever kind are answered, with the first none for free; the seventh is the last."""
+    """Six failures of whatever kind are answered, with the first none for free; the seventh is the last."""
     server = Server()
     server.refused(methods.NoneForm())
     for _ in range(6):
@@ -679,6 +703,7 @@ def test_failures(fail: Callable[[Server], None]) -> None:
     assert not server.machine.blocked
 
 
+@pytest.mark.covers("V61")
 def test_only_the_first_none_is_free(server: Server) -> None:
     for _ in range(7):
         server.refused(methods.NoneForm())
@@ -686,6 +711,7 @@ def test_only_the_first_none_is_free(server: Server) -> None:
     assert lost(server).tried == ("none",)
 
 
+@pytest.mark.covers("V61")
 def test_abandoned_prompts_are_failures(server: Server) -> None:
     for _ in range(7):
         server.machine.prompt(server.ask(methods.KeyboardInteractive(), InteractiveAuth), "", "", [ASK])
@@ -695,6 +721,7 @@ def test_abandoned_prompts_are_failures(server: Server) -> None:
     assert server.outlet.take_events() == []
 
 
+@pytest.mark.covers("V61")
 def test_counters_survive_everything(server: Server) -> None:
     for attempt in range(7):
         server.machine.start()
@@ -703,6 +730,7 @@ def test_counters_survive_everything(server: Server) -> None:
     lost(server)
 
 
+@pytest.mark.covers("V61", "B17")
 def test_requests_in_all() -> None:
     server = Server()
     for _ in range(128):
@@ -734,11 +762,12 @@ MALFORMED = [
 ]
 
 
+@pytest.mark.covers("V60", "R71")
 @pytest.mark.parametrize("message", MALFORMED, ids=lambda message: f"{message.method} {message.payload.hex()[:16]}")
 @pytest.mark.parametrize("user", ["me", "nobody", "\0", "x" * 1025])
 @pytest.mark.parametrize("allowed", [ALL, ()])
 def test_malformed_requests_end_the_same_for_all(message: UserauthRequest, user: str, allowed: tuple[str, ...]) -> None:
-    """V60: decoded whole before anyone is looked up, allowed or not."""
+    """Decoded whole before anyone is looked up, allowed or not."""
     server = Server(auth_methods=allowed, ask_none=True)
     with pytest.raises(WireError):
         server.receive(UserauthRequest(user, message.service, message.method, message.payload))
@@ -746,8 +775,9 @@ def test_malformed_requests_end_the_same_for_all(message: UserauthRequest, user:
     assert server.outlet.take_events() == []
 
 
+@pytest.mark.covers("V60", "R59", "R79", "P19")
 def test_same_bytes_for_known_and_unknown_users() -> None:
-    """V60: whoever does not exist is asked about and refused as whoever does."""
+    """Whoever does not exist is asked about and refused as whoever does."""
     forms = [
         methods.NoneForm(),
         query(),

@@ -77,6 +77,7 @@ def server(make_side: Any) -> Any:
 # -------------------------------------------------------------------------------------------------------------- opening
 
 
+@pytest.mark.covers("R87")
 def test_open_and_accept(pair: Any) -> None:
     number = pair.client.mux.open_channel(r.Session(), window=5000, max_packet=500)
     pair.settle()
@@ -89,6 +90,7 @@ def test_open_and_accept(pair: Any) -> None:
     assert pair.client.mux.channels == pair.server.mux.channels == (0,)
 
 
+@pytest.mark.covers("R87", "V70")
 def test_open_and_reject(pair: Any) -> None:
     number = pair.client.mux.open_channel(r.DirectTcpip("h", 1))
     pair.settle()
@@ -119,24 +121,25 @@ def test_what_we_open_is_sent_as_the_rfc_says(client: Any) -> None:
     assert client.take() == [m.ChannelOpen("session", 1, 2 * 1024 * 1024, 32768)]
 
 
+@pytest.mark.covers("V75", "R99", "R111", "R101", "V77", "R86")
 @pytest.mark.parametrize(
     ("role", "kind", "payload", "code"),
     [
-        (Role.CLIENT, "session", b"", 1),  # R99
-        (Role.CLIENT, "direct-tcpip", text("h") + uint32(1) + text("o") + uint32(2), 1),  # R111
+        (Role.CLIENT, "session", b"", 1),
+        (Role.CLIENT, "direct-tcpip", text("h") + uint32(1) + text("o") + uint32(2), 1),
         (Role.CLIENT, "direct-streamlocal@openssh.com", text("/s") + text("") + uint32(0), 1),
-        (Role.CLIENT, "forwarded-tcpip", text("h") + uint32(1) + text("o") + uint32(2), 1),  # V75
+        (Role.CLIENT, "forwarded-tcpip", text("h") + uint32(1) + text("o") + uint32(2), 1),
         (Role.CLIENT, "forwarded-streamlocal@openssh.com", text("/s") + text(""), 1),
-        (Role.CLIENT, "x11", text("h") + uint32(1), 1),  # R101
+        (Role.CLIENT, "x11", text("h") + uint32(1), 1),
         (Role.CLIENT, "auth-agent@openssh.com", b"", 1),
         (Role.SERVER, "forwarded-tcpip", text("h") + uint32(1) + text("o") + uint32(2), 1),
         (Role.SERVER, "x11", text("h") + uint32(1), 1),
         (Role.SERVER, "auth-agent@openssh.com", b"", 1),
-        (Role.SERVER, "", b"", 3),  # R6: no names
+        (Role.SERVER, "", b"", 3),  # no names
         (Role.SERVER, "x" * 65, b"", 3),
         (Role.SERVER, "a,b", b"", 3),
         (Role.SERVER, "session", b"x", 1),  # malformed
-        (Role.SERVER, "direct-tcpip", text("h") + uint32(65536) + text("o") + uint32(2), 1),  # V77
+        (Role.SERVER, "direct-tcpip", text("h") + uint32(65536) + text("o") + uint32(2), 1),
         (Role.SERVER, "direct-tcpip", text("h" * 256) + uint32(1) + text("o") + uint32(2), 1),
     ],
 )
@@ -150,13 +153,14 @@ def test_refused_opens(make_side: Any, role: Role, kind: str, payload: bytes, co
     assert side.mux.channels == ()
 
 
+@pytest.mark.covers("B31")
 def test_host_name_at_its_limit(server: Any) -> None:
     server.feed(m.ChannelOpen("direct-tcpip", 9, 1000, 1000, r.DirectTcpip("h" * 255, 1).encode()))
     assert isinstance(server.told()[0], ChannelOpenRequested)
 
 
+@pytest.mark.covers("R85", "R86", "R97")
 def test_unknown_kinds_and_requests_are_asked_about(server: Any) -> None:
-    """R85, R86, R97"""
     server.feed(m.ChannelOpen("tun@x", 9, 1000, 1000, b"p"))
     (question,) = server.told()
     assert question.kind == r.UnknownOpen("tun@x", b"p")
@@ -172,9 +176,9 @@ def test_unknown_kinds_and_requests_are_asked_about(server: Any) -> None:
     assert server.take() == [m.ChannelSuccess(9), m.RequestSuccess(b"anything")]
 
 
+@pytest.mark.covers("V28")
 @pytest.mark.parametrize("packet", [0, 1, 8, 63])
 def test_peer_with_tiny_packets(client: Any, server: Any, packet: int) -> None:
-    """V28"""
     server.feed(m.ChannelOpen("session", 9, 1000, packet))
     (answer,) = server.take()
     assert isinstance(answer, m.ChannelOpenFailure)
@@ -193,6 +197,7 @@ def test_peer_with_other_packets(client: Any, packet: int, used: int) -> None:
     assert max(len(message.data) for message in client.take()) == used
 
 
+@pytest.mark.covers("V16", "R95")
 def test_peer_numbers_are_unique(client: Any, server: Any) -> None:
     accepted(server, peer=7)
     with pytest.raises(ProtocolViolation, match="number 7"):
@@ -204,8 +209,8 @@ def test_peer_numbers_are_unique(client: Any, server: Any) -> None:
         client.feed(m.ChannelOpenConfirmation(second, 7, 1000, 1000))
 
 
+@pytest.mark.covers("R95")
 def test_peer_number_is_free_after_both_closes(server: Any) -> None:
-    """R95"""
     number = accepted(server, peer=7)
     server.feed(m.ChannelClose(number))
     assert server.take() == [m.ChannelClose(7)]
@@ -225,8 +230,9 @@ def test_answering_an_open_twice(server: Any) -> None:
     assert server.state() == before
 
 
+@pytest.mark.covers("B24", "B25")
 def test_limits_on_opens(make_side: Any) -> None:
-    """B24, B25: each at the limit and one past it."""
+    """Each at the limit and one past it."""
     server = make_side(Role.SERVER, Limits(opens_pending=2, sessions=3, channels_from_peer=5))
     questions = []
     for peer in range(2):
@@ -256,8 +262,8 @@ def test_limits_on_opens(make_side: Any) -> None:
     assert client.state() == before
 
 
+@pytest.mark.covers("R151")
 def test_no_more_sessions(pair: Any) -> None:
-    """R151"""
     request = pair.client.mux.global_request(r.NoMoreSessions())
     first = pair.client.mux.open_channel(r.Session())
     pair.client.mux.open_channel(r.DirectTcpip("h", 1))
@@ -284,8 +290,8 @@ def allowed(client: Any, message: m.Message) -> bool:
     return bool(events)
 
 
+@pytest.mark.covers("V75", "R110", "R109")
 def test_forwarded_tcpip_needs_a_forward(client: Any) -> None:
-    """V75, R110"""
     client.mux.global_request(r.TcpipForward("10.1.1.1", 80))
     assert allowed(client, forwarded("10.1.1.1", 80))  # pending
     client.feed(m.RequestSuccess())
@@ -304,8 +310,8 @@ def test_forwarded_tcpip_needs_a_forward(client: Any) -> None:
     assert not allowed(client, forwarded("10.1.1.1", 80))
 
 
+@pytest.mark.covers("R108")
 def test_forward_of_a_port_that_the_server_chooses(client: Any) -> None:
-    """R108"""
     request = client.mux.global_request(r.TcpipForward("", 0))
     client.feed(m.RequestSuccess(uint32(4711)))
     assert client.told() == [GlobalSucceeded(request, uint32(4711))]
@@ -313,6 +319,7 @@ def test_forward_of_a_port_that_the_server_chooses(client: Any) -> None:
     assert not allowed(client, forwarded("", 4712))
 
 
+@pytest.mark.covers("R108")
 @pytest.mark.parametrize("data", [b"", b"\0\0\0", b"\0\0\0\0\1", uint32(0), uint32(65536)])
 def test_reply_that_is_no_port(client: Any, data: bytes) -> None:
     client.mux.global_request(r.TcpipForward("", 0))
@@ -327,6 +334,7 @@ def test_refused_forward(client: Any) -> None:
     assert not allowed(client, forwarded("", 80))
 
 
+@pytest.mark.covers("R152", "V75")
 def test_streamlocal(client: Any) -> None:
     message = m.ChannelOpen("forwarded-streamlocal@openssh.com", 9, 1000, 1000, r.ForwardedStreamlocal("/s").encode())
     assert not allowed(client, message)
@@ -336,8 +344,8 @@ def test_streamlocal(client: Any) -> None:
     assert not allowed(client, message)
 
 
+@pytest.mark.covers("R101", "V75", "R12", "R102")
 def test_x11_and_agent(client: Any) -> None:
-    """R101"""
     x11 = m.ChannelOpen("x11", 9, 1000, 1000, r.X11("h", 1).encode())
     agent = m.ChannelOpen("auth-agent@openssh.com", 9, 1000, 1000)
     number = opened(client)
@@ -387,8 +395,9 @@ def test_malformed_adjust(client: Any, payload: bytes) -> None:
         client.mux.adjust(memoryview(payload))
 
 
+@pytest.mark.covers("V30", "R91")
 def test_window_and_packet_size_bind_the_peer(client: Any) -> None:
-    """V30, R91: each at the limit and one past it, both kinds of data."""
+    """Each at the limit and one past it, both kinds of data."""
     for make in (m.ChannelData, lambda n, d: m.ChannelExtendedData(n, 1, d)):
         number = opened(client, peer=len(client.mux.channels), window=1000, packet=100)
         other = client.mux.open_channel(r.Session(), window=25, max_packet=10)
@@ -403,6 +412,7 @@ def test_window_and_packet_size_bind_the_peer(client: Any) -> None:
         client.feed(make(number, bytes(32768)))
 
 
+@pytest.mark.covers("V31")
 def test_credit_goes_back_at_half_the_window(client: Any) -> None:
     number = opened(client, window=1000, packet=100)
     other = client.mux.open_channel(r.Session(), window=101, max_packet=100)
@@ -434,6 +444,7 @@ def test_credit_goes_back_at_half_the_window(client: Any) -> None:
 POOL = Limits(window=1000, window_pool=2300, window_floor=200, opens_pending=10)
 
 
+@pytest.mark.covers("B26")
 def test_windows_share_a_pool(make_side: Any) -> None:
     """Whoever names no window gets what is left, and never less than the floor."""
     client = make_side(Role.CLIENT, POOL)
@@ -456,6 +467,7 @@ def test_windows_share_a_pool(make_side: Any) -> None:
     assert offered() == 200
 
 
+@pytest.mark.covers("B26")
 @pytest.mark.parametrize(("spare", "window"), [(-1, 200), (0, 200), (1, 201), (799, 999), (800, 1000), (801, 1000)])
 def test_the_pool_at_its_limits(make_side: Any, spare: int, window: int) -> None:
     """``spare`` is what the pool holds past the floor."""
@@ -493,8 +505,8 @@ def test_a_closed_channel_returns_its_share(make_side: Any, by_us: bool) -> None
     assert offered(5) == (900 if by_us else 1000)
 
 
+@pytest.mark.covers("V31", "R92")
 def test_extended_data(client: Any, server: Any) -> None:
-    """V31, R92"""
     number = client.mux.open_channel(r.Session(), window=100, max_packet=100)
     client.feed(m.ChannelOpenConfirmation(number, 50, 1000, 100))
     client.told()
@@ -515,9 +527,9 @@ def test_extended_data(client: Any, server: Any) -> None:
     assert server.told() == [DataReceived(direct, b"err", 1)]
 
 
+@pytest.mark.covers("B27")
 @pytest.mark.parametrize("stream", [0, 1])
 def test_empty_messages_are_counted(make_side: Any, stream: int) -> None:
-    """B27"""
     client = make_side(Role.CLIENT, Limits(empty_adjusts=3))
     number = opened(client)
     empty = m.ChannelExtendedData(number, 1, b"") if stream else m.ChannelData(number, b"")
@@ -529,8 +541,8 @@ def test_empty_messages_are_counted(make_side: Any, stream: int) -> None:
     assert not client.told()
 
 
+@pytest.mark.covers("R89")
 def test_send_respects_window_and_packet(server: Any) -> None:
-    """R89"""
     number = accepted(server, window=250, packet=100)
     data = bytes(range(256)) * 2
     assert server.mux.sendable(number) == 250
@@ -586,8 +598,8 @@ def test_send_misuse(client: Any) -> None:
     assert client.state() == before
 
 
+@pytest.mark.covers("V29", "R88")
 def test_window_overflow(client: Any) -> None:
-    """V29, R88"""
     number = opened(client, window=MAX, packet=100)
     with pytest.raises(ProtocolViolation, match="4294967296"):
         client.feed(m.ChannelWindowAdjust(number, 1))
@@ -656,8 +668,8 @@ def test_closing_ends_the_waiting(server: Any) -> None:
 # ----------------------------------------------------------------------------------------------------------- life cycle
 
 
+@pytest.mark.covers("R93", "R94", "R96", "P13")
 def test_half_close_both_ways(pair: Any) -> None:
-    """R93, R94, R96"""
     mine, theirs = pair.open()
     pair.client.mux.send(mine, b"bye")
     pair.client.mux.send_eof(mine)
@@ -672,6 +684,7 @@ def test_half_close_both_ways(pair: Any) -> None:
     assert pair.client.mux.channels == pair.server.mux.channels == ()
 
 
+@pytest.mark.covers("P13", "R95")
 def test_both_close_at_once(pair: Any) -> None:
     mine, theirs = pair.open()
     pair.client.mux.close_channel(mine)
@@ -683,6 +696,7 @@ def test_both_close_at_once(pair: Any) -> None:
     assert pair.server.told() == [ChannelClosed(theirs)]
 
 
+@pytest.mark.covers("V16")
 def test_data_after_our_close_is_held_to_the_window(client: Any) -> None:
     number = client.mux.open_channel(r.Session(), window=10, max_packet=10)
     client.feed(m.ChannelOpenConfirmation(number, 50, 1000, 100))
@@ -695,6 +709,7 @@ def test_data_after_our_close_is_held_to_the_window(client: Any) -> None:
     assert not client.told()
 
 
+@pytest.mark.covers("V16")
 def test_close_while_opening(pair: Any) -> None:
     first = pair.client.mux.open_channel(r.Session())
     second = pair.client.mux.open_channel(r.Session())
@@ -726,8 +741,8 @@ def test_close_of_what_is_not_decided_on(server: Any) -> None:
 # ------------------------------------------------------------------------------------------------------------- requests
 
 
+@pytest.mark.covers("R97", "R84")
 def test_replies_leave_in_order(server: Any) -> None:
-    """R97, R84"""
     number = accepted(server)
     for request in (r.Env("A", b"1"), r.PtyRequest("x"), r.Shell()):
         server.feed(m.ChannelRequest(number, request.type, True, request.encode()))
@@ -743,6 +758,7 @@ def test_replies_leave_in_order(server: Any) -> None:
     assert not server.take()
 
 
+@pytest.mark.covers("V17", "R105")
 def test_replies_are_matched_in_order(client: Any) -> None:
     number = opened(client)
     first = client.mux.request(number, r.Env("A", b"1"))
@@ -762,8 +778,8 @@ def test_replies_are_matched_in_order(client: Any) -> None:
     assert first != second
 
 
+@pytest.mark.covers("R104")
 def test_only_one_program(server: Any) -> None:
-    """R104"""
     number = accepted(server)
 
     def ask(request: Any, want_reply: bool = True) -> Any:
@@ -783,20 +799,21 @@ def test_only_one_program(server: Any) -> None:
     assert server.take() == [m.ChannelFailure(50)]
 
 
+@pytest.mark.covers("R107", "V33", "R97")
 @pytest.mark.parametrize("want_reply", [False, True])
 @pytest.mark.parametrize(
     ("role", "name", "payload"),
     [
-        (Role.SERVER, "exit-status", uint32(0)),  # R107
+        (Role.SERVER, "exit-status", uint32(0)),
         (Role.SERVER, "exit-signal", text("TERM") + b"\0" + text("") + text("")),
         (Role.SERVER, "xon-xoff", b"\1"),
         (Role.CLIENT, "exec", text("ls")),
         (Role.CLIENT, "pty-req", r.PtyRequest("x").encode()),
         (Role.CLIENT, "window-change", bytes(16)),
-        (Role.CLIENT, "x" * 65, b""),  # R6: no name
+        (Role.CLIENT, "x" * 65, b""),  # no name
         (Role.CLIENT, "keepalive@openssh.com", b""),
         (Role.SERVER, "keepalive@openssh.com", b""),
-        (Role.SERVER, "exec", b""),  # V33
+        (Role.SERVER, "exec", b""),
         (Role.SERVER, "exec", uint32(5) + b"abcd"),
         (Role.SERVER, "shell", b"x"),
         (Role.SERVER, "env", text("A\0") + text("")),
@@ -825,9 +842,9 @@ def test_session_requests_belong_to_sessions(server: Any, client: Any) -> None:
         client.mux.request(number, r.Shell())
 
 
+@pytest.mark.covers("R105", "R150")
 @pytest.mark.parametrize("notice", [r.ExitStatus(3), r.ExitSignal("KILL"), r.EndOfWrite(), r.XonXoff(True)])
 def test_notices_to_a_client(client: Any, notice: Any) -> None:
-    """R105, R150"""
     number = opened(client)
     client.feed(m.ChannelRequest(number, notice.type, False, notice.encode()))
     client.feed(m.ChannelRequest(number, notice.type, True, notice.encode()))
@@ -835,6 +852,7 @@ def test_notices_to_a_client(client: Any, notice: Any) -> None:
     assert client.take() == [m.ChannelFailure(50)]
 
 
+@pytest.mark.covers("R105", "R106", "R154")
 @pytest.mark.parametrize("notice", [r.WindowChange(1, 2), r.Signal("INFO@openssh.com"), r.EndOfWrite()])
 def test_notices_to_a_server(server: Any, notice: Any) -> None:
     number = accepted(server)
@@ -883,8 +901,8 @@ def test_request_misuse(client: Any, server: Any) -> None:
     assert not server.outlet.sent
 
 
+@pytest.mark.covers("B28", "B29", "B30")
 def test_limits_on_requests(make_side: Any) -> None:
-    """B28, B29, B30"""
     limits = Limits(requests_pending=2, environment=2, unsolicited_replies=3)
     client = make_side(Role.CLIENT, limits)
     number = opened(client)
@@ -940,6 +958,7 @@ def test_questions_are_void_when_the_channel_goes(server: Any) -> None:
 # ------------------------------------------------------------------------------------------------------ global requests
 
 
+@pytest.mark.covers("R84", "R85", "R108")
 def test_global_requests(pair: Any) -> None:
     first = pair.client.mux.global_request(r.TcpipForward("", 0))
     second = pair.client.mux.global_request(r.Keepalive())
@@ -966,17 +985,18 @@ def test_global_requests(pair: Any) -> None:
     assert pair.client.told() == [GlobalSucceeded(first, uint32(4000)), GlobalFailed(second), GlobalFailed(third)]
 
 
+@pytest.mark.covers("R85", "V77")
 @pytest.mark.parametrize(
     ("role", "name", "payload"),
     [
-        (Role.SERVER, "", b""),  # R6: no name
+        (Role.SERVER, "", b""),  # no name
         (Role.SERVER, "hostkeys-00@openssh.com", b""),
         (Role.SERVER, "tcpip-forward", b""),
         (Role.SERVER, "tcpip-forward", text("h" * 256) + uint32(1)),
         (Role.SERVER, "keepalive@openssh.com", b""),
         (Role.CLIENT, "tcpip-forward", text("") + uint32(0)),
         (Role.CLIENT, "keepalive@openssh.com", b""),
-        (Role.CLIENT, "hostkeys-00@openssh.com", string(b"k") * 65),  # B35
+        (Role.CLIENT, "hostkeys-00@openssh.com", string(b"k") * 65),
         (Role.CLIENT, "no-more-sessions@openssh.com", b""),
     ],
 )
@@ -999,6 +1019,7 @@ def asks(side: Any, request: Any, want_reply: bool = True) -> Any:
     return next(iter(side.told()), None)
 
 
+@pytest.mark.covers("B31")
 @pytest.mark.parametrize("granted", [False, True])
 def test_limit_on_forwards(make_side: Any, granted: bool) -> None:
     """At the limit and one past it: undecided or granted they count, refused they do not."""
@@ -1017,6 +1038,7 @@ def test_limit_on_forwards(make_side: Any, granted: bool) -> None:
     assert asks(server, FORWARD("", 4)) is None
 
 
+@pytest.mark.covers("R109")
 @pytest.mark.parametrize("want_reply", [False, True])
 @pytest.mark.parametrize(
     ("forward", "cancel"),
@@ -1041,6 +1063,7 @@ def test_a_cancelled_forward_frees_its_place(make_side: Any, forward: Any, cance
         assert server.mux._global.forwards == 1
 
 
+@pytest.mark.covers("R109")
 def test_only_a_listener_that_is_there_frees_a_place(make_side: Any) -> None:
     """Else a peer could cancel what never was, and then have more listeners than it may."""
     server = make_side(Role.SERVER, LISTENERS)
@@ -1059,14 +1082,15 @@ def test_only_a_listener_that_is_there_frees_a_place(make_side: Any) -> None:
     assert asks(server, FORWARD("h", 5)) is None
 
 
+@pytest.mark.covers("R153")
 def test_host_keys_announced(client: Any) -> None:
-    """R153"""
     client.feed(m.GlobalRequest("hostkeys-00@openssh.com", False, string(b"k") * 64))
     (event,) = client.told()
     assert event.request == r.HostKeysAnnounced((b"k",) * 64)
     assert not client.outlet.owed
 
 
+@pytest.mark.covers("R53")
 def test_unimplemented(client: Any) -> None:
     first = client.mux.global_request(r.TcpipForward("", 80))
     second = client.mux.global_request(r.Keepalive())
@@ -1148,6 +1172,7 @@ def test_what_waits_for_the_outlet_goes_with_its_channel(server: Any, by_us: boo
     assert not server.take()
 
 
+@pytest.mark.covers("V13", "B7")
 def test_a_peer_that_fills_the_outlet(server: Any, client: Any) -> None:
     number = accepted(server)
     server.outlet.full = True
@@ -1218,6 +1243,7 @@ class CountingDict(dict):  # type: ignore[type-arg]
         return super().items()
 
 
+@pytest.mark.covers("B33")
 def test_nothing_walks_over_all_channels(make_pair: Any) -> None:
     pair = make_pair(MANY)
     for side in (pair.client, pair.server):
@@ -1240,6 +1266,7 @@ def test_nothing_walks_over_all_channels(make_pair: Any) -> None:
     assert CountingDict.walked == 0
 
 
+@pytest.mark.covers("B34")
 def test_memory_of_an_idle_channel(make_side: Any) -> None:
     client = make_side(Role.CLIENT, MANY)
     client.outlet.sent = client.outlet.events = NoList()
@@ -1262,8 +1289,8 @@ class NoList(list):  # type: ignore[type-arg]
         pass
 
 
+@pytest.mark.covers("V35")
 def test_memory_of_closed_channels_is_released(make_pair: Any) -> None:
-    """V35"""
     pair = make_pair()
 
     def once() -> None:

@@ -87,6 +87,7 @@ def test_both_ways(example: tuple[Any, bytes]) -> None:
     assert decode(value, payload) == value
 
 
+@pytest.mark.covers("V33", "R158", "R159")
 @pytest.mark.parametrize("example", EXAMPLES, ids=names)
 def test_truncated_or_longer_is_malformed(example: tuple[Any, bytes]) -> None:
     value, payload = example
@@ -101,6 +102,7 @@ def test_truncated_or_longer_is_malformed(example: tuple[Any, bytes]) -> None:
         decode(value, payload + b"\1")
 
 
+@pytest.mark.covers("R100", "R113")
 @pytest.mark.parametrize(
     ("modes", "expected"),
     [
@@ -119,11 +121,13 @@ def test_terminal_modes(modes: bytes, expected: tuple[tuple[int, int], ...]) -> 
     assert found == r.PtyRequest("vt100", 0, 0, 0, 0, expected)
 
 
+@pytest.mark.covers("R100", "V33")
 def test_terminal_mode_argument_is_cut_off() -> None:
     with pytest.raises(WireError, match="mode 1"):
         decode(r.PtyRequest("x"), text("x") + uint32(0) * 4 + string(b"\x01\0\0\0"))
 
 
+@pytest.mark.covers("B30", "R100")
 @pytest.mark.parametrize(
     ("at_limit", "past"),
     [
@@ -173,11 +177,13 @@ def test_unknown_names_are_kept() -> None:
     assert r.decode_global(GlobalRequest("", True, b"x")) == r.UnknownGlobal("", b"x")
 
 
+@pytest.mark.covers("R112")
 @pytest.mark.parametrize(("asked", "done"), [(0, 500), (499, 500), (501, 501), (3000, 3000), (2**32 - 1, 3000)])
 def test_break_length(asked: int, done: int) -> None:
     assert r.Break(asked).milliseconds == done
 
 
+@pytest.mark.covers("R102", "R169")
 def test_the_cookie_is_not_shown() -> None:
     assert "deadbeef" not in repr(r.X11Request(False, "MIT-MAGIC-COOKIE-1", "deadbeef"))
 

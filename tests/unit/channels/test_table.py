@@ -64,6 +64,7 @@ def prepared(pair: Any, state: str) -> tuple[Any, int]:
     return side, number
 
 
+@pytest.mark.covers("V16", "V17", "R162")
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("number", sorted(map(int, EXPECTED)))
 def test_message_in_state(make_pair: Any, number: int, state: str) -> None:
@@ -85,6 +86,7 @@ def test_message_in_state(make_pair: Any, number: int, state: str) -> None:
         assert side.state() != before or side.told()
 
 
+@pytest.mark.covers("V16", "P13")
 @pytest.mark.parametrize("number", [91, 92, 97])
 def test_a_second_one_is_one_too_many(make_pair: Any, number: int) -> None:
     side, channel = prepared(make_pair(), "opening" if number != 97 else "open")

@@ -102,9 +102,10 @@ def test_signing(keys, kind):
             key.sign(b"data", algorithm)
 
 
+@pytest.mark.covers("V48")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_faulty_signature_is_withheld(keys, kind):
-    """V48: a signature spoilt by a fault (here: by another key's handle) never leaves."""
+    """A signature spoilt by a fault (here: by another key's handle) never leaves."""
     key = keys[kind]
     other = PrivateKey.generate(kind, 2048 if kind == "ssh-rsa" else None)
     faulty = PrivateKey(other._handle, key.public_key)
@@ -115,6 +116,7 @@ def test_a_faulty_signature_is_withheld(keys, kind):
 # -------------------------------------------------------------------------------------------------------------- privacy
 
 
+@pytest.mark.covers("R169")
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_private_shows(keys, kind):
     key = keys[kind]
@@ -129,6 +131,7 @@ def test_nothing_private_shows(keys, kind):
         key.public_key = None  # type: ignore[misc,assignment]
 
 
+@pytest.mark.covers("R169")
 def test_errors_do_not_show_the_passphrase_or_the_key(keys):
     secret = b"canary-passphrase"
     content = keys["ssh-ed25519"].openssh(b"another", rounds=1)
@@ -165,6 +168,7 @@ def test_passphrases(keys):
             key.openssh(b"word", rounds=rounds)
 
 
+@pytest.mark.covers("V45")
 @pytest.mark.parametrize("rounds", [0, 2049, 2**31, 2**32 - 1])
 def test_bcrypt_rounds_are_bounded_before_any_work(keys, rounds):
     blob = keys["ssh-ed25519"].public_key.blob
@@ -195,6 +199,7 @@ def test_without_bcrypt_the_error_says_so(keys, monkeypatch):
 # -------------------------------------------------------------------------------------------------------- damaged files
 
 
+@pytest.mark.covers("V82")
 @pytest.mark.parametrize("kind", KINDS)
 def test_truncated_files(keys, kind):
     data = bare(keys[kind].openssh())
@@ -294,6 +299,7 @@ def test_unsupported_private_types(keys):
             PrivateKey.load(container(text(kind) + string(b""), plain(text(kind))))
 
 
+@pytest.mark.covers("V82")
 @given(st.data())
 def test_no_damage_raises_anything_else(keys, data):
     kind = data.draw(st.sampled_from(KINDS))
@@ -307,6 +313,7 @@ def test_no_damage_raises_anything_else(keys, data):
     assert key.public_key == keys[kind].public_key
 
 
+@pytest.mark.covers("V82")
 @given(st.binary(max_size=100))
 def test_no_content_raises_anything_else(data):
     for content in (data, armour(data), armour(openssh.MAGIC + data), pem_block("PRIVATE KEY", data)):
@@ -401,6 +408,7 @@ def scrypt(n: int, r: int, p: int) -> bytes:
     )
 
 
+@pytest.mark.covers("V45")
 def test_the_cost_of_pkcs8_is_bounded_before_any_work():
     start = time.perf_counter()
     for iterations in (0, -1, pem.MAXIMUM_ITERATIONS + 1, 2**31, 2**63):

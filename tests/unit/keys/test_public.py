@@ -68,6 +68,7 @@ def ecdsa(point: bytes, kind: str = "nistp256", inner: str | None = None) -> byt
 # -------------------------------------------------------------------------------------------------------------- Ed25519
 
 
+@pytest.mark.covers("V47")
 @pytest.mark.parametrize("point", small_order_points(), ids=lambda point: hex(point[1])[:10])
 def test_small_order_ed25519(point):
     _x, y = point
@@ -76,6 +77,7 @@ def test_small_order_ed25519(point):
             PublicKey.from_blob(ed25519((y | sign << 255).to_bytes(32, "little")))
 
 
+@pytest.mark.covers("V47")
 @pytest.mark.parametrize("y", [P, P + 1, P + 18, 2**255 - 1])
 @pytest.mark.parametrize("sign", [0, 1])
 def test_non_canonical_ed25519(y, sign):
@@ -83,6 +85,7 @@ def test_non_canonical_ed25519(y, sign):
         PublicKey.from_blob(ed25519((y | sign << 255).to_bytes(32, "little")))
 
 
+@pytest.mark.covers("R137", "V46")
 @pytest.mark.parametrize("size", [0, 31, 33, 64])
 def test_length_of_ed25519(size):
     with pytest.raises(KeyFormatError, match=f"Ed25519 key of {size} bytes: it has 32"):
@@ -92,6 +95,7 @@ def test_length_of_ed25519(size):
 # ------------------------------------------------------------------------------------------------------------------ RSA
 
 
+@pytest.mark.covers("V45")
 @pytest.mark.parametrize(
     ("bits", "minimum", "good"),
     [
@@ -116,6 +120,7 @@ def test_size_of_rsa(bits, minimum, good):
             PublicKey.from_blob(blob, minimum_rsa_bits=minimum)
 
 
+@pytest.mark.covers("V45")
 def test_an_rsa_key_of_more_than_16384_bits():
     with pytest.raises(KeyFormatError, match=r"mpint of 16385 bits"):
         PublicKey.from_blob(rsa(65537, 2**16385 - 1))

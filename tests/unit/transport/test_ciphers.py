@@ -57,6 +57,7 @@ def test_key_sizes() -> None:
             key_sizes(cipher, mac)
 
 
+@pytest.mark.covers("R169")
 def test_keys_are_not_shown() -> None:
     keys = DirectionKeys(b"IVIVIVIV", b"KEYKEYKEY", b"MACMACMAC")
     assert repr(keys) == "DirectionKeys()"
@@ -118,6 +119,7 @@ def expected_packets(cipher: str, mac: str | None, keys: DirectionKeys, framed: 
     return packets
 
 
+@pytest.mark.covers("R25", "R26", "R116", "R123", "R142", "R143", "R146")
 @pytest.mark.parametrize("suite", SUITES, ids=ids)
 def test_packets_are_as_the_documents_say(suite: tuple[str, str | None]) -> None:
     cipher, mac = suite
@@ -143,6 +145,7 @@ def test_packets_are_as_the_documents_say(suite: tuple[str, str | None]) -> None
         assert opener.next_packet() == payload
 
 
+@pytest.mark.covers("R143")
 def test_chacha20_poly1305_known_answer() -> None:
     """A packet with all-zero keys, worked out by hand from RFC 8439's key stream."""
     # RFC 8439 A.1, test vectors 1 and 2: key 0, nonce 0, blocks 0 and 1.
@@ -161,6 +164,7 @@ def test_chacha20_poly1305_known_answer() -> None:
     assert sealer.seal(b"\x15") == sealed + tag
 
 
+@pytest.mark.covers("R26", "R116", "R142", "R143")
 @pytest.mark.parametrize("suite", SUITES, ids=ids)
 def test_asyncssh_agrees(suite: tuple[str, str | None]) -> None:
     encryption = pytest.importorskip("asyncssh.encryption")
@@ -197,6 +201,7 @@ def test_asyncssh_agrees(suite: tuple[str, str | None]) -> None:
 # ----------------------------------------------------------------------------------------------------------------- MACs
 
 
+@pytest.mark.covers("R26", "R123", "V40")
 @pytest.mark.parametrize("name", MACS)
 def test_mac_is_hmac_over_sequence_number_and_data(name: str) -> None:
     spec = MACS[name]
@@ -213,6 +218,7 @@ def test_mac_is_hmac_over_sequence_number_and_data(name: str) -> None:
         Mac(spec, key[:-1])
 
 
+@pytest.mark.covers("R146")
 def test_etm_forms_differ_in_etm_only() -> None:
     for name, spec in MACS.items():
         assert spec.etm == name.endswith("-etm@openssh.com")
@@ -223,6 +229,7 @@ def test_etm_forms_differ_in_etm_only() -> None:
 # -------------------------------------------------------------------------------------------------------------- secrets
 
 
+@pytest.mark.covers("R146", "V55")
 def test_decryption_waits_for_the_tag() -> None:
     """Only encrypt-and-MAC touches the cipher before the tag was verified; a wrong tag leaves the others' as it was."""
     keys = random_keys("aes128-ctr", "hmac-sha2-256-etm@openssh.com")
@@ -233,6 +240,7 @@ def test_decryption_waits_for_the_tag() -> None:
     assert bytes(half.open(memoryview(good), 0, 16, 0)) == b"\x0cabc" + bytes(12)
 
 
+@pytest.mark.covers("R169")
 def test_contexts_do_not_pickle() -> None:
     for cipher, mac in SUITES[:5]:
         for make in (opening, sealing):

@@ -21,6 +21,7 @@ def test_table_is_the_names_of_algorithms() -> None:
     assert [name for name, spec in COMPRESSIONS.items() if spec.delayed] == ["zlib@openssh.com"]
 
 
+@pytest.mark.covers("V20", "R147")
 @pytest.mark.parametrize(
     ("name", "authenticated", "active"),
     [
@@ -50,6 +51,7 @@ def test_each_packet_inflates_at_once(payloads: list[tuple[bytes, bytes]]) -> No
         assert back.inflate(memoryview(out.deflate(head, memoryview(body))), LIMIT) == head + body
 
 
+@pytest.mark.covers("R23")
 def test_packets_share_one_stream() -> None:
     out = Deflater()
     payload = bytes(range(256))
@@ -63,6 +65,7 @@ def test_a_peer_may_flush_as_it_likes() -> None:
         assert back.inflate(stream.compress(b"abc") + stream.flush(flush), LIMIT) == b"abc"
 
 
+@pytest.mark.covers("V34", "B32")
 @pytest.mark.parametrize("size", [LIMIT - 1, LIMIT, LIMIT + 1, LIMIT + 2])
 def test_limit_is_exact(size: int) -> None:
     packet = Deflater().deflate(b"x", bytes(size - 1))
@@ -73,6 +76,7 @@ def test_limit_is_exact(size: int) -> None:
             Inflater().inflate(packet, LIMIT)
 
 
+@pytest.mark.covers("V34", "B32")
 def test_bomb_costs_no_more_than_the_limit() -> None:
     stream = zlib.compressobj(9)
     bomb = b"".join(stream.compress(bytes(1 << 20)) for _ in range(64)) + stream.flush(zlib.Z_SYNC_FLUSH)
@@ -88,6 +92,7 @@ def preset() -> bytes:
     return stream.compress(b"dictionary") + stream.flush(zlib.Z_SYNC_FLUSH)
 
 
+@pytest.mark.covers("V34")
 @pytest.mark.parametrize(
     "packet",
     [
@@ -108,6 +113,7 @@ def test_misuse_is_refused(packet: bytes) -> None:
         Inflater().inflate(packet, LIMIT)
 
 
+@pytest.mark.covers("V34")
 @given(st.binary(min_size=1, max_size=200))
 def test_noise_only_ever_raises_compression_error(data: bytes) -> None:
     back = Inflater()

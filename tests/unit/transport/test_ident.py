@@ -14,6 +14,7 @@ from sshproto.errors import ConnectionLoss, InvalidArgument, LimitExceeded, Prot
 from sshproto.events import VersionReceived
 from sshproto.transport.ident import IdentReader, our_line
 from sshproto.wire.table import Role
+from tests.support.puppet import bring
 
 LIMITS = Limits()
 BOTH = pytest.mark.parametrize("role", list(Role))
@@ -23,6 +24,7 @@ def reader(role: Role = Role.CLIENT, limits: Limits = LIMITS) -> IdentReader:
     return IdentReader(receiver=role, limits=limits)
 
 
+@pytest.mark.covers("R14", "V36")
 @BOTH
 def test_plain(role: Role) -> None:
     ident = reader(role)
@@ -36,6 +38,7 @@ def test_plain(role: Role) -> None:
     assert ident.rest == b"rest and more"
 
 
+@pytest.mark.covers("R18", "V36")
 @BOTH
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_line_endings(role: Role, end: bytes) -> None:
@@ -48,6 +51,7 @@ def test_line_endings(role: Role, end: bytes) -> None:
     assert ident.version.software == "x-y_1"
 
 
+@pytest.mark.covers("R17")
 @BOTH
 def test_199_is_20(role: Role) -> None:
     version = reader(role).feed(b"SSH-1.99-Cisco-1.25\n")
@@ -55,6 +59,7 @@ def test_199_is_20(role: Role) -> None:
     assert (version.protocol, version.software) == ("1.99", "Cisco-1.25")
 
 
+@pytest.mark.covers("R17", "V36")
 @BOTH
 @pytest.mark.parametrize("protocol", [b"1.5", b"1.3", b"2.01", b"2.1", b"3.0", b"2", b"02.0", b"", b"2.0 ", b"1.990"])
 def test_other_versions(role: Role, protocol: bytes) -> None:
@@ -70,6 +75,7 @@ def test_other_versions(role: Role, protocol: bytes) -> None:
         ident.feed(b"SSH-2.0-x\n")
 
 
+@pytest.mark.covers("V36", "R14")
 @BOTH
 @pytest.mark.parametrize("line", [b"SSH-2.0", b"SSH-2.0-", b"SSH-2.0- comment", b"SSH-2.0-a\rb", b"SSH-2.0-a\r"])
 def test_malformed(role: Role, line: bytes) -> None:
@@ -79,6 +85,7 @@ def test_malformed(role: Role, line: bytes) -> None:
     assert ident.version is not None
 
 
+@pytest.mark.covers("R16", "V36")
 @BOTH
 def test_nul_is_refused_as_soon_as_it_comes(role: Role) -> None:
     for start in (b"SSH-2.0-x", b"", b"SS", b"\x16\x03\x01"):
@@ -87,6 +94,7 @@ def test_nul_is_refused_as_soon_as_it_comes(role: Role) -> None:
             ident.feed(start + b"\0")
 
 
+@pytest.mark.covers("B1", "R14", "V36")
 @BOTH
 def test_longest_line(role: Role) -> None:
     for end in (b"\r\n", b"\n"):
@@ -103,6 +111,7 @@ def test_longest_line(role: Role) -> None:
     assert not ident._buffer
 
 
+@pytest.mark.covers("R15", "B2", "V36")
 def test_a_server_accepts_no_other_line() -> None:
     for line, shown in (
         (b"GET / HTTP/1.1\r\n", "GET / HTTP/1.1"),
@@ -120,6 +129,7 @@ def test_a_server_accepts_no_other_line() -> None:
         assert ident.version is None
 
 
+@pytest.mark.covers("R15")
 def test_a_client_accepts_other_lines() -> None:
     ident = reader()
     version = ident.feed(b"hello\r\n\xff\x1b[0m\n\nSSH\nXSSH-2.0-no\nSSH-2.0-yes\r\n")
@@ -129,6 +139,7 @@ def test_a_client_accepts_other_lines() -> None:
     assert ident.line == b"SSH-2.0-yes"
 
 
+@pytest.mark.covers("R15", "B2", "V36")
 @pytest.mark.parametrize("count", [0, 1, 1024, 1025])
 def test_number_of_other_lines(count: int) -> None:
     data = b"x\r\n" * count + b"SSH-2.0-x\r\n"
@@ -142,6 +153,7 @@ def test_number_of_other_lines(count: int) -> None:
         assert caught.value.limit == "preamble_lines"
 
 
+@pytest.mark.covers("B2", "V36")
 def test_bytes_of_other_lines() -> None:
     for size in (65536, 65537):
         data = b"a" * 30000 + b"\n" + b"b" * (size - 30002) + b"\n"
@@ -160,6 +172,7 @@ def test_bytes_of_other_lines() -> None:
     assert not ident._buffer
 
 
+@pytest.mark.covers("R18", "V70")
 def test_non_ascii_is_kept_in_the_line_and_escaped_where_shown() -> None:
     ident = reader()
     version = ident.feed("SSH-2.0-caf\xe9 \x1b]0;x\x07\n".encode("latin-1"))
@@ -180,6 +193,7 @@ def outcome(role: Role, limits: Limits, pieces: list[bytes]) -> object:
     return None
 
 
+@pytest.mark.covers("R163", "V36")
 @given(
     role=st.sampled_from(Role),
     data=st.lists(
@@ -214,12 +228,14 @@ def test_chunking_does_not_matter(role: Role, data: bytes, cuts: list[int]) -> N
     assert outcome(role, limits, [data[i : i + 1] for i in range(len(data))]) == whole
 
 
+@pytest.mark.covers("V36")
 @given(st.lists(st.binary(max_size=50)))
 def test_noise_only_ever_raises_a_loss(pieces: list[bytes]) -> None:
     for role in Role:
         outcome(role, LIMITS, pieces)
 
 
+@pytest.mark.covers("R14", "R16")
 def test_our_line() -> None:
     assert our_line("sshproto_0.1", "") == b"SSH-2.0-sshproto_0.1"
     assert our_line("a", "b c") == b"SSH-2.0-a b c"
@@ -229,9 +245,26 @@ def test_our_line() -> None:
             our_line(software, comments)
 
 
+@pytest.mark.covers("V70")
 def test_the_words_of_who_does_not_identify_himself() -> None:
     ident = reader()
     assert ident.feed(b"220 mail.exam") is None
     assert ident.words == "220 mail.exam"
     assert ident.feed(b"ple\x1b ESMTP\r\n250 ok\r\n") is None
     assert ident.words == "220 mail.example\\x1b ESMTP"
+
+
+@pytest.mark.covers("R18", "R41")
+@pytest.mark.parametrize(
+    "line", [b"SSH-2.0-x", b"SSH-2.0-x a comment, and spaces  ", b"SSH-1.99-x \xff", b"SSH-2.0-x\t"]
+)
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_the_exchange_hash_takes_the_line_as_it_came(line: bytes, end: bytes) -> None:
+    """Without its end and with all the rest: the server's signature is over a hash of that."""
+    for signed, event in ((line, "HostKeyOffered"), (line + b" ", "D3")):
+        puppet = bring(Role.CLIENT, "I")
+        puppet.write(b"other lines\r\n" + line + end)
+        puppet.line = signed
+        puppet.say(puppet.kexinit())
+        puppet.heard()
+        assert puppet.outcome(puppet.reply()) == event

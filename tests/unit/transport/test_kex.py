@@ -82,6 +82,7 @@ def test_every_name_has_its_method() -> None:
         }
 
 
+@pytest.mark.covers("R122", "R141")
 @pytest.mark.parametrize("name", sorted(kex.METHODS))
 def test_both_sides_agree(name: str) -> None:
     ours, theirs = client(name), server(name)
@@ -101,6 +102,7 @@ def test_both_sides_agree(name: str) -> None:
     assert not hasattr(ours, "__dict__")  # nothing but the slots
 
 
+@pytest.mark.covers("V49")
 @pytest.mark.parametrize("name", FAST)
 def test_fresh_values_every_time(name: str) -> None:
     exchanges = [client(name, seed) for seed in ("one", "two")]
@@ -149,6 +151,7 @@ def test_any_entropy_will_do(name: str, fill: int) -> None:
 # ---------------------------------------------------------------------------------------------------- order of messages
 
 
+@pytest.mark.covers("V03", "V07")
 @pytest.mark.parametrize("name", FAST)
 def test_messages_out_of_turn(name: str) -> None:
     other_init = KexDhInit(5) if name in ECDH + HYBRID else KexEcdhInit(b"x")
@@ -177,6 +180,7 @@ def test_messages_out_of_turn(name: str) -> None:
     assert ours.secret == theirs.secret
 
 
+@pytest.mark.covers("V15")
 def test_the_server_waits_with_its_key() -> None:
     for name in FAST:
         entropy = Source("server")
@@ -189,6 +193,7 @@ def test_the_server_waits_with_its_key() -> None:
     assert entropy.labels == []
 
 
+@pytest.mark.covers("R169")
 @pytest.mark.parametrize("name", FAST)
 def test_secrets_do_not_leak(name: str) -> None:
     ours, theirs = client(name), server(name)
@@ -233,6 +238,7 @@ def offer_share(name: str, share: bytes, match: str) -> None:
     assert ours.secret is None
 
 
+@pytest.mark.covers("V42", "R120", "R138")
 @pytest.mark.parametrize("name", ECDH)
 def test_share_lengths(name: str) -> None:
     share = share_of(name)
@@ -240,16 +246,19 @@ def test_share_lengths(name: str) -> None:
         offer_share(name, bad, f"has {len(bad)} bytes, it must have {len(share)}")
 
 
+@pytest.mark.covers("V42", "R138")
 @pytest.mark.parametrize("value", SMALL_ORDER)
 def test_points_of_small_order(value: int) -> None:
     offer_share("curve25519-sha256", value.to_bytes(32, "little"), "small order")
 
 
+@pytest.mark.covers("V42")
 @pytest.mark.parametrize("value", [0, 1, 2**448 - 2**224 - 2, 2**448 - 2**224 - 1, 2**448 - 2**224])
 def test_points_of_small_order_448(value: int) -> None:
     offer_share("curve448-sha512", value.to_bytes(56, "little"), "small order")
 
 
+@pytest.mark.covers("V42", "R120")
 @pytest.mark.parametrize("name", ["ecdh-sha2-nistp256", "ecdh-sha2-nistp384", "ecdh-sha2-nistp521"])
 def test_points_off_the_curve(name: str) -> None:
     share = share_of(name)
@@ -266,6 +275,7 @@ def test_points_off_the_curve(name: str) -> None:
     offer_share(name, b"\4" + b"\xff" * (2 * size), "not a point")  # not in the field
 
 
+@pytest.mark.covers("V42", "R120")
 def test_a_point_of_another_curve() -> None:
     share = share_of("ecdh-sha2-nistp256")
     offer_share("ecdh-sha2-nistp384", share, "it must have")
@@ -283,6 +293,7 @@ def test_orders() -> None:
             ec.derive_private_key(curve.order, theirs)
 
 
+@pytest.mark.covers("R139", "V32")
 @pytest.mark.parametrize("name", ["curve25519-sha256", "ecdh-sha2-nistp256", "curve448-sha512"])
 def test_leading_zeros_of_the_secret_vanish(name: str) -> None:
     """RFC 8731 section 3.1: K is an mpint; find runs whose secret starts with 00 or with the highest bit set."""
@@ -311,6 +322,7 @@ def test_leading_zeros_of_the_secret_vanish(name: str) -> None:
 # -------------------------------------------------------------------------------------------------------------- hybrids
 
 
+@pytest.mark.covers("V53")
 @pytest.mark.parametrize("name", HYBRID)
 def test_hybrid_lengths(name: str) -> None:
     share = share_of(name)
@@ -328,6 +340,7 @@ def test_hybrid_lengths(name: str) -> None:
         refused(lambda: ours.receive(attrs.evolve(reply, share=bad)), "S_REPLY has")  # noqa: B023
 
 
+@pytest.mark.covers("V53")
 @pytest.mark.parametrize(
     ("name", "init_size", "reply_size"),
     [
@@ -364,6 +377,7 @@ def test_hybrid_layout(name: str, init_size: int, reply_size: int) -> None:
     assert method.family.hash_fields(ours.transcript) == string(init.share) + string(reply.share)
 
 
+@pytest.mark.covers("V53")
 @pytest.mark.parametrize("name", HYBRID)
 def test_hybrid_public_values(name: str) -> None:
     method = kex.METHODS[name]
@@ -382,6 +396,7 @@ def test_hybrid_public_values(name: str) -> None:
     refused(lambda: ours.receive(bad_reply), "small order|only the uncompressed")
 
 
+@pytest.mark.covers("V53")
 @pytest.mark.parametrize("name", HYBRID)
 def test_a_changed_ciphertext_gives_another_secret(name: str) -> None:
     ours, theirs = client(name), server(name)
@@ -405,6 +420,7 @@ DIGESTS = [
 ]
 
 
+@pytest.mark.covers("R118")
 def test_group_primes() -> None:
     """Digests of the primes as they stand in RFC 2409 and RFC 3526; OpenSSL knows the same."""
     assert [group.bits for group in GROUPS] == [1024, 2048, 3072, 4096, 6144, 8192]
@@ -416,6 +432,7 @@ def test_group_primes() -> None:
         assert group.prime & (2**64 - 1) == 2**64 - 1
 
 
+@pytest.mark.covers("R118")
 @pytest.mark.parametrize("group", GROUPS[:3], ids=lambda group: group.name)
 def test_groups_are_safe_primes(group: groups.Group) -> None:
     """Fermat's test, to three bases, of p and (p - 1) / 2; a number with this formula is no pseudoprime by chance."""
@@ -425,6 +442,7 @@ def test_groups_are_safe_primes(group: groups.Group) -> None:
     assert pow(2, prime // 2, prime) == 1  # 2 generates the subgroup of order q
 
 
+@pytest.mark.covers("V43", "R40", "R124")
 @pytest.mark.parametrize(
     "name", ["diffie-hellman-group1-sha1", "diffie-hellman-group14-sha256", "diffie-hellman-group16-sha512"]
 )
@@ -444,6 +462,7 @@ def test_dh_public_values(name: str) -> None:
     server(name).receive(KexDhInit(p - 2))
 
 
+@pytest.mark.covers("V43", "V45")
 def test_dh_refuses_before_it_computes() -> None:
     entropy = Source("server")
     method = kex.METHODS["diffie-hellman-group14-sha256"]
@@ -478,6 +497,7 @@ def test_dh_without_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (ours.transcript, ours.secret) == (again.transcript, again.secret)
 
 
+@pytest.mark.covers("V43", "V44")
 def test_trivial_values_of_a_made_up_group() -> None:
     """In a composite group values in range can lead to a trivial secret, or to a public value that we may not send."""
     prime, nilpotent = 3**1400, 3**1000
@@ -493,6 +513,7 @@ GEX = "diffie-hellman-group-exchange-sha256"
 P14, P15 = groups.GROUP14.prime, groups.GROUP15.prime
 
 
+@pytest.mark.covers("V44", "R118")
 @pytest.mark.parametrize(
     ("request_", "bits"),
     [
@@ -518,6 +539,7 @@ def test_the_servers_choice(request_: tuple[int, int, int], bits: int) -> None:
     assert answer.p in {group.prime for group in groups.STRONG}
 
 
+@pytest.mark.covers("V44", "R118")
 @pytest.mark.parametrize(
     "request_",
     [
@@ -536,6 +558,7 @@ def test_the_servers_bounds(request_: tuple[int, int, int]) -> None:
     refused(lambda: server(GEX).receive(KexDhGexRequest(*request_)), "not in order|we have 2048")
 
 
+@pytest.mark.covers("R119")
 def test_the_old_request_is_refused() -> None:
     with pytest.raises(ProtocolViolation, match="KexDhGexRequestOld came, expected KexDhGexRequest"):
         server(GEX).receive(KexDhGexRequestOld(2048))
@@ -547,12 +570,14 @@ def answer_group(p: int, g: int, bits: tuple[int, int, int] = BITS) -> Message |
     return ours.receive(KexDhGexGroup(p, g))
 
 
+@pytest.mark.covers("V44")
 def test_groups_that_are_accepted() -> None:
     for p, g in ((P14, 2), (P15, 5), (2**2047 + 9, 3), (P14, P14 - 2), (2**8192 - 1, 3)):
         assert isinstance(answer_group(p, g), KexDhGexInit)
     assert isinstance(answer_group(P15, 2, (3072, 3072, 3072)), KexDhGexInit)
 
 
+@pytest.mark.covers("V44", "R118")
 @pytest.mark.parametrize(
     ("p", "g", "match"),
     [
@@ -577,6 +602,7 @@ def test_groups_that_are_refused(p: int, g: int, match: str) -> None:
     refused(lambda: answer_group(p, g), match)
 
 
+@pytest.mark.covers("V44")
 def test_our_own_bounds_count() -> None:
     refused(lambda: answer_group(P14, 2, (3072, 3072, 8192)), "2048 bits, asked were 3072 to 8192")
     refused(lambda: answer_group(P15, 2, (2048, 2048, 2048)), "3072 bits, asked were 2048 to 2048")
@@ -584,6 +610,7 @@ def test_our_own_bounds_count() -> None:
     refused(lambda: answer_group(2**8192 + 1, 2, (2048, 2048, 16384)), "to 8192")
 
 
+@pytest.mark.covers("V43", "R117")
 @pytest.mark.parametrize("bad", [0, 1, P14 - 1, P14, P14 + 1, -1, 8], ids=hex)
 def test_gex_public_values(bad: int) -> None:
     theirs = server(GEX)
@@ -609,6 +636,7 @@ def test_a_group_of_the_servers_own_is_fast() -> None:
     assert ours.secret == theirs.agree(init.e)
 
 
+@pytest.mark.covers("R119")
 def test_gex_hash_fields() -> None:
     messages = [KexDhGexRequest(1, 2, 3), KexDhGexGroup(4, 5), KexDhGexInit(6), KexDhGexReply(b"h", 7, b"s")]
     fields = kex.METHODS[GEX].family.hash_fields

@@ -24,6 +24,7 @@ from sshproto.wire.table import Role
 HASHES = ("sha1", "sha256", "sha384", "sha512")
 
 
+@pytest.mark.covers("R37")
 @given(
     st.sampled_from(HASHES),
     st.binary(max_size=40),
@@ -43,6 +44,7 @@ def test_derive(hash_name: str, k: bytes, h: bytes, session_id: bytes, letter: i
     assert derive(hash_name, k, h, session_id, x, size) == key[:size]
 
 
+@pytest.mark.covers("R37")
 def test_letters() -> None:
     sizes = (12, 32, 64)
     for sender, letters in ((Role.CLIENT, b"ACE"), (Role.SERVER, b"BDF")):
@@ -53,6 +55,7 @@ def test_letters() -> None:
     assert direction_keys("sha256", b"k", b"h", b"s", sender=Role.CLIENT, sizes=(0, 0, 0)).iv == b""
 
 
+@pytest.mark.covers("R18")
 def test_exchange_hash() -> None:
     def s(data: bytes) -> bytes:
         return len(data).to_bytes(4, "big") + data
@@ -121,6 +124,7 @@ def plaintext(stream: bytes) -> Iterator[bytes]:
         yield payload
 
 
+@pytest.mark.covers("R18", "R37", "R139")
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_recordings(name: str) -> None:
     path = LAB / f"{name}.pcap"

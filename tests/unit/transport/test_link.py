@@ -99,6 +99,7 @@ def test_commands_during_a_key_exchange_leave_after_it_in_order(side: str) -> No
     assert end.of(ev.PongReceived) == [ev.PongReceived(b"3"), ev.PongReceived(b"5")]
 
 
+@pytest.mark.covers("P8")
 @pytest.mark.covers("R33", "R128", "V03", "R125")
 @pytest.mark.parametrize("strict", [True, False])
 def test_neither_side_ever_sends_what_a_key_exchange_forbids(strict: bool) -> None:
@@ -265,6 +266,7 @@ def test_another_host_key_in_a_rekeying_ends_the_connection() -> None:
     assert loss(pair.server.events).code == 9
 
 
+@pytest.mark.covers("R157", "B13")
 @pytest.mark.covers("R114")
 @pytest.mark.parametrize("packets", [30, 31])
 def test_keys_are_changed_after_so_many_packets(packets: int, side: str) -> None:
@@ -282,6 +284,7 @@ def test_keys_are_changed_after_so_many_packets(packets: int, side: str) -> None
     assert [event.first for event in end.of(ev.KeysExchanged)] == [True, False]
 
 
+@pytest.mark.covers("B13")
 @pytest.mark.covers("V54", "R9", "R114")
 @pytest.mark.parametrize("way", ["sealer", "opener"])
 def test_no_key_sees_all_sequence_numbers(way: str, side: str) -> None:
@@ -342,6 +345,8 @@ def test_the_first_packet_of_a_client_under_keys_is_ext_info_and_later_it_is_ref
     assert "EXT_INFO came late" in str(loss(pair.server.events))
 
 
+@pytest.mark.covers("R130")
+@pytest.mark.covers("R149", "R126", "R134")
 @pytest.mark.covers("R129", "R132", "B21")
 def test_a_server_may_tell_more_before_login_and_a_third_time_is_too_often() -> None:
     pair = make(client_answer=trust).run()
@@ -419,6 +424,7 @@ def test_input_before_login_is_bounded_in_bytes(over: bool) -> None:
         assert error.limit == "input_before_auth"
 
 
+@pytest.mark.covers("B4")
 def test_input_that_nobody_processes_is_bounded() -> None:
     """A question holds up the input; want_read asks for a pause, and an application that reads on is stopped."""
     pair = make(client={"limits": Limits(packet=35_000, input_hard=200_000)}, client_answer=None).run()
@@ -438,6 +444,7 @@ def test_input_that_nobody_processes_is_bounded() -> None:
     assert not conn.want_read
 
 
+@pytest.mark.covers("B6")
 def test_want_read_is_false_while_output_is_not_taken() -> None:
     pair = make(client={"limits": Limits(output_high=1000)}).login()
     conn = pair.client.conn
@@ -454,6 +461,7 @@ def test_want_read_is_false_while_output_is_not_taken() -> None:
     assert not conn.want_read
 
 
+@pytest.mark.covers("B6")
 def test_full_output_stops_data_and_taking_it_lets_it_go_on() -> None:
     pair = make(client={"limits": Limits(output_high=10_000)}).login()
     conn = pair.client.conn
@@ -513,6 +521,7 @@ def test_a_client_takes_no_other_service_than_it_asked_for() -> None:
 # ----------------------------------------------------------------------------------- UNIMPLEMENTED, PING, DEBUG, IGNORE
 
 
+@pytest.mark.covers("R52")
 @pytest.mark.covers("R51")
 @pytest.mark.parametrize("strict", [True, False])
 def test_unknown_messages_are_answered_in_order_with_their_numbers(strict: bool, side: str) -> None:
@@ -553,6 +562,7 @@ def test_a_request_that_the_peer_does_not_know_has_failed() -> None:
     assert pair.client.lost is None
 
 
+@pytest.mark.covers("P21")
 def test_what_is_remembered_for_unimplemented_is_bounded() -> None:
     """The last 64."""
     pair = make(client={"limits": Limits(requests_pending=100)}).login()
@@ -617,6 +627,7 @@ def test_what_no_peer_need_accept_is_refused_by_us(command: str, head: int, side
 # ---------------------------------------------------------------------------------------------------------------- trace
 
 
+@pytest.mark.covers("R26")
 def test_every_packet_is_traced_once_with_its_number_and_message() -> None:
     traces: dict[str, list[Trace]] = {"client": [], "server": []}
     pair = make(client={"trace": traces["client"].append}, server={"trace": traces["server"].append}).login()
@@ -736,6 +747,7 @@ def test_an_input_that_ends_the_connection_brings_the_time() -> None:
     assert conn.next_deadline() is None
 
 
+@pytest.mark.covers("R165")
 def test_after_the_end_only_linger_is_due() -> None:
     """A machine slept through the deadline of login and the age of the keys."""
     pair = make(client_answer=trust).run()
@@ -819,6 +831,7 @@ def test_an_eof_behind_whole_packets_is_not_in_the_middle_of_one() -> None:
     assert error.where == "key exchange"  # type: ignore[attr-defined]
 
 
+@pytest.mark.covers("P1")
 @pytest.mark.covers("R166")
 def test_an_eof_after_disconnect_is_no_second_end(side: str) -> None:
     pair = both().login()
@@ -832,6 +845,7 @@ def test_an_eof_after_disconnect_is_no_second_end(side: str) -> None:
     assert error.code == 12
 
 
+@pytest.mark.covers("P1", "P7")
 @pytest.mark.covers("R47")
 def test_disconnecting_is_the_last_event_and_done_once(side: str) -> None:
     pair = both().login()
@@ -874,6 +888,7 @@ def test_disconnecting_while_keys_are_exchanged_does_not_wait_for_them(side: str
     assert not end.of(ev.PongReceived)
 
 
+@pytest.mark.covers("P7")
 @pytest.mark.covers("R47")
 def test_nothing_follows_a_disconnect_not_even_a_rekeying() -> None:
     """The DISCONNECT is the packet that brings the key to its limit."""
@@ -887,6 +902,7 @@ def test_nothing_follows_a_disconnect_not_even_a_rekeying() -> None:
     assert not conn.rekeying
 
 
+@pytest.mark.covers("R165", "R168")
 def test_a_command_in_the_wrong_phase_says_which_and_after_the_end_why() -> None:
     pair = make(client_answer=trust).run()
     conn = pair.client.conn

@@ -1,4 +1,4 @@
-"""Negotiation: the truth table, the guess, the pseudo names, the policy (V03, V15, V37, R28-R36, R125-R128)."""
+"""Negotiation: the truth table, the guess, the pseudo names, the policy."""
 
 from __future__ import annotations
 
@@ -105,6 +105,7 @@ def some_init() -> st.SearchStrategy[KexInit]:
     )
 
 
+@pytest.mark.covers("R30", "R35", "R36")
 @settings(max_examples=400, deadline=None)
 @given(some_init(), some_init(), st.booleans())
 def test_agrees_with_the_reference(client: KexInit, server: KexInit, strict: bool) -> None:
@@ -128,11 +129,13 @@ def test_agrees_with_the_reference(client: KexInit, server: KexInit, strict: boo
     }
 
 
+@pytest.mark.covers("R30")
 def test_the_clients_order_decides() -> None:
     assert observe(init(kex_algorithms=("a", "b")), init(kex_algorithms=("b", "a"))).kex == "a"
     assert observe(init(kex_algorithms=("b", "a")), init(kex_algorithms=("a", "b"))).kex == "b"
 
 
+@pytest.mark.covers("R24", "R27")
 def test_directions_are_independent() -> None:
     both = ("aes128-ctr", "aes256-ctr")
     client = init(
@@ -143,6 +146,7 @@ def test_directions_are_independent() -> None:
     assert (found.cipher_client_to_server, found.cipher_server_to_client) == both
 
 
+@pytest.mark.covers("R31")
 @pytest.mark.parametrize("category", SLOTS)
 @pytest.mark.parametrize("us", Role)
 def test_nothing_in_common(category: str, us: Role) -> None:
@@ -156,6 +160,7 @@ def test_nothing_in_common(category: str, us: Role) -> None:
     assert (error.ours, error.theirs) == (lists if us is Role.CLIENT else lists[::-1])
 
 
+@pytest.mark.covers("R142")
 @pytest.mark.parametrize("cipher", sorted(AEAD))
 def test_an_aead_cipher_needs_no_mac(cipher: str) -> None:
     client = init(encryption_algorithms_client_to_server=(cipher,), mac_algorithms_client_to_server=("m",))
@@ -169,6 +174,7 @@ def test_these_are_the_aead_ciphers() -> None:
     assert {name for name, spec in CIPHERS.items() if spec.aead} == AEAD
 
 
+@pytest.mark.covers("R127", "V03")
 @pytest.mark.parametrize("name", sorted(PSEUDO))
 def test_pseudo_names_never_match(name: str) -> None:
     with pytest.raises(Incompatible) as caught:
@@ -177,6 +183,7 @@ def test_pseudo_names_never_match(name: str) -> None:
     assert observe(init(kex_algorithms=(name, "a")), init(kex_algorithms=("a", name))).kex == "a"
 
 
+@pytest.mark.covers("V37")
 def test_long_lists_are_cheap() -> None:
     client = init(kex_algorithms=tuple(f"c{i}" for i in range(50_000)))
     server = init(kex_algorithms=tuple(f"s{i}" for i in range(50_000)))
@@ -187,6 +194,7 @@ def test_long_lists_are_cheap() -> None:
 # ------------------------------------------------------------------------------------------------------------ the guess
 
 
+@pytest.mark.covers("R32", "V15")
 @pytest.mark.parametrize("same_kex", [True, False])
 @pytest.mark.parametrize("same_host_key", [True, False])
 def test_the_guess(same_kex: bool, same_host_key: bool) -> None:
@@ -199,12 +207,14 @@ def test_the_guess(same_kex: bool, same_host_key: bool) -> None:
     assert guess_is_right(server, client) is (same_kex and same_host_key)
 
 
+@pytest.mark.covers("R32", "V15")
 def test_pseudo_names_are_no_guess() -> None:
     client = init(kex_algorithms=("ext-info-c", "kex-strict-c-v00@openssh.com", "a"))
     server = init(kex_algorithms=("kex-strict-s-v00@openssh.com", "a", "ext-info-s"))
     assert guess_is_right(client, server)
 
 
+@pytest.mark.covers("R32")
 def test_no_names_no_guess() -> None:
     empty = init(kex_algorithms=("ext-info-c",))
     assert not guess_is_right(empty, empty)
@@ -216,6 +226,7 @@ def test_no_names_no_guess() -> None:
 STRICT_C, STRICT_S = "kex-strict-c-v00@openssh.com", "kex-strict-s-v00@openssh.com"
 
 
+@pytest.mark.covers("V03", "R145")
 @pytest.mark.parametrize(
     ("client", "server", "expected"),
     [
@@ -236,6 +247,7 @@ def test_strict_agreed(client: tuple[str, ...], server: tuple[str, ...], expecte
 # ------------------------------------------------------------------------------------------------------------ our offer
 
 
+@pytest.mark.covers("R29", "R125")
 def test_the_first_offer() -> None:
     preferences = Preferences()
     made = offer(preferences, Role.CLIENT, cookie=COOKIE, host_key_algorithms=("ssh-ed25519",), first=True)
@@ -254,6 +266,7 @@ def test_the_first_offer() -> None:
     check_offer(server, Limits())
 
 
+@pytest.mark.covers("R125")
 @pytest.mark.parametrize("role", Role)
 def test_later_offers_have_no_pseudo_names(role: Role) -> None:
     made = offer(Preferences(), role, cookie=COOKIE, host_key_algorithms=("ssh-ed25519",), first=False)
@@ -267,6 +280,7 @@ def test_strict_can_be_left_out(role: Role) -> None:
     assert made.kex_algorithms == (*preferences.kex, f"ext-info-{role.value[0]}")
 
 
+@pytest.mark.covers("R23", "R24", "R27")
 def test_two_directions() -> None:
     preferences = Preferences(
         cipher=("aes128-ctr",),
@@ -287,6 +301,7 @@ def test_two_directions() -> None:
 FIELDS = [field.name for field in attrs.fields(KexInit) if field.name.endswith(("_client", "_server", "_algorithms"))]
 
 
+@pytest.mark.covers("B8", "V37")
 @pytest.mark.parametrize("field", FIELDS)
 def test_offer_limits(field: str) -> None:
     assert len(FIELDS) == 10
@@ -306,6 +321,7 @@ def test_offer_limits(field: str) -> None:
         assert field in str(caught.value)
 
 
+@pytest.mark.covers("R6", "V37")
 def test_names_have_at_most_64_characters() -> None:
     check_offer(init(kex_algorithms=("a" * 64,)), Limits())
     with pytest.raises(KeyExchangeFailed) as caught:
@@ -329,6 +345,7 @@ PRONE = [
 ]
 
 
+@pytest.mark.covers("V01", "R145")
 @pytest.mark.parametrize("way", ["client_to_server", "server_to_client"])
 @pytest.mark.parametrize(("cipher", "mac"), PRONE)
 def test_terrapin_is_refused(way: str, cipher: str, mac: str) -> None:
@@ -339,6 +356,7 @@ def test_terrapin_is_refused(way: str, cipher: str, mac: str) -> None:
     outcome(way, cipher, mac, None, strict=False)
 
 
+@pytest.mark.covers("V01")
 @pytest.mark.parametrize(
     ("cipher", "mac"),
     [

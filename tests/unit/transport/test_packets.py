@@ -112,6 +112,7 @@ PAYLOADS = [
 ]
 
 
+@pytest.mark.covers("R25", "R26")
 @pytest.mark.parametrize("suite", SUITES, ids=ids)
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_round_trip_of_every_suite(suite: tuple[str, str | None], compression: str) -> None:
@@ -130,6 +131,7 @@ def test_round_trip_of_every_suite(suite: tuple[str, str | None], compression: s
         assert opener.buffered == 0
 
 
+@pytest.mark.covers("R163")
 @settings(max_examples=60, deadline=None)
 @given(
     suite=st.sampled_from([(None, None), *FEW]),
@@ -165,6 +167,7 @@ def test_any_chunking_gives_the_same(
     assert opener.buffered == 0
 
 
+@pytest.mark.covers("R25", "R163")
 @pytest.mark.parametrize("suite", [(None, None), *FEW], ids=ids)
 def test_byte_by_byte(suite: tuple[str | None, str | None]) -> None:
     sealer, opener = pair(*suite)
@@ -189,6 +192,7 @@ def test_the_feeder_may_reuse_its_buffer(kind: type) -> None:
     assert opener.next_packet() == b"x" * 5000
 
 
+@pytest.mark.covers("B33")
 def test_feeding_is_linear() -> None:
     sealer, opener = pair("aes128-gcm@openssh.com")
     packet_count = 12_000
@@ -209,6 +213,7 @@ def test_feeding_is_linear() -> None:
     assert opener.buffered == len(data) + 100_000
 
 
+@pytest.mark.covers("B33")
 def test_a_backlog_that_is_never_empty_costs_its_bytes() -> None:
     sealer, opener = pair("aes128-gcm@openssh.com")
     packets = [bytes(sealer.seal(b"\x02" * 40)) for _ in range(12_000)]
@@ -221,6 +226,7 @@ def test_a_backlog_that_is_never_empty_costs_its_bytes() -> None:
     assert len(drain(opener)) == 6000
 
 
+@pytest.mark.covers("R21")
 def test_large_payload_at_the_limit_of_rfc_4253() -> None:
     for suite in [(None, None), *FEW]:
         sealer, opener = pair(*suite)
@@ -248,6 +254,7 @@ def test_empty_feeds_are_nothing() -> None:
 # -------------------------------------------------------------------------------------------------------------- padding
 
 
+@pytest.mark.covers("R19")
 @pytest.mark.parametrize("suite", [(None, None), *FEW], ids=ids)
 def test_padding_is_minimal_and_aligned(suite: tuple[str | None, str | None]) -> None:
     cipher, mac = suite
@@ -262,6 +269,7 @@ def test_padding_is_minimal_and_aligned(suite: tuple[str | None, str | None]) ->
         assert 4 <= total - 5 - size < 4 + block
 
 
+@pytest.mark.covers("R20")
 def test_padding_comes_from_entropy_in_blocks() -> None:
     drawn = []
 
@@ -277,12 +285,14 @@ def test_padding_comes_from_entropy_in_blocks() -> None:
     assert {label for _, label in drawn} == {"padding"}
 
 
+@pytest.mark.covers("R20")
 def test_padding_differs_from_packet_to_packet() -> None:
     counter = itertools.count()
     sealer = Sealer(entropy=lambda count, label: b"".join(struct.pack(">I", next(counter)) for _ in range(count // 4)))
     assert len({bytes(sealer.seal(b"abc")) for _ in range(1000)}) == 1000
 
 
+@pytest.mark.covers("V23", "R19")
 @pytest.mark.parametrize("suite", [(None, None), *FEW], ids=ids)
 @pytest.mark.parametrize(
     ("length", "padding"),
@@ -319,6 +329,7 @@ def declared(suite: tuple[str | None, str | None], length: int) -> bytes:
     return raw(length, content[: 2 * block - 4], cipher, mac)[:block]
 
 
+@pytest.mark.covers("V21", "V22", "V24", "R22")
 @pytest.mark.parametrize("suite", [(None, None), *OPEN], ids=ids)
 @pytest.mark.parametrize("length", [*range(17), LIMIT + 1, LIMIT + 8, 2**31 - 1, 2**31, 2**32 - 1])
 def test_bad_lengths_are_refused_at_their_fourth_byte(suite: tuple[str | None, str | None], length: int) -> None:
@@ -339,6 +350,7 @@ def test_bad_lengths_are_refused_at_their_fourth_byte(suite: tuple[str | None, s
         assert opener.buffered == 0
 
 
+@pytest.mark.covers("V21", "V55")
 @pytest.mark.parametrize("suite", FEW_CONCEALING, ids=ids)
 @pytest.mark.parametrize("length", [*range(12), 13, 14, 15, LIMIT + 1, 2**31, 2**32 - 1])
 def test_bad_lengths_look_like_bad_tags_where_all_is_encrypted(suite: tuple[str, str | None], length: int) -> None:
@@ -363,6 +375,7 @@ def test_bad_lengths_look_like_bad_tags_where_all_is_encrypted(suite: tuple[str,
     assert caught.value.code == 5
 
 
+@pytest.mark.covers("V21", "V55")
 @pytest.mark.parametrize("limit", [1020, 4092])
 def test_a_doomed_packet_fails_although_its_tag_is_right(limit: int) -> None:
     suite = ("aes256-ctr", "hmac-sha2-256")
@@ -372,6 +385,7 @@ def test_a_doomed_packet_fails_although_its_tag_is_right(limit: int) -> None:
         opener.next_packet()
 
 
+@pytest.mark.covers("B3", "R22")
 def test_packet_limit_is_exact_and_can_be_raised() -> None:
     for suite in [(None, None), *OPEN]:
         sealer, opener = pair(*suite, limit=32)
@@ -389,6 +403,7 @@ def test_packet_limit_is_exact_and_can_be_raised() -> None:
 # ----------------------------------------------------------------------------------------------------------------- tags
 
 
+@pytest.mark.covers("V40", "R26")
 @pytest.mark.parametrize("suite", SUITES, ids=ids)
 def test_every_bit_counts(suite: tuple[str, str | None]) -> None:
     sealer, opener = pair(*suite)
@@ -427,6 +442,7 @@ def variables(error: BaseException) -> dict[str, object]:
     return held
 
 
+@pytest.mark.covers("V40", "R169")
 def test_an_error_keeps_no_plaintext() -> None:
     for suite in FEW:
         for length in (188, 1500):
@@ -438,6 +454,7 @@ def test_an_error_keeps_no_plaintext() -> None:
             assert b"Canary" not in repr(variables(caught.value)).encode()
 
 
+@pytest.mark.covers("V40", "R169")
 @pytest.mark.parametrize("suite", FEW, ids=ids)
 @pytest.mark.parametrize("size", [10, 5000])
 def test_nothing_is_left_after_an_error(suite: tuple[str, str | None], size: int) -> None:
@@ -462,6 +479,7 @@ def test_nothing_is_left_after_an_error(suite: tuple[str, str | None], size: int
         assert again.value is caught.value
 
 
+@pytest.mark.covers("V40")
 def test_a_truncated_tag_is_waited_for() -> None:
     for suite in FEW:
         sealer, opener = pair(*suite)
@@ -473,6 +491,7 @@ def test_a_truncated_tag_is_waited_for() -> None:
         assert opener.next_packet() == b"abc"
 
 
+@pytest.mark.covers("R26", "V01")
 def test_replayed_swapped_and_dropped_packets_fail() -> None:
     for suite in FEW:
         for order in ((0, 0), (1,), (0, 2)):
@@ -489,6 +508,7 @@ def test_replayed_swapped_and_dropped_packets_fail() -> None:
 # ----------------------------------------------------------------------------------------------------- sequence numbers
 
 
+@pytest.mark.covers("R26", "P16")
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("suite", FEW, ids=ids)
 def test_sequence_numbers_over_a_switch(suite: tuple[str, str | None], reset: bool) -> None:
@@ -517,6 +537,7 @@ def test_sequence_numbers_over_a_switch(suite: tuple[str, str | None], reset: bo
     assert opener.next_packet() is None
 
 
+@pytest.mark.covers("R145")
 def test_sides_that_disagree_on_the_reset_fail() -> None:
     for suite in FEW:
         if "gcm" in suite[0]:
@@ -531,6 +552,7 @@ def test_sides_that_disagree_on_the_reset_fail() -> None:
             opener.next_packet()
 
 
+@pytest.mark.covers("R26", "V54")
 @pytest.mark.parametrize("suite", [(None, None), *FEW], ids=ids)
 def test_sequence_numbers_wrap(suite: tuple[str | None, str | None]) -> None:
     sealer, opener = pair(*suite)
@@ -541,6 +563,7 @@ def test_sequence_numbers_wrap(suite: tuple[str | None, str | None]) -> None:
     assert sealer.sequence_number == opener.sequence_number == 2
 
 
+@pytest.mark.covers("V54", "R142")
 def test_gcm_counter_wraps_within_its_eight_bytes() -> None:
     keys = DirectionKeys(b"\xff" * 12, bytes(16), b"")
     sealer, opener = pair()
@@ -565,6 +588,7 @@ def test_gcm_counter_wraps_within_its_eight_bytes() -> None:
     assert opener.next_packet() == b"abc"
 
 
+@pytest.mark.covers("R39")
 def test_a_switch_forgets_what_the_old_keys_said_of_the_next_packet() -> None:
     new = ("aes128-gcm@openssh.com", None)
     for old in [(None, None), *FEW]:
@@ -584,6 +608,7 @@ def test_a_switch_forgets_what_the_old_keys_said_of_the_next_packet() -> None:
             assert opener.next_packet() == b"abc" * 1000
 
 
+@pytest.mark.covers("R39")
 def test_a_switch_between_a_straddling_packet_and_what_follows_it() -> None:
     """The packet is complete, but was not asked for before the keys changed: an observer that got its secrets late."""
     suite = ("aes128-gcm@openssh.com", None)
@@ -625,6 +650,7 @@ def test_a_refused_switch_changes_nothing(half: Sealer | Opener) -> None:
 # ---------------------------------------------------------------------------------------------------------- compression
 
 
+@pytest.mark.covers("V20", "R147")
 def test_delayed_compression_starts_after_login() -> None:
     sealer, opener = pair()
     for half in (sealer, opener):
@@ -641,6 +667,7 @@ def test_delayed_compression_starts_after_login() -> None:
     assert opener.next_packet() == b"a" * 1000
 
 
+@pytest.mark.covers("V20")
 def test_compression_starts_anew_when_set() -> None:
     sealer, opener = pair(compression="zlib")
     payload = bytes(range(200))
@@ -654,6 +681,7 @@ def test_compression_starts_anew_when_set() -> None:
     assert opener.next_packet() == payload
 
 
+@pytest.mark.covers("V34", "B32")
 def test_an_inflated_payload_obeys_packet_limit() -> None:
     for size in (LIMIT, LIMIT + 1):
         sealer, opener = pair("aes128-gcm@openssh.com", compression="zlib")
@@ -671,6 +699,7 @@ def test_an_inflated_payload_obeys_packet_limit() -> None:
 # ---------------------------------------------------------------------------------------------------------------- noise
 
 
+@pytest.mark.covers("R158")
 @settings(max_examples=150, deadline=None)
 @given(
     suite=st.sampled_from([(None, None), *FEW]),
