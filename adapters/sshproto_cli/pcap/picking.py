@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sshproto_cli.options import Failure, complain
 from sshproto_cli.pcap.opening import FAILED, Misuse, conversations
@@ -149,7 +149,7 @@ class Picker:
         return FAILED if channel.gaps else 0
 
 
-def live(output: Output) -> Any:
+def live(output: Output) -> Output | None:
     """What is to be flushed before more of a capture is waited for; None for a file."""
     return output if output.standard else None
 
