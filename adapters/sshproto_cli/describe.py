@@ -390,7 +390,7 @@ def _global_request(message: m.GlobalRequest) -> Words:
     return Words(what, (), {} if isinstance(request, Unknown) else fields_of(request))
 
 
-def _ignore(message: m.Ignore) -> Words:
+def _ignore(message: m.Ignore | m.Ping | m.Pong) -> Words:
     size = _bytes(message.data)
     return Words(size, (), {"data": size})  # it has no meaning
 
@@ -427,6 +427,8 @@ def _constant(text: str) -> Callable[[Any], Words]:
 _WORDS: dict[type[m.Message], Callable[[Any], Words]] = {
     m.Disconnect: _disconnect,
     m.Ignore: _ignore,
+    m.Ping: _ignore,
+    m.Pong: _ignore,
     m.Debug: _debug,
     m.ServiceRequest: _service_request,
     m.ServiceAccept: _service_accept,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import contextlib
 import heapq
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from sshproto_cli.options import Failure, complain, describe, port, put
@@ -268,6 +270,7 @@ def conversations(
     wanted: frozenset[int] = frozenset(getattr(args, "connection", ()))
     numbers: list[int] = []
     damage: list[str] = []
+    living: dict[int, Conversation] = {}
 
     def begin(conversation: Conversation) -> None:
         number = conversation.connection.number
@@ -275,6 +278,7 @@ def conversations(
             numbers.append(number)
         if wanted and number not in wanted:
             return
+        living[number] = conversation
         if keep:
             conversation.sinks.append(_Keeper(conversation.events))
         if ask is not None:
@@ -282,7 +286,10 @@ def conversations(
 
     progress = Progress(shown=wants_progress(args, output))
 
+    growing = _Growing(args.keylog if STDIN in args.files else (), known)
+
     def read(done: int, total: int | None) -> None:
+        growing.read_on(living.values())
         if output is not None:
             output.flush()
         progress(done, total)
@@ -298,6 +305,7 @@ def conversations(
             on_damage=lambda path, error: damage.append(f"{path}: {describe(error)}"),
             on_key_log_error=lambda path, error: complain(f"{path}: {describe(error)}"),
         ):
+            living.pop(conversation.connection.number, None)
             if not wanted or conversation.connection.number in wanted:
                 progress.clear()
                 yield conversation
@@ -309,6 +317,39 @@ def conversations(
         complain(each)
     if damage:
         raise Damaged(damage)
+
+
+class _Growing:
+    """Key logs that are written while a capture is: what is added to them opens connections that are still there."""
+
+    def __init__(self, paths: Iterable[str], known: Secrets) -> None:
+        self._known = known
+        self._seen = {path: self._state(path) for path in paths}
+
+    @staticmethod
+    def _state(path: str) -> tuple[int, int]:
+        try:
+            about = Path(path).stat()
+        except OSError:  # it may come back
+            return 0, 0
+        return about.st_size, about.st_mtime_ns
+
+    def read_on(self, living: Iterable[Conversation]) -> None:
+        """Take what is new."""
+        from sshproto.replay.secrets import KeyLogError
+        from sshproto_io import captures
+
+        before = len(self._known)
+        for path, seen in self._seen.items():
+            state = self._state(path)
+            if state == seen:
+                continue
+            self._seen[path] = state
+            with contextlib.suppress(OSError, KeyLogError):  # its last line may not be complete
+                captures.add_key_logs(self._known, [path])
+        if len(self._known) != before:
+            for conversation in living:
+                conversation.observer.add_secrets()
 
 
 class _Keeper:

@@ -185,6 +185,29 @@ def test_events_are_shown_when_they_come():
     assert process.returncode == 0
 
 
+def test_a_key_log_that_grows(tmp_path):
+    """It is written while the capture is."""
+    show = shell()
+    data = tape(show, form="pcap")
+    log = tmp_path / "log"
+    log.write_bytes(b"")
+    argv = [*COMMAND, "decode", "--keylog", str(log), "-"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENV) as process:
+        process.stdin.write(data[: len(data) * 4 // 5])
+        process.stdin.flush()
+        while b" sealed " not in process.stdout.readline():
+            pass
+        log.write_bytes(show.key_log + b"half a l")
+        process.stdin.write(data[len(data) * 4 // 5 : -200])
+        process.stdin.flush()
+        process.stdin.write(data[-200:])
+        process.stdin.close()
+        rest = process.stdout.read()
+    assert b"a key has come late" in rest
+    assert b"CHANNEL_DATA" in rest
+    assert process.returncode == 0
+
+
 def test_connections_are_shown_when_they_end():
     """Though others go on."""
     first, both = tape(command(), form="pcap"), tape(command(), shell(), form="pcap")
