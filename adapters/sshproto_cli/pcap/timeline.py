@@ -1,11 +1,11 @@
-"""``sshproto pcap timeline``: the picture of a connection, as SVG or as a page to look around in."""
+"""``sshproto pcap timeline``: the picture of a connection, as SVG or as a page to look around in; its steps as JSON."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sshproto_cli.options import Failure, complain
 from sshproto_cli.output import STDOUT, Output
@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sshproto.replay.analysis import Conversation
+    from sshproto.replay.events import Side
     from sshproto.replay.steps import Chart
     from sshproto.replay.timeline import Timeline
 
-FORMS = {".svg": "svg", ".html": "html", ".htm": "html"}
+FORMS = {".svg": "svg", ".html": "html", ".htm": "html", ".json": "json", ".jsonl": "json"}
 """What an output's name ends in, and the form that it asks for."""
 
-_CONNECTIONS = {"svg": 10, "html": 200}
-"""So many connections there are in one picture, or on one page."""
+_CONNECTIONS = {"svg": 10, "html": 200, "json": 1000}
+"""So many connections there are in one picture, on one page, or in one list of steps."""
 
 _DRAWN = 20_000
 _SHORTEST = 5
@@ -47,7 +48,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "-o", dest="output", metavar="FILE", default=STDOUT, help="write to FILE, not standard output; .html is a page"
     )
-    parser.add_argument("--format", choices=("svg", "html"), help="by default what FILE ends in says, else svg")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--format", choices=("svg", "html", "json"), help="by default what the end of FILE's name says, else svg"
+    )
+    form.add_argument(
+        "--json", dest="format", action="store_const", const="json", help="one JSON object a line for each step"
+    )
     parser.add_argument(
         "--scale",
         choices=("even", "time"),
@@ -96,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _timeline(args: argparse.Namespace) -> int:
     form: str = args.format or FORMS.get(Path(args.output).suffix.lower(), "svg")
-    if args.output == STDOUT and sys.stdout is not None and sys.stdout.isatty():  # pyright: ignore[reportUnnecessaryComparison]
+    if args.output == STDOUT and form != "json" and sys.stdout is not None and sys.stdout.isatty():  # pyright: ignore[reportUnnecessaryComparison]
         raise Failure(f"{'a page' if form == 'html' else 'a picture'} is no text for a terminal: name a file with -o")
     with Output(args.output, inputs=[*args.files, *args.keylog, *args.session_keys]) as output:
         charts, left_out, problem = _charts(args, form)
@@ -153,6 +160,48 @@ def _pieces(charts: list[Chart], args: argparse.Namespace, form: str, left_out: 
         from sshproto_cli.pcap.page import page
 
         return page(charts, scale=args.scale, shortest=args.fold, left_out=left_out)
+    if form == "json":
+        return (line for each in charts for line in _steps(each, args.fold))
     from sshproto.replay.picture import draw
 
     return [draw(charts, scale=args.scale, shortest=args.fold)]
+
+
+def _steps(chart: Chart, shortest: int) -> Iterable[str]:
+    """What a picture shows, a line for each step."""
+    import json
+
+    from sshproto.replay.steps import Run, folded
+
+    def role(side: Side | None) -> str | None:
+        return None if side is None else chart.role(side).value
+
+    for item in folded(chart.items, shortest=shortest):
+        found: dict[str, Any] = {
+            "connection": chart.number,
+            "kind": "run" if isinstance(item, Run) else item.kind.value,
+            "phase": item.phase.title,
+            "time": item.time,
+            "frames": list(item.frames),
+            "encrypted": item.encrypted,
+        }
+        if isinstance(item, Run):
+            found["until"] = item.until
+            found["counts"] = [
+                {"sender": role(side), "message": name, "channel": channel, "packets": packets, "bytes": size}
+                for (side, name, channel), (packets, size) in item.counts.items()
+            ]
+        else:
+            found |= {
+                "sender": role(item.side),
+                "message": item.name,
+                "number": item.number,
+                "sequence_number": item.sequence_number,
+                "summary": item.summary,
+                "size": item.size,
+                "epoch": item.epoch,
+                "integrity": None if item.integrity is None else item.integrity.value,
+                "channel": item.channel,
+                "findings": [chart.findings[mark].code for mark in item.marks],
+            }
+        yield json.dumps(found) + "\n"

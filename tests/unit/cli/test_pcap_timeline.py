@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -136,6 +138,20 @@ def test_folding(draw, capture):
     assert draw(name)[1].count(">CHANNEL_DATA<") == 0
     assert draw(name, "--fold", 0)[1].count(">CHANNEL_DATA<") == 20
     assert draw(name, "--fold", 100)[1].count(">CHANNEL_DATA<") == 20
+
+
+def test_json(draw, capture, tmp_path):
+    name = capture(tape(shell()))
+    status, out, err = draw(name, "--json")
+    assert (status, err) == (0, [])
+    steps = [json.loads(line) for line in out.splitlines()]
+    assert [step["message"] for step in steps[:2]] == ["identification"] * 2
+    assert {step["kind"] for step in steps} == {"line", "packet", "note", "run", "end"}
+    (run,) = [step for step in steps if step["kind"] == "run"]
+    assert {count["message"] for count in run["counts"]} == {"CHANNEL_DATA", "CHANNEL_REQUEST"}
+    assert all(step["time"] <= after["time"] for step, after in itertools.pairwise(steps))
+    assert draw(name, "-o", tmp_path / "a.jsonl") == (0, "", [])
+    assert (tmp_path / "a.jsonl").read_text() == out
 
 
 def test_limit(draw, capture):
@@ -268,3 +284,50 @@ def test_the_same_every_time(draw, capture):
     name = capture(tape(shell()))
     for form in ("svg", "html"):
         assert draw(name, "--format", form) == draw(name, "--format", form)
+
+
+# ------------------------------------------------------------------------------------------------------------- the docs
+
+
+def test_the_commands_of_the_guide_work(draw, checkout, tmp_path, monkeypatch):
+    show = command()
+    (tmp_path / "capture.pcapng").write_bytes(tape(show, key_log=False))
+    (tmp_path / "session.keylog").write_bytes(show.key_log)
+    monkeypatch.chdir(tmp_path)
+    text = (checkout / "docs" / "how-to" / "timeline.md").read_text(encoding="utf-8")
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    assert len(lines) == 5
+    for line in lines:
+        *start, rest = line.split(" ", 3)
+        assert start == ["sshproto", "pcap", "timeline"]
+        status, out, err = draw(*rest.split())
+        assert (status, err) == (0, []), line
+        made = Path(rest.split()[-1])
+        assert out or made.read_text(encoding="utf-8").endswith(("</svg>\n", "</html>\n"))
+        made.unlink(missing_ok=True)
+
+
+def test_the_reference_has_every_option(checkout, capsys):
+    text = (checkout / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
+    section = (
+        text.partition("## `sshproto pcap timeline`")[2].partition("\n## ")[0]
+        + text.partition("## `sshproto pcap info`")[0]
+    )
+    with pytest.raises(SystemExit):
+        argparse_help()
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", capsys.readouterr().out)) - {"--help"}
+    assert len(options) > 8
+    assert {option for option in options if f"`{option}" not in section} == set()
+
+
+def argparse_help():
+    raise SystemExit(main(["pcap", "timeline", "--help"]))
+
+
+def test_the_picture_in_the_guide_is_a_picture(checkout):
+    folder = checkout / "docs" / "images"
+    picture = (folder / "timeline.svg").read_bytes()
+    assert ET.fromstring(picture).tag == "{http://www.w3.org/2000/svg}svg"
+    page = (folder / "timeline-page.png").read_bytes()
+    assert page.startswith(b"\x89PNG")
+    assert max(len(picture), len(page)) < 200_000
