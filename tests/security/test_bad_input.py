@@ -422,6 +422,7 @@ def test_a_peer_that_never_ends_its_rekey_is_timed_out() -> None:
     assert isinstance(loss(pair.server.events), TimedOut)
 
 
+@pytest.mark.covers("B10")
 def test_a_silent_peer_is_timed_out(role: str) -> None:
     conn = make(role)
     assert conn.next_deadline() == 60.0
@@ -429,6 +430,7 @@ def test_a_silent_peer_is_timed_out(role: str) -> None:
     assert isinstance(conn.next_event().error, TimedOut)
 
 
+@pytest.mark.covers("R55")
 def test_login_has_its_time() -> None:
     pair = Pair.make(
         client_answer=lambda conn, q: conn.accept_host_key(q) if isinstance(q, ev.HostKeyOffered) else None
