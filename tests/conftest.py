@@ -14,6 +14,8 @@ from tests.support import claims
 hypothesis.settings.register_profile("default", deadline=None)
 # The same examples on every run: a failure in CI is the commit's, and can be repeated.
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+# For who has minutes: --hypothesis-profile=long.
+hypothesis.settings.register_profile("long", deadline=None, max_examples=3000, stateful_step_count=100)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 

@@ -1,0 +1,159 @@
+"""Two live connections and the bytes between them, for state machines that act and deliver in any order.
+
+Unlike :class:`~tests.support.pair.Pair` nothing moves by itself: what an end has sent stays in flight until somebody
+delivers so many bytes of it.  Each end is watched by a :class:`~tests.support.monitors.Monitor`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import hypothesis
+
+from sshproto import events as ev
+from sshproto.client import ClientConnection
+from sshproto.config import ClientConfig, Preferences, ServerConfig
+from sshproto.server import ServerConnection
+from sshproto.wire.table import Role
+from tests.support.monitors import Monitor, bounded
+from tests.support.pair import seeded
+from tests.support.seeds import HOST_KEY, USER_KEY
+
+SIDES = (0, 1)
+_KEX = range(20, 50)
+QUICK = Preferences(kex=("curve25519-sha256",), cipher=("aes128-gcm@openssh.com",))
+
+
+def budget(share: float) -> hypothesis.settings:
+    """Settings of a machine that gets so large a share of the examples of the profile in force."""
+    profile = hypothesis.settings()
+    return hypothesis.settings(
+        max_examples=max(5, int(profile.max_examples * share)),
+        deadline=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+
+
+@attrs.define(eq=False)
+class Side:
+    """One end: the connection, what watches it, and what it has sent that has not arrived."""
+
+    conn: Any
+    monitor: Monitor
+    flight: bytearray = attrs.field(factory=bytearray)
+
+
+class Joined:
+    """A client (0) and a server (1).
+
+    Args:
+        observe: Called with the side and each event.
+        client, server: Changes of the configurations.
+        rogue: An end that has a transport and no more: it exchanges keys, and listens to nothing else. Nobody watches
+            it; what it says, somebody puts into its mouth (:func:`~tests.support.rogue.inject`).
+
+    Attributes:
+        sides: The two ends.
+        now: The virtual time.
+    """
+
+    def __init__(
+        self,
+        observe: Callable[[int, Any], None],
+        *,
+        client: dict[str, Any] | None = None,
+        server: dict[str, Any] | None = None,
+        rogue: int | None = None,
+    ) -> None:
+        self._observe = observe
+        self.now = 0.0
+        watching = Monitor(Role.CLIENT), Monitor(Role.SERVER)
+        traces = [None if side == rogue else watching[side] for side in SIDES]
+        common = {"preferences": QUICK, "debug_raise": True}
+        configs = (
+            ClientConfig(**{**common, "user": "alice", "entropy": seeded("c"), "trace": traces[0], **(client or {})}),
+            ServerConfig(
+                **{**common, "host_keys": (HOST_KEY,), "entropy": seeded("s"), "trace": traces[1], **(server or {})}
+            ),
+        )
+        self.sides = (
+            Side(ClientConnection(configs[0], 0.0), watching[0]),
+            Side(ServerConnection(configs[1], 0.0), watching[1]),
+        )
+        if rogue is not None:
+            self._stupefy(self.sides[rogue].conn._engine)
+
+    @staticmethod
+    def _stupefy(engine: Any) -> None:
+        dispatch = engine._dispatch
+        engine._dispatch = lambda number, payload: dispatch(number, payload) if number in _KEX else None
+        engine._transport_ready = lambda: None
+        engine.timers.clear()
+
+    def pump(self, side: int) -> None:
+        """Take all events and all output of an end."""
+        here = self.sides[side]
+        while True:
+            while (event := here.conn.next_event()) is not None:
+                here.monitor.told(event)
+                self._observe(side, event)
+            data = here.conn.data_to_send()
+            if not data:
+                bounded(here.conn)
+                return
+            here.flight += data
+
+    def deliver(self, side: int, count: int) -> bool:
+        """So many bytes of ``side`` reach the other; False if there were none."""
+        here = self.sides[side]
+        data = bytes(here.flight[:count])
+        del here.flight[:count]
+        if data:
+            self.sides[1 - side].conn.receive_data(data, self.now)
+            self.pump(1 - side)
+        return bool(data)
+
+    def settle(self) -> None:
+        """Deliver everything, and what comes of it."""
+        for side in SIDES:
+            self.pump(side)
+        for _ in range(10_000):
+            moved = [self.deliver(side, 1 << 20) for side in SIDES]
+            if not any(moved):
+                return
+        raise AssertionError("it does not come to rest")
+
+    def at_rest(self) -> None:
+        """See that everything that was due has come; to be called after :meth:`settle`, with no question open."""
+        for side in self.sides:
+            side.monitor.at_rest()
+
+    def sleep(self, side: int) -> None:
+        """Time passes until the next deadline of ``side``."""
+        conn = self.sides[side].conn
+        deadline = conn.next_deadline()
+        if deadline is not None:
+            self.now = max(self.now, deadline)
+            conn.handle_timeout(self.now)
+            self.pump(side)
+
+
+def log_in(joined: Joined) -> Callable[[int, Any], bool]:
+    """Answers that log in with :data:`~tests.support.seeds.USER_KEY`; True for the events that it has dealt with."""
+
+    def answer(side: int, event: Any) -> bool:
+        conn = joined.sides[side].conn
+        if isinstance(event, ev.HostKeyOffered):
+            joined.sides[side].monitor.trusted = True
+            conn.accept_host_key(event)
+        elif isinstance(event, ev.CredentialNeeded):
+            conn.auth_public_key(event, USER_KEY)
+        elif isinstance(event, ev.KeyAuth):
+            conn.accept_auth(event)
+        else:
+            return False
+        return True
+
+    return answer
