@@ -188,19 +188,27 @@ def test_events_are_shown_when_they_come():
 def test_a_key_log_that_grows(tmp_path):
     """It is written while the capture is."""
     show = shell()
-    data = tape(show, form="pcap")
+    packets = show.segments()
+    parts = [captures.pcap(packets[:number]) for number in (20, 24, len(packets))]
     log = tmp_path / "log"
     log.write_bytes(b"")
     argv = [*COMMAND, "decode", "--keylog", str(log), "-"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENV) as process:
-        process.stdin.write(data[: len(data) * 4 // 5])
-        process.stdin.flush()
-        while b" sealed " not in process.stdout.readline():
-            pass
+
+        def give(data: bytes) -> None:
+            process.stdin.write(data)
+            process.stdin.flush()
+
+        def wait_for(frame: bytes) -> None:
+            while process.stdout.readline().split()[2:3] != [frame]:
+                pass
+
+        give(parts[0])
+        wait_for(b"20")
         log.write_bytes(show.key_log + b"half a l")
-        process.stdin.write(data[len(data) * 4 // 5 : -200])
-        process.stdin.flush()
-        process.stdin.write(data[-200:])
+        give(parts[1][len(parts[0]) :])
+        wait_for(b"24")
+        give(parts[2][len(parts[1]) :])
         process.stdin.close()
         rest = process.stdout.read()
     assert b"a key has come late" in rest
