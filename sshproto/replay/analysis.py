@@ -128,9 +128,9 @@ class Conversation:
         time = self.ended
         match item:
             case flows.Gap(stream=stream, length=length, frame=frame, time=time):
-                observer.gap(stream.side, length, time=time / _NANO, frame=frame)
+                observer.gap(stream.side, length, time=time / _NANO, frame=frame or None)
             case flows.Finished(stream=stream, frame=frame, time=time):
-                observer.end(stream.side, time=time / _NANO, frame=frame)
+                observer.end(stream.side, time=time / _NANO, frame=frame or None)
             case flows.Reset(frame=frame, time=time):
                 for side in Side:
                     observer.end(side, time=time / _NANO, frame=frame)
@@ -312,24 +312,32 @@ class Analysis:
         self.look_again()
 
     def _sort(self, items: Iterable[flows.Item]) -> Iterator[Conversation]:
-        """Give each what is its."""
-        touched: dict[int, Conversation] = {}
+        """Give each what is its, and tell it before another comes: so all is told in the order of the capture."""
+        current: Conversation | None = None
         for item in items:
             connection = item.connection if isinstance(item, flows.Opened | flows.Closed) else item.stream.connection
             context = connection.context
+            if context is False:
+                continue
+            if current is not None and context is not current:
+                self._tell(current)
+                current = None
             if type(context) is Conversation:
+                current = context
                 context._take(item)
-                touched[connection.number] = context
                 if type(item) is flows.Closed:
-                    touched.pop(connection.number)
+                    current = None
                     yield self._end(connection.number)
-            elif context is not False:
-                self._suspect(connection, item, touched)
-        for conversation in touched.values():
-            conversation._tell()
-            held = conversation.observer.held
-            self._held += held - conversation._held
-            conversation._held = held
+            else:
+                current = self._suspect(connection, item)
+        if current is not None:
+            self._tell(current)
+
+    def _tell(self, conversation: Conversation) -> None:
+        conversation._tell()
+        held = conversation.observer.held
+        self._held += held - conversation._held
+        conversation._held = held
         if self._held > self._limits.hold_total:
             self._let_go()
 
@@ -342,7 +350,8 @@ class Analysis:
             if self._held <= self._limits.hold_total // 2:
                 break
 
-    def _suspect(self, connection: flows.Connection, item: flows.Item, touched: dict[int, Conversation]) -> None:
+    def _suspect(self, connection: flows.Connection, item: flows.Item) -> Conversation | None:
+        """A connection that may be SSH: its conversation, if it is."""
         suspect = connection.context
         if suspect is None:
             suspect = connection.context = _Suspect(connection, self._ports, self._name)
@@ -358,14 +367,15 @@ class Analysis:
             findings = Findings(self._policy, self._memory)
             observer = Observer(self.secrets, hold=self._limits.hold)
             conversation = Conversation(connection, observer, findings, keep=self._keep, capture=suspect.capture)
-            connection.context = self._living[connection.number] = touched[connection.number] = conversation
+            connection.context = self._living[connection.number] = conversation
             if self._ask is not None:
                 self._ask(conversation)
             for each in suspect.items:
                 conversation._take(each)
-
+            return conversation
         while self._doubt > self._limits.undecided_total:
             self._drop(next(iter(self._suspects.values())))
+        return None
 
     def _drop(self, suspect: _Suspect) -> None:
         """It is not SSH, or it ends before anybody knows."""

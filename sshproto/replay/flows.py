@@ -257,7 +257,7 @@ class Gap:
         offset: Where in it.
         length: How many bytes. At a stream's end this may be one too many: a FIN that was not captured.
         cause: Why.
-        frame: The frame that showed it.
+        frame: The frame that showed it; 0 for the capture's end.
         time: When that was captured.
     """
 
@@ -300,7 +300,7 @@ class Finished:
 
     Attributes:
         stream: The stream.
-        frame: The frame with the FIN, or one that shows that there was one.
+        frame: The frame with the FIN, or one that shows that there was one; 0 for the capture's end.
         time: When that was captured.
     """
 

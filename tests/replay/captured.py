@@ -67,9 +67,9 @@ def captured(
             case flows.Piece(stream=stream, data=data, frame=frame, time=time):
                 observers[stream.connection].feed(stream.side, data, time=time / _NANO, frame=frame)
             case flows.Gap(stream=stream, length=length, frame=frame, time=time):
-                observers[stream.connection].gap(stream.side, length, time=time / _NANO, frame=frame)
+                observers[stream.connection].gap(stream.side, length, time=time / _NANO, frame=frame or None)
             case flows.Finished(stream=stream, frame=frame, time=time):
-                observers[stream.connection].end(stream.side, time=time / _NANO, frame=frame)
+                observers[stream.connection].end(stream.side, time=time / _NANO, frame=frame or None)
             case flows.Reset(stream=stream, frame=frame, time=time):
                 for side in Side:
                     observers[stream.connection].end(side, time=time / _NANO, frame=frame)
