@@ -4,8 +4,8 @@
 the captures were named, however many processes there are.  What is wrong with one does not stop the rest, not even
 that its process dies.
 
-Each process has a pipe, and one capture at a time: so it is known which one a process dies of, and a caller who stops
-listening stops them all at once.  A pool of :mod:`concurrent.futures` knows neither.
+Each process has a pipe, and reads what it is given in order: so it is known which capture a process dies of, and a
+caller who stops listening stops them all at once.  A pool of :mod:`concurrent.futures` knows neither.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import stat
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
@@ -38,8 +39,13 @@ if TYPE_CHECKING:
 
 _Path: TypeAlias = "str | os.PathLike[str]"
 
-_AHEAD = 4
+_AHEAD = 32
 """So many captures for each process are read before the turn of their rows comes."""
+
+_DEPTH = 16
+_ENOUGH = 1 << 20
+"""A process that has so many captures before it, or such long ones in bytes, is given no more: small ones don't make it
+wait for who listens, and a long one is not waited for by those that another process could read."""
 
 _PATIENCE = 5
 """Seconds that a process has to end when it is told to."""
@@ -169,10 +175,12 @@ def _with_progress(
 
 
 def _size(name: str) -> int:
+    """The size of a file; 0 if it has none."""
     try:
-        return Path(name).stat().st_size
+        about = Path(name).stat()
     except OSError:  # told when its turn comes
         return 0
+    return about.st_size if stat.S_ISREG(about.st_mode) else 0
 
 
 # ---------------------------------------------------------------------------------------------------------- one capture
@@ -232,14 +240,27 @@ class _Worker:
     """A process.
 
     Attributes:
-        index: Which capture it reads.
+        given: The captures that it has before it, in order, each with what counts as its length.
+        load: These lengths together.
         started: It has said that it is there.
     """
 
     process: SpawnProcess
     pipe: Connection
-    index: int = -1
+    given: deque[tuple[int, int]] = attrs.Factory(deque[tuple[int, int]])
+    load: int = 0
     started: bool = False
+
+    def give(self, index: int, names: tuple[str, ...], length: int) -> None:
+        self.pipe.send(names)
+        self.given.append((index, length))
+        self.load += length
+
+    def take(self) -> int:
+        """The capture that it has finished with."""
+        index, length = self.given.popleft()
+        self.load -= length
+        return index
 
 
 def _start(setup: _Setup) -> _Worker:
@@ -270,6 +291,12 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _length(names: tuple[str, ...]) -> int:
+    """What counts as the length of a capture: of what has no size, or many names, nobody knows how long it takes."""
+    sizes = list(map(_size, names[:_DEPTH]))
+    return sum(sizes) if len(sizes) == len(names) and all(sizes) else _ENOUGH
+
+
 class _Pool:
     """Processes, and what they read."""
 
@@ -279,36 +306,48 @@ class _Pool:
         self._jobs = jobs
         self._setup = setup
         self._waiting = deque(range(len(groups)))
-        self._idle: list[_Worker] = []
-        self._busy: dict[Any, _Worker] = {}
+        self._workers: dict[Any, _Worker] = {}
 
     def step(self, turn: int) -> None:
         """Give out work, and take what is done; ``turn`` is that of whose rows are wanted next."""
-        while self._waiting and self._waiting[0] < turn + _AHEAD * self._jobs and len(self._busy) < self._jobs:
-            index = self._waiting.popleft()
-            if STANDARD_INPUT in self._groups[index]:  # nobody else has it
-                self.done[index] = _read(self._groups[index], self._setup)
+        while self._waiting and self._waiting[0] < turn + _AHEAD * self._jobs:
+            names = self._groups[self._waiting[0]]
+            if STANDARD_INPUT in names:  # nobody else has it
+                self.done[self._waiting.popleft()] = _read(names, self._setup)
                 continue
-            worker = self._idle.pop() if self._idle else _start(self._setup)
-            worker.index = index
-            self._busy[worker.pipe] = worker
-            with contextlib.suppress(ConnectionError):  # it has died: its pipe says so
-                worker.pipe.send(self._groups[index])
-        for pipe in wait(list(self._busy), 0 if turn in self.done else None) if self._busy else ():
-            worker = self._busy[pipe]
+            worker = self._free()
+            if worker is None:
+                break
+            try:
+                worker.give(self._waiting[0], names, _length(names))
+            except ConnectionError:  # it has died; what it had before it is dealt with below
+                if not worker.given:
+                    self._forget(worker)
+                break
+            self._waiting.popleft()
+        busy = [pipe for pipe, worker in self._workers.items() if worker.given]
+        for pipe in wait(busy, 0 if turn in self.done else None) if busy else ():
+            worker = self._workers[pipe]
             try:
                 scanned = worker.pipe.recv()
             except (EOFError, ConnectionError):
-                del self._busy[pipe]
-                scanned = self._died(worker)
+                self._died(worker)
             else:
-                if not worker.started:
-                    worker.started = True
-                    continue
-                self._idle.append(self._busy.pop(pipe))
-            self.done[worker.index] = scanned
+                if worker.started:
+                    self.done[worker.take()] = scanned
+                worker.started = True
 
-    def _died(self, worker: _Worker) -> Scanned:
+    def _free(self) -> _Worker | None:
+        """Who is to read the next capture; None if all have enough before them."""
+        worker = min(self._workers.values(), key=lambda it: (it.load, len(it.given)), default=None)
+        if worker is None or (worker.given and len(self._workers) < self._jobs):
+            worker = _start(self._setup)
+            self._workers[worker.pipe] = worker
+        return worker if worker.load < _ENOUGH and len(worker.given) < _DEPTH else None
+
+    def _forget(self, worker: _Worker) -> str:
+        """A process has died: how."""
+        del self._workers[worker.pipe]
         worker.pipe.close()
         worker.process.join(_PATIENCE)
         status = worker.process.exitcode
@@ -317,12 +356,21 @@ class _Pool:
             problem = f"a process that was to read captures has ended at once ({how})"
             hint = "a script that is to have several needs its 'if __name__ == \"__main__\":'"
             raise ScanFailed(f"{problem}; {hint}")
-        names = self._groups[worker.index]
-        return Scanned(names, problems=(f"{printable(names[0])}: the process that read it has died ({how})",))
+        return how
+
+    def _died(self, worker: _Worker) -> None:
+        """It has died of the first capture that it had before it; the others are given to others."""
+        how = self._forget(worker)
+        index = worker.take()
+        names = self._groups[index]
+        self.done[index] = Scanned(
+            names, problems=(f"{printable(names[0])}: the process that read it has died ({how})",)
+        )
+        self._waiting.extendleft(reversed([index for index, _ in worker.given]))
 
     def close(self) -> None:
         """End all processes, whatever they do."""
-        workers = [*self._idle, *self._busy.values()]
+        workers = list(self._workers.values())
         for worker in workers:
             worker.pipe.close()
             worker.process.terminate()

@@ -268,19 +268,89 @@ def test_a_script_without_its_guard_is_told_so(folder: Path) -> None:
 
 def test_rows_wait_for_their_turn_but_not_without_bound(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first file takes long; the others are not all read meanwhile."""
+    monkeypatch.setattr(scanning, "_AHEAD", 5)
     with stuck(folder / "stuck") as path:
-        names = [path, *[folder / "g"] * 40]
-        groups = [(str(name),) for name in names]
-        setup = scanning._Setup(secrets=None, events=False, policy=None, ports=frozenset(), limits=None)
-        pool = scanning._Pool(groups, 2, setup)
+        groups = [(str(name),) for name in (path, *[folder / "g"] * 40)]
+        pool = scanning._Pool(groups, 2, setup())
         try:
-            while len(pool.done) < scanning._AHEAD * 2 - 1:
+            while len(pool.done) < 9:
                 pool.step(0)
             monkeypatch.setattr(scanning, "wait", lambda *_: [])  # it would wait for the first file
             pool.step(0)
-            assert len(pool._busy) == 1
-            assert len(pool._waiting) == 41 - scanning._AHEAD * 2
+            assert len(pool._waiting) == 31
             pool.step(1)  # its turn is over, so that one more is read
-            assert len(pool._waiting) == 40 - scanning._AHEAD * 2
+            assert len(pool._waiting) == 30
         finally:
             pool.close()
+
+
+def setup() -> scanning._Setup:
+    return scanning._Setup(secrets=None, events=False, policy=None, ports=frozenset(), limits=None)
+
+
+class Pipe:
+    """Stands for the pipe to a process."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, ...]] = []
+
+    def send(self, names: tuple[str, ...]) -> None:
+        self.sent.append(names)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([1000] * 40, [list(range(0, 32, 2)), list(range(1, 32, 2))]),  # small ones in advance, so many
+        ([2 << 20, 1, 2 << 20, 1], [[0], [1, 2]]),  # none has to wait behind a long one
+        ([600_000] * 8, [[0, 2], [1, 3]]),
+        ([0, 0, 1000, 1000], [[0], [1]]),  # who knows how long those take that have no size?
+    ],
+)
+def test_who_reads_what(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: list[int], expected: list[list[int]]
+) -> None:
+    started: list[Pipe] = []
+
+    def start(_: Any) -> Any:
+        started.append(Pipe())
+        return scanning._Worker(None, started[-1])  # type: ignore[arg-type]
+
+    monkeypatch.setattr(scanning, "_start", start)
+    monkeypatch.setattr(scanning, "wait", lambda *_: [])
+    for number, size in enumerate(sizes):
+        with (tmp_path / str(number)).open("wb") as file:
+            file.truncate(size)
+    scanning._Pool([(str(tmp_path / str(number)),) for number in range(len(sizes))], 2, setup()).step(0)
+    assert [[int(Path(names[0]).name) for names in pipe.sent] for pipe in started] == expected
+
+
+@pytest.mark.skipif(not Path("/proc/self/wchan").exists(), reason="no /proc tells what a process waits for")
+def test_what_a_process_had_before_it_when_it_died_is_read_by_others(
+    recording: Recording, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stuck(folder / "stuck") as path:
+        monkeypatch.setattr(scanning, "_length", lambda _: 1)  # so that others are given with it
+        killer = threading.Thread(target=lambda: os.kill(waiting(path), signal.SIGKILL))
+        killer.start()
+        found = list(scan([path, *[folder / name for name in "abcdefg"]], jobs=2, secrets=recording.secrets))
+        killer.join()
+    assert [len(each.connections) for each in found] == [0, 2, 0, 2, 2, 0, 1, 2]
+    assert [each.names[0] for each in found] == [str(path), *(str(folder / name) for name in "abcdefg")]
+
+
+def test_a_process_that_dies_while_it_has_nothing_to_do(folder: Path) -> None:
+    pool = scanning._Pool([(str(folder / "a"),)] * 2, 1, setup())
+    try:
+        pool._waiting.pop()
+        while 0 not in pool.done:
+            pool.step(0)
+        (worker,) = pool._workers.values()
+        worker.process.kill()
+        worker.process.join()
+        pool._waiting.append(1)
+        while 1 not in pool.done:
+            pool.step(1)
+    finally:
+        pool.close()
+    assert [len(pool.done[index].connections) for index in range(2)] == [2, 2]
