@@ -83,7 +83,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="WHAT",
         default="same-end",
         help="what it is to show: same-end (the connection ends with the same kind of error; the default), end=NAME,"
-        " raises=NAME (a call raises that exception), event=NAME (a class of sshproto.events)",
+        " raises=NAME (a call raises that exception), event=NAME (a class of sshproto.events), finding=CODE (of those"
+        " that 'sshproto pcap check' has)",
     )
     minimise.add_argument("--tries", metavar="N", type=_count, help="how often to run parts of it at most")
     minimise.add_argument("--seed", metavar="FILE", help="write what is left as a seed for fuzzing, too")
@@ -139,6 +140,26 @@ def _pieces(name: str) -> Iterator[bytes]:
         yield from iter(lambda: file.read(_PIECE), b"")
 
 
+def _shown_pieces(name: str) -> Iterator[bytes]:
+    """The same; how far that is shows on a terminal, if it takes long.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    from sshproto_cli.pcap.progress import Progress
+
+    progress = Progress(shown=Progress.wanted())
+    total = None if name == "-" else Path(name).stat().st_size
+    done = 0
+    try:
+        for piece in _pieces(name):
+            yield piece
+            done += len(piece)
+            progress(done, total)
+    finally:
+        progress.clear()
+
+
 def _read(name: str) -> Trace:
     from sshproto.replay.trace import read
 
@@ -172,7 +193,7 @@ def _write_new(name: str, data: bytes) -> None:
 def _verify(args: argparse.Namespace) -> int:
     from sshproto.replay.verify import verify
 
-    verdict = verify(_pieces(args.file))
+    verdict = verify(_shown_pieces(args.file))
     divergence, cut = verdict.divergence, verdict.cut
     if args.json:
         put(
@@ -267,6 +288,7 @@ def _line(record: Record) -> str:
         words = _fields(data["event"])
     else:
         data.pop("config", None)
+        data.pop("sha256", None)
         words = _fields(data)
     return (
         f"{record.time / 1000:12.3f} {printable(str(step), 12):>6}  {printable(name, _SHOWN):22} {words}".rstrip()
@@ -451,7 +473,13 @@ def _predicate(words: str, trace: Trace) -> Predicate:
     what, _, name = words.partition("=")
     if words == "same-end":
         return minimise.same_end(trace)
-    known = {"end": minimise.ends_with, "raises": minimise.raises, "event": minimise.gives}
+    known = {
+        "end": minimise.ends_with,
+        "raises": minimise.raises,
+        "event": minimise.gives,
+        "finding": minimise.finds,
+    }
     if what not in known or not name:
-        raise Failure(f"--until: same-end, end=NAME, raises=NAME or event=NAME was expected, not {words!r}")
+        expected = ", ".join(f"{key}=..." for key in known)
+        raise Failure(f"--until: same-end or one of {expected} was expected, not {words!r}")
     return known[what](name)

@@ -11,7 +11,7 @@ What is left is recorded anew as it runs, so the outcome is a trace like others,
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import attrs
@@ -19,6 +19,10 @@ import attrs
 from sshproto.errors import ConnectionLoss, InvalidArgument, SSHError
 from sshproto.events import ConnectionLost, Event
 from sshproto.replay import values
+from sshproto.replay.events import Side
+from sshproto.replay.findings import Findings
+from sshproto.replay.observer import Observer
+from sshproto.replay.secrets import Secrets
 from sshproto.replay.trace import Header, Record, Trace, TraceError
 from sshproto.replay.values import UnknownQuestion
 from sshproto.replay.verify import Player, Step, Steps
@@ -38,12 +42,16 @@ class Run:
         events: What ``next_event`` has returned, in order.
         raised: What calls have raised: the method, and the exception.
         records: The whole run as it was recorded again.
+        traffic: What passed, in order: whether this side sent it, and the bytes.
+        key_log: The lines of a key log that open it.
     """
 
     conn: Any = None
     events: list[Event] = attrs.Factory(list[Event])
     raised: list[tuple[str, Exception]] = attrs.Factory(list[tuple[str, Exception]])
     records: list[Record] = attrs.Factory(list[Record])
+    traffic: list[tuple[bool, bytes]] = attrs.Factory(list[tuple[bool, bytes]])
+    key_log: list[str] = attrs.Factory(list[str])
 
     @property
     def loss(self) -> ConnectionLoss | None:
@@ -100,25 +108,22 @@ def run(header: Header, chosen: Sequence[Input]) -> Run:
     first, *others = (step for given in chosen for step in given.steps)
     player = Player(header, first)
     found = Run()
-    _add(found, player.started.records)
+    found.records += player.started.records
     if player.started.error is not None:
         found.raised.append(("", player.started.error))
         return found
-    found.conn = player.conn
+    found.conn, found.key_log = player.conn, player.key_log
     for step in others:
         try:
             outcome = player.play(step, again=True)
         except UnknownQuestion:
             continue
-        _add(found, outcome.records)
+        found.records += outcome.records
         found.events += outcome.events
+        found.traffic += [(mine, data) for mine, data in ((False, outcome.received), (True, outcome.sent)) if data]
         if outcome.error is not None:
             found.raised.append((step.call, outcome.error))
     return found
-
-
-def _add(found: Run, records: Iterable[Record]) -> None:
-    found.records.extend(records)
 
 
 # ----------------------------------------------------------------------------------------------------------- predicates
@@ -161,6 +166,23 @@ def ends_with(name: str) -> Predicate:
 def gives(name: str) -> Predicate:
     """There is an event of that name."""
     return lambda found: any(type(event).__name__ == name for event in found.events)
+
+
+def finds(code: str) -> Predicate:
+    """An observer of the connection, who has its keys, finds what has that code (:mod:`sshproto.replay.findings`)."""
+
+    def shows(found: Run) -> bool:
+        secrets = Secrets()
+        secrets.add_key_log("\n".join(found.key_log))
+        observer, findings = Observer(secrets), Findings()
+        for mine, data in found.traffic:
+            observer.feed(Side.DIALLER if mine else Side.DIALLED, data)
+        observer.finish()
+        while (seen := observer.next_event()) is not None:
+            findings.add(seen)
+        return any(finding.code == code for finding in findings.finish())
+
+    return shows
 
 
 # --------------------------------------------------------------------------------------------------------- minimisation

@@ -27,6 +27,7 @@ from sshproto.keys.public import PublicKey
 from sshproto.replay import values
 from sshproto.replay.recording import Recording, SigningKey, methods
 from sshproto.replay.trace import (
+    LONGEST_RECORD,
     NAMES,
     Cut,
     Header,
@@ -185,11 +186,15 @@ class Outcome:
         records: As it was recorded again.
         events: What ``next_event`` has returned.
         error: What the call raised, or None.
+        received: What the peer sent.
+        sent: What was to be sent to it.
     """
 
     records: list[Record] = attrs.Factory(list[Record])
     events: list[Event] = attrs.Factory(list[Event])
     error: Exception | None = None
+    received: bytes = b""
+    sent: bytes = b""
 
 
 class Player:
@@ -202,6 +207,7 @@ class Player:
     Attributes:
         conn: The connection.
         started: What making it has given.
+        key_log: The lines of a key log that belong to it.
 
     Raises:
         TraceError: The trace cannot be replayed.
@@ -219,6 +225,7 @@ class Player:
         if opening is None or opening.name != _STARTED:
             raise TraceError("trace", "", start.records[0].offset, f"it begins with {_STARTED}")
         self.tape = Tape()
+        self.key_log: list[str] = []
         self._outcome = Outcome()
         self._decoder = values.Decoder(self._signing_key)
         recording = Recording(self._put, Privacy.REPLAY)
@@ -230,7 +237,11 @@ class Player:
                 entropy=self.tape.entropy,
                 oracle=self.tape.oracle,
                 record=recording,
+                key_log=self.key_log.append,
             )
+            # Nobody's packets are larger; and a trace is input, which must not inflate to more than memory holds.
+            packet = min(config.limits.packet, LONGEST_RECORD)
+            config = attrs.evolve(config, limits=attrs.evolve(config.limits, packet=packet))
             now = self._now(opening)
         kind = _CONNECTIONS[header.role]
         self._methods = frozenset(methods(kind))
@@ -268,6 +279,10 @@ class Player:
             return outcome
         if step.call == "next_event":
             self._note(result, outcome)
+        elif step.call == "data_to_send":
+            outcome.sent = bytes(result or b"")
+        elif step.call == "receive_data":
+            outcome.received = given["data"]
         return outcome
 
     def _put(self, record: Record) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sshproto import events as ev
 from sshproto.errors import InvalidArgument
 from sshproto.replay import seeds
-from sshproto.replay.minimise import Run, ends_with, gives, inputs, minimise, raises, run, same_end
+from sshproto.replay.minimise import Run, ends_with, finds, gives, inputs, minimise, raises, run, same_end
 from sshproto.replay.trace import Privacy, Trace, TraceError, read
 from sshproto.replay.verify import verify
 from sshproto.transport.link import Link
@@ -105,6 +105,33 @@ def test_a_function_of_the_callers_says_what_to_look_for(lively: Trace) -> None:
 
     least = minimise(lively, shows)
     assert b"".join(chunks(least)) == b"SSH-2.0-0\n"
+
+
+def test_a_finding_of_an_observer_who_has_the_keys() -> None:
+    """The observer sees a login without proof in what is encrypted."""
+
+    def answer(conn: Any, question: ev.Question) -> None:
+        if isinstance(question, ev.CredentialNeeded):
+            conn.auth_none(question)
+        elif isinstance(question, ev.HostKeyOffered):
+            conn.accept_host_key(question)
+
+    def admit(conn: Any, question: ev.Question) -> None:
+        if isinstance(question, ev.NoneAuth):
+            conn.accept_auth(question)
+
+    recorded = traces.make(server={"ask_none": True}, client_answer=answer, server_answer=admit)
+    pair = recorded.pair.login()
+    for _ in range(5):
+        pair.client.conn.ignore(b"more")
+        pair.run()
+    trace = read(bytes(recorded.client))
+    shows = finds("no-proof")
+    assert shows(run(trace.header, inputs(trace)))  # type: ignore[arg-type]
+    assert not finds("ssh-1")(run(trace.header, inputs(trace)))  # type: ignore[arg-type]
+    least = minimise(trace, shows, tries=120)
+    assert calls(least) == ["accept_host_key", "auth_none"]
+    assert verify(least.encode()).exact
 
 
 def test_tries_are_bounded(lively: Trace) -> None:

@@ -20,8 +20,8 @@ from sshproto.config import Preferences
 from sshproto.keys.private import PrivateKey
 from sshproto.keys.public import PublicKey
 from sshproto.replay import recording
-from sshproto.replay.trace import Privacy, Record, Trace, TraceError, read
-from sshproto.replay.verify import Divergence, Verifier, verify
+from sshproto.replay.trace import LONGEST_RECORD, Privacy, Record, Trace, TraceError, read
+from sshproto.replay.verify import Divergence, Player, Steps, Verifier, verify
 from sshproto.timers import Timer, Timers
 from sshproto.transport import packets
 from sshproto.transport.link import Link
@@ -389,6 +389,17 @@ def test_a_key_that_has_not_signed_signs_nothing(lively: tuple[bytes, bytes]) ->
     assert divergence.got is not None
     assert "SignatureInvalid" in str(divergence.got.data["error"])
     assert isinstance(recording.SigningKey(USER_KEY.public_key, None, lambda *_: b"").public_key, PublicKey)
+
+
+def test_what_a_trace_may_make_grow_is_bounded(lively: tuple[bytes, bytes]) -> None:
+    """A compressed packet inflates to no more than a record may have, whatever limit the trace sets itself."""
+    config = read(lively[0]).records[0].data["config"]
+    limits = {**config["limits"], "packet": 2**60}
+    taken = Steps()
+    trace = read(altered(lively[0], "ssh:connection_started", config={**config, "limits": limits}))
+    first = next(taken.feed(trace.records))
+    assert trace.header is not None
+    assert Player(trace.header, first).conn._engine.config.limits.packet == LONGEST_RECORD
 
 
 def test_bytewise(lively: tuple[bytes, bytes]) -> None:
