@@ -9,6 +9,7 @@ import pytest
 from sshproto.config import Preferences
 from sshproto.replay.events import Side
 from sshproto.replay.rows import CONNECTION_COLUMNS
+from sshproto_cli.pcap import views
 from tests.support import captures
 from tests.support.tapes import Show, command, shell, tape
 from tests.support.verbs import capture, runner
@@ -201,3 +202,26 @@ def test_options_that_make_no_sense(info, options, words):
     assert (ran.status, ran.out) == (2, [])
     assert len(ran.err) == 1
     assert words in ran.err[0]
+
+
+# -------------------------------------------------------------------------------------------------------------- details
+
+
+def test_both_ways_are_shown_if_they_differ():
+    known = {"cipher_c2s": "aes128-ctr", "cipher_s2c": "aes256-ctr"}
+    assert views._ways(known, "cipher") == "aes128-ctr out, aes256-ctr back"
+
+
+def test_any_time():
+    """A capture may have whatever it wants."""
+    assert views.moment(1_700_000_000_123_456_789) == "2023-11-14 22:13:20.123456 UTC"
+    assert views.moment(-1_000_000_000) == "1969-12-31 23:59:59.000000 UTC"
+    assert views.moment(1 << 68) == "295147905179.352844 s after 1970"
+
+
+def test_who_dialled_may_be_the_server(info):
+    wire = [(Side.DIALLED if side is Side.DIALLER else Side.DIALLER, data) for side, data in command().recording.wire]
+    ran = info(capture(wire))
+    assert ran.out[0].startswith("connection 1, 10.0.0.1:40001 to 10.0.0.2:22 (the client), in ")
+    (it,) = info("--json", capture(wire)).objects
+    assert (it["client"], it["client_sure"]) == ("dialled", True)
