@@ -545,6 +545,7 @@ def test_closing_a_server_ends_its_connections_and_what_runs_in_them() -> None:
     run(main)
 
 
+@pytest.mark.covers("V83")
 def test_a_server_has_room_for_so_many() -> None:
     async def main() -> None:
         async with listening(max_connections=3, max_strangers=2) as it:

@@ -590,6 +590,7 @@ def test_sessions_run_side_by_side_and_logins_in_the_connection(client, talk):
     wait_for(lambda: not any(thread.name == "ssh call" for thread in threading.enumerate()))
 
 
+@pytest.mark.covers("V83")
 def test_strangers_are_counted_and_friends_are_not():
     with talking(max_strangers=2, max_connections=6) as talk, contextlib.ExitStack() as stack:
         friends = [stack.enter_context(talk.connect()) for _ in range(3)]

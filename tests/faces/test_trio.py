@@ -1147,6 +1147,7 @@ def test_a_name_that_stands_for_several_addresses() -> None:
     run(main)
 
 
+@pytest.mark.covers("V83")
 def test_a_server_has_room_for_so_many() -> None:
     async def main() -> None:
         async with listening(max_connections=3, max_strangers=2) as server:

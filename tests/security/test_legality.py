@@ -581,3 +581,67 @@ def test_what_needs_no_window(role: Role) -> None:
     assert puppet.outcome_of(lambda: puppet.conn.send_eof(number)) == "96"
     assert puppet.outcome(m.ChannelEof(number)) == "EofReceived"
     assert puppet.outcome(m.ChannelClose(number)) == "97/ChannelClosed"
+
+
+# --------------------------------------------------------------------------------------------------------- key exchange
+
+
+@pytest.mark.covers("R35", "R36", "R18")
+def test_what_is_ignored_in_a_kexinit_is_hashed() -> None:
+    """Languages and the reserved number change nothing but the exchange hash, of the whole message as it came."""
+    puppet = bring(Role.CLIENT, "K0")
+    puppet.say(puppet.kexinit(reserved=0xFFFFFFFF, languages_client_to_server=("x", "tlh"), cookie=bytes(range(16))))
+    puppet.heard()
+    assert puppet.outcome(puppet.reply()) == "HostKeyOffered"
+
+
+@pytest.mark.covers("R43")
+@pytest.mark.parametrize("role", Role)
+def test_the_roles_stay_whoever_starts(role: Role) -> None:
+    """A server that starts a group exchange waits for the client's request all the same; and a client makes it."""
+    puppet = bring(role, "CR1")
+    names = ("diffie-hellman-group-exchange-sha256",)
+    if role is Role.SERVER:
+        assert puppet.outcome(puppet.kexinit(first=False, kex_algorithms=names)) == "."
+        assert puppet.outcome(m.KexDhGexRequest(2048, 2048, 8192)) == "31"
+    else:
+        assert puppet.outcome(puppet.kexinit(first=False, kex_algorithms=names)) == "34"
+        assert puppet.outcome(m.KexDhGexGroup(GROUP14.prime, 2)) == "32"
+
+
+@pytest.mark.covers("R39")
+@pytest.mark.parametrize("role", Role)
+def test_new_keys_of_each_direction_come_by_themselves(role: Role) -> None:
+    """After our NEWKEYS the peer goes on under its old keys for as long as it likes, with no more than before."""
+    puppet = bring(role, "CR3")
+    assert not puppet.conn._engine.outbox.held
+    for _ in range(10):
+        assert puppet.outcome(m.Ignore(b"x")) == "."
+    assert puppet.conn.send(CHANNEL, b"x") == 1
+    assert [payload[0] for payload in puppet.heard()] == [94]
+    assert puppet.outcome(m.NewKeys()) == "KeysExchanged"
+
+
+@pytest.mark.covers("R148", "R33", "R34", "P20")
+@pytest.mark.parametrize("role", Role)
+def test_pings_are_answered_in_order(role: Role) -> None:
+    """At once, and those that came while we exchange keys after our NEWKEYS."""
+    puppet = bring(role, "C")
+    puppet.say(*[m.Ping(bytes((index,))) for index in range(5)])
+    assert puppet.heard() == [m.Pong(bytes((index,))).encode() for index in range(5)]
+    puppet.conn.rekey()
+    puppet.heard()
+    puppet.say(*[m.Ping(bytes((index,))) for index in range(5)])
+    puppet.say(puppet.kexinit(first=False))
+    assert 193 not in [payload[0] for payload in puppet.heard()]
+    released: list[m.Message] = []
+    sealed = puppet.conn._engine.outbox._sealed
+
+    def noting(message: m.Message) -> None:
+        released.append(message)
+        sealed(message)
+
+    puppet.conn._engine.outbox._sealed = noting
+    puppet.exchange()
+    pongs = [m.Pong(bytes((index,))) for index in range(5)]
+    assert released[-6:] == [m.NewKeys(), *pongs]
