@@ -972,8 +972,33 @@ def simple(item):
 
 
 @given(raw=SEGMENTS, small=st.booleans())
-@settings(max_examples=1000)
+@settings(max_examples=100)
 def test_any_segments(raw, small):
+    whatever(raw, small)
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_many_segments(small):
+    """The same by chance alone, which makes far more of them in the same time."""
+    rng = random.Random(1)
+
+    def number():
+        return rng.randint(990, 1030) if rng.random() < 0.7 else rng.randrange(2**32)
+
+    def flags():
+        return rng.choice((ACK, ACK, ACK, ACK, SYN, SYN | ACK, FIN | ACK, RST, RST | ACK, 0, rng.randrange(256)))
+
+    def segment():
+        missing = rng.choice((0, 0, rng.randrange(21)))
+        data = rng.randbytes(rng.randrange(13))
+        return rng.randrange(5 * SECOND), rng.randrange(2), number(), number(), flags(), data, missing
+
+    for _ in range(1000):
+        whatever([segment() for _ in range(rng.randrange(41))], small)
+
+
+def whatever(raw, small):
+    """What holds of any segments."""
     segments = [
         (n, time, (c.FLOW, c.REVERSE)[side], seq, ack, flags, data, 0, len(data), missing)
         for n, (time, side, seq, ack, flags, data, missing) in enumerate(raw, 1)
