@@ -78,6 +78,20 @@ def check(table: list[dict[str, Any]], recording: Recording, folder: Path, names
 NAMES = ["a.pcap", "b.pcap", "c.pcap", "e.pcap", "f.pcapng", "old/d.pcap"]
 
 
+def test_from_the_command_line(checkout: Path, recording: Recording, folder: Path) -> None:
+    parquet = need_module("pyarrow.parquet")
+    page = (checkout / "docs" / "how-to" / "many-captures.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^```sh\n(sshproto .*?)\n```$", page, re.MULTILINE)
+    command = command.replace("sshproto", f"'{sys.executable}' -m sshproto_cli.main", 1)
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], cwd=folder, text=True, capture_output=True, timeout=110, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (checkout, checkout / "adapters")))},
+    )  # fmt: skip
+    assert done.returncode == 1  # for the one that is damaged
+    assert "captures/e.pcap: " in done.stderr
+    check(parquet.read_table(folder / "connections.parquet").to_pylist(), recording, folder, NAMES[:-1])
+
+
 def test_on_one_machine(checkout: Path, recording: Recording, folder: Path) -> None:
     parquet = need_module("pyarrow.parquet")
     printed = run(checkout, folder, "def main() -> None", **{"jobs=None": "jobs=2"})
