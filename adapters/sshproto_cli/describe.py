@@ -76,13 +76,17 @@ class Words:
 class Describer:
     """Follows one connection and puts its messages into words.
 
+    Args:
+        fields: Give the fields of messages, too.
+
     Attributes:
         negotiated: The algorithms of the last pair of KEXINITs; None before there is one, or if they have nothing in
             common.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, fields: bool = True) -> None:
         self.negotiated: Negotiated | None = None
+        self._with_fields = fields
         self._offers: dict[Role, m.KexInit] = {}
         self._earlier: dict[Role, m.KexInit] = {}
         self._strict: bool | None = None
@@ -105,6 +109,8 @@ class Describer:
         if hidden:
             shown = ", ".join(f"{name} {quoted(value)}" for name, values in hidden.items() for value in _listed(values))
             words = attrs.evolve(words, summary=f"{words.summary}, {shown}")
+        if not self._with_fields:
+            return words
         return attrs.evolve(words, fields={**fields_of(message), **words.fields, **hidden})
 
     # ----------------------------------------------------------------------------------------------------- key exchange

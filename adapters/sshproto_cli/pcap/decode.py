@@ -119,7 +119,7 @@ class _Show:
         self.payload: bool = args.payload
         self.level: str = args.level or ("all" if args.json else "packets")
         self.row: dict[str, Any] = {}
-        self._describer = Describer()
+        self._describer = Describer(fields=args.json)
         self._rows = EventRows(conversation, self._set_row)
         self._held: list[Observed] | None = []
 
