@@ -54,6 +54,7 @@
     data = JSON.parse($(`connection-${place}`).textContent);
     const size = data.kind.length;
     data.size_ = size;
+    data.lower = new Map();
     data.several = Object.keys(data.channels).length > 1;
     let now = 0;
     for (let i = 0; i < size; i++) {  // a step without a time is where the one before it is
@@ -159,22 +160,25 @@
       if (channel !== null && data.channel[i] !== channel) continue;
       if (name !== null && data.name[i] !== name) continue;
       if (state.found && !data.marks[i]) continue;
-      if (text && !names[data.name[i]] && !words[data.word[i]] && !(data.more[i] && data.more[i].search(text))) continue;
+      if (text && !names[data.name[i]] && !words[data.word[i]] && !inside(i, text)) continue;
       kept.push(i);
     }
     return kept;
   }
 
-  function build() {
-    for (const i of Object.keys(data.more)) {
-      const more = data.more[i];
-      if (!more.search) {
-        Object.defineProperty(more, "search", {
-          value: (text) => (more.lower ??= JSON.stringify([more.details, more.fields]).toLowerCase()).includes(text),
-        });
-        Object.defineProperty(more, "lower", { value: undefined, writable: true });
-      }
+  // Whether the details of a step have a text.
+  function inside(i, text) {
+    const more = data.more[i];
+    if (!more) return false;
+    let lower = data.lower.get(i);
+    if (lower === undefined) {
+      lower = JSON.stringify([more.details, more.fields]).toLowerCase();
+      data.lower.set(i, lower);
     }
+    return lower.includes(text);
+  }
+
+  function build() {
     const kept = filtered(), list = [], positions = [];
     const bulk = (i) => data.kind[i] !== RUN && data.bulk[i] && !data.marks[i];
     let phase = -1, at = 0;

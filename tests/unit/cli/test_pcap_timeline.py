@@ -16,6 +16,7 @@ import pytest
 from sshproto.channels.requests import Exec
 from sshproto.config import ClientConfig, Preferences
 from sshproto_cli.main import main
+from tests.support.charts import WHISPERED, whispered
 from tests.support.tapes import Show, command, shell, tape
 
 
@@ -183,6 +184,14 @@ def test_secrets_stay_out(draw, capture):
         assert "hunter2" not in out
         assert b"hunter2".hex() not in out
         assert "hunter2" in draw(name, "--format", form, "--show-data")[1]
+
+
+@pytest.mark.parametrize("form", ["svg", "html", "json"])
+def test_passwords_are_never_in_it(draw, capture, form):
+    out = draw(capture(tape(whispered())), "--format", form, "--show-data")[1]
+    assert "USERAUTH_INFO_RESPONSE" in out
+    assert WHISPERED not in out
+    assert WHISPERED.encode().hex() not in out
 
 
 # ------------------------------------------------------------------------------------------------------------- failures
