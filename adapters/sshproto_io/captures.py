@@ -51,8 +51,8 @@ def conversations(
     connection begins in. ``"-"`` is standard input, which is read as it comes: ``tcpdump -U -w - | ...`` is analysed
     live. So are pipes that have a name.
 
-    A key log inside a file opens what stands before it there, too; but of the files before, and of standard input,
-    only the connections that are not over.
+    A key log inside a file opens what stands before it there, too; but of the files before, of compressed ones and of
+    standard input, only the connections that are not over.
 
     Args:
         paths: The files, in the order of time.
