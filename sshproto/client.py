@@ -9,7 +9,7 @@ from sshproto.auth.client import ClientAuth
 from sshproto.config import ClientConfig
 from sshproto.connection import Connection
 from sshproto.engine import USERAUTH, Engine
-from sshproto.errors import HostKeyRejected, InternalError, InvalidArgument, ProtocolViolation
+from sshproto.errors import HostKeyRejected, InternalError, InvalidArgument, ProtocolViolation, discreet
 from sshproto.events import (
     CredentialNeeded,
     HostKeyOffered,
@@ -134,6 +134,7 @@ class ClientConnection(Connection[ClientEngine]):
         """Log in without proof, which mostly serves to learn the server's methods (RFC 4252 section 5.2)."""
         self._login(question, (CredentialNeeded,), lambda auth: auth.none(question))
 
+    @discreet
     def auth_password(self, question: CredentialNeeded, password: str) -> None:
         """Log in with a password (RFC 4252 section 8).
 
@@ -178,6 +179,7 @@ class ClientConnection(Connection[ClientEngine]):
         """
         self._login(question, (CredentialNeeded,), lambda auth: auth.keyboard_interactive(question, submethods))
 
+    @discreet
     def answer_prompts(self, question: PromptsReceived, answers: Sequence[str]) -> None:
         """What the user typed, one answer for each prompt.
 
@@ -186,6 +188,7 @@ class ClientConnection(Connection[ClientEngine]):
         """
         self._login(question, (PromptsReceived,), lambda auth: auth.answer_prompts(question, answers))
 
+    @discreet
     def new_password(self, question: PasswordExpired, old: str, new: str) -> None:
         """Change the password (RFC 4252 section 8).
 

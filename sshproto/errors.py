@@ -14,11 +14,15 @@ Messages say what came, what was expected and where.  Words that a peer chose ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from enum import IntEnum
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from sshproto.text import printable
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class DisconnectCode(IntEnum):
@@ -53,6 +57,41 @@ def _restore(kind: type[SSHError], args: tuple[Any, ...], state: dict[str, Any])
     error = kind.__new__(kind, *args)
     error.__dict__.update(state)
     return error
+
+
+def forget_frames(error: BaseException) -> None:
+    """Take from ``error``, and from what caused it, the frames that it came through.
+
+    Frames keep their variables: whole payloads, passwords, keys.  Who logs exceptions with all that belongs to them, as
+    error reporting services do, must not log those.
+    """
+    shown: BaseException | None = error
+    while shown is not None:
+        shown.__traceback__ = None
+        shown.__context__ = None
+        shown = shown.__cause__
+
+
+def discreet(call: Callable[P, T]) -> Callable[P, T]:
+    """For calls that are given secrets: an :class:`SSHError` leaves them without the frames in which those are.
+
+    The frames of the caller, which had the secrets first, are the caller's.
+    """
+
+    @functools.wraps(call)
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return call(*args, **kwargs)
+        except SSHError as error:
+            failure = error
+        del args, kwargs
+        forget_frames(failure)
+        try:
+            raise failure
+        finally:
+            del failure
+
+    return called
 
 
 # ------------------------------------------------------------------------------------------------------- misuse: raised

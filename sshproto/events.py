@@ -7,7 +7,7 @@ A :class:`Question` is an event that the application owes an answer to; the answ
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
 import attrs
 
@@ -35,6 +35,21 @@ class Question(Event):
     """
 
     id: int
+
+
+class _Secretive:
+    """What secrets are in: never pickled, and its own copy."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(f"a {type(self).__name__} holds secrets and is not pickled")
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
 
 
 # ------------------------------------------------------------------------------------------------------------ transport
@@ -271,7 +286,7 @@ class NoneAuth(AuthQuestion):
 
 
 @attrs.frozen(kw_only=True)
-class PasswordAuth(AuthQuestion):
+class PasswordAuth(_Secretive, AuthQuestion):
     """The user offers a password, and after ``change_password`` a replacement for it (RFC 4252 section 8).
 
     Answer ``change_password(question, prompt)`` to ask for a replacement.
@@ -309,7 +324,7 @@ class InteractiveAuth(AuthQuestion):
 
 
 @attrs.frozen(kw_only=True)
-class PromptsAnswered(AuthQuestion):
+class PromptsAnswered(_Secretive, AuthQuestion):
     """The user's answers to ``prompt``. Answer with ``prompt`` again, ``accept_auth`` or ``reject_auth``."""
 
     answers: tuple[str, ...] = attrs.field(repr=False)

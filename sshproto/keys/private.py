@@ -13,7 +13,7 @@ import hmac
 from typing import Any, NoReturn, Self
 
 from sshproto.config import Entropy, system_entropy
-from sshproto.errors import InvalidArgument, KeyFormatError, SignatureInvalid, WireError
+from sshproto.errors import InvalidArgument, KeyFormatError, SignatureInvalid, WireError, discreet
 from sshproto.keys import openssh, pem, signatures
 from sshproto.keys.public import (
     KEY_TYPES,
@@ -104,6 +104,7 @@ class PrivateKey:
         return cls(handle, PublicKey.from_blob(_public_blob(handle), comment))
 
     @classmethod
+    @discreet
     def load(
         cls,
         data: bytes | str,
@@ -170,13 +171,15 @@ class PrivateKey:
         signature = signatures.pack(name, signatures.sign_body(signatures.SIGNATURES[name], self._handle, data))
         try:
             self.public_key.verify(signature, data, name)
+            return signature
         except SignatureInvalid:
-            raise SignatureInvalid(
-                f"the {name} signature just made with {self.public_key.fingerprint()} does not verify and is withheld: "
-                "memory or processor are faulty"
-            ) from None
-        return signature
+            del signature  # a traceback keeps the variables of its frames
+        raise SignatureInvalid(
+            f"the {name} signature just made with {self.public_key.fingerprint()} does not verify and is withheld: "
+            "memory or processor are faulty"
+        )
 
+    @discreet
     def openssh(
         self,
         passphrase: bytes | None = None,

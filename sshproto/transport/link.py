@@ -35,6 +35,7 @@ from sshproto.errors import (
     VersionUnsupported,
     WireError,
     WrongPhase,
+    forget_frames,
 )
 from sshproto.events import (
     ConnectionLost,
@@ -664,11 +665,7 @@ class Link:
         """End the connection: say why to the peer, and to the application as the last event."""
         if self.error is not None:
             return
-        for shown in (error, error.__cause__):
-            if shown is not None:
-                # A traceback keeps the variables of its frames: whole payloads, with passwords in them.
-                shown.__traceback__ = None
-                shown.__context__ = None
+        forget_frames(error)
         self.error = error
         # Before the DISCONNECT, which may bring a key to its limit, and must be the last packet.
         self.phase = Phase.CLOSED
