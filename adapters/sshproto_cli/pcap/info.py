@@ -135,6 +135,8 @@ def _together(
     args: argparse.Namespace, take: Callable[[Any], object], output: opening.LineOutput | None
 ) -> tuple[int, list[str]]:
     """All files as one capture; how many connections there were, and what is wrong."""
+    from sshproto_cli.terminal import Interrupted
+
     form = _view(args)
     views: dict[int, JsonView | TextView | RowView] = {}
 
@@ -152,6 +154,11 @@ def _together(
             queue.add(number, _item(args, views.pop(number).row()), views)
     except opening.Damaged as damaged:
         problems = damaged.problems[-1:]  # the others have been told
+    except Interrupted:  # a live capture ends so
+        if opening.STDIN in args.files:
+            for number in sorted(views):
+                take(_item(args, views[number].row()))
+        raise
     queue.end()
     return count, problems
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import signal
 import subprocess
@@ -254,6 +255,20 @@ def test_interrupted():
             process.send_signal(number)
             assert process.stderr.read() == b""
             assert process.wait(SECONDS) == 128 + number
+
+
+def test_what_there_is_when_a_live_capture_is_interrupted():
+    first, both = tape(command(), form="pcap"), tape(command(), shell(), form="pcap")
+    argv = [*COMMAND, "info", "--json", "-"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENV) as process:
+        process.stdin.write(both[: len(first) + 2000])
+        process.stdin.flush()
+        assert b'"connection": 1' in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+        assert process.wait(SECONDS) == 128 + signal.SIGINT
+    (found,) = map(json.loads, rest.splitlines())
+    assert (found["connection"], found["ending"], found["complete"]) == (2, None, False)
 
 
 # ------------------------------------------------------------------------------------------------------------- progress
