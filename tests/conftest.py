@@ -33,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--claims",
         action="store_true",
-        help="run nothing; print what the tests claim about hostile peers (tests/support/claims.py), and what is open",
+        help="run nothing; print what tests claim about hostile peers (tests/support/claims.py), fail if one is open",
     )
 
 
@@ -49,6 +49,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         print()
         for line in claims.report(session.items):
             print(line)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.getoption("--claims") and claims.still_open(session.items):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -1,7 +1,8 @@
 """What the suite claims about hostile peers: an id for each claim, a few words for it, and the tests that show it.
 
 A test says what it stands for with ``@pytest.mark.covers("V01", "B14")``.  An id that is not listed here is an error at
-collection.  ``pytest --claims`` collects, prints every claim with its tests, and ends with what no test shows.
+collection.  ``pytest --claims`` collects, prints every claim with its tests, ends with what no test shows, and fails if
+that is more than what is left out here with a reason.
 
 V: flaws that implementations of SSH have had.  R: requirements, in the order of the standards.  B: bounds.
 P: properties of whole runs.
@@ -401,6 +402,11 @@ def table(items: Iterable[pytest.Item]) -> dict[str, dict[str, int]]:
         for name in dict.fromkeys(covered(item)):
             rows[name][test] = rows[name].get(test, 0) + 1
     return rows
+
+
+def still_open(items: Iterable[pytest.Item]) -> list[str]:
+    """The claims that no test shows, and that are not left out."""
+    return [name for name, tests in table(items).items() if not tests and not CLAIMS[name].left_out]
 
 
 def report(items: Iterable[pytest.Item]) -> Iterator[str]:

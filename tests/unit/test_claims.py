@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.claims import CLAIMS, LEFT_OUT, check, report, table
+from tests.support.claims import CLAIMS, LEFT_OUT, check, report, still_open, table
 
 
 class Item:
@@ -71,3 +71,8 @@ def test_the_table() -> None:
     assert "V01" not in lines[-4]
     assert not any(name in lines[-4].split() for name in LEFT_OUT)
     assert lines[-1].startswith("0 of 21 properties have tests, 1 are left out with a reason; open: P1 P3")
+
+
+def test_what_is_open() -> None:
+    tests = items(Item("a.py::test_a", pytest.mark.covers(*[name for name in CLAIMS if name not in {"V01", "V72"}])))
+    assert still_open(tests) == ["V01"]
