@@ -9,18 +9,11 @@ from sshproto.config import ServerConfig
 from sshproto.replay.analysis import Analysis, Conversation
 from sshproto.replay.steps import Chart
 from sshproto.replay.timeline import Timeline, chart
-from sshproto_cli.describe import Describer, chosen, protection
+from sshproto_cli.pcap.words import Words
 from tests.support.pair import HOST_KEY
 from tests.support.tapes import Show
 
 WHISPERED = "hunter2"
-
-
-class Words(Describer):
-    """The command line's words."""
-
-    chosen = staticmethod(chosen)
-    protection = staticmethod(protection)
 
 
 def charts(data: bytes, **options: Any) -> list[Chart]:

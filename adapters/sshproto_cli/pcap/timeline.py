@@ -121,13 +121,7 @@ def _timeline(args: argparse.Namespace) -> int:
 def _charts(args: argparse.Namespace, form: str) -> tuple[list[Chart], int, Failure | None]:
     """What is to be drawn, how many connections are too many, and what went wrong on the way."""
     from sshproto.replay.timeline import STEPS, Budget, Timeline, chart
-    from sshproto_cli import describe
-
-    class Words(describe.Describer):
-        """Has all words in one place."""
-
-        chosen = staticmethod(describe.chosen)
-        protection = staticmethod(describe.protection)
+    from sshproto_cli.pcap.words import Words
 
     limit = args.limit if args.limit is not None else STEPS if form == "html" else _DRAWN
     budget = Budget(limit)

@@ -316,6 +316,17 @@ def test_the_commands_of_the_guide_work(draw, checkout, tmp_path, monkeypatch):
         made.unlink(missing_ok=True)
 
 
+def test_the_code_of_the_guide_works(checkout, tmp_path, monkeypatch):
+    (tmp_path / "capture.pcapng").write_bytes(tape(command(), shell()))
+    monkeypatch.chdir(tmp_path)
+    text = (checkout / "docs" / "how-to" / "timeline.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(code, "timeline.md", "exec"), {"__name__": "guide"})
+    pictures = sorted(tmp_path.glob("*.svg"))
+    assert [path.name for path in pictures] == ["connection-1.svg", "connection-2.svg"]
+    assert all("USERAUTH_SUCCESS" in path.read_text(encoding="utf-8") for path in pictures)
+
+
 def test_the_reference_has_every_option(checkout, capsys):
     text = (checkout / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
     section = (

@@ -13,15 +13,13 @@ from sshproto import algorithms
 from sshproto.channels.requests import Exec
 from sshproto.config import ClientConfig, Preferences
 from sshproto.replay import picture
-from sshproto.replay.drawing import LEFT, RIGHT, SMALL, TEXT, WIDTH, clock, date, span
+from sshproto.replay.drawing import LEFT, RIGHT, TEXT, clock, date, span
 from sshproto.replay.events import Side
 from sshproto.replay.lettering import escaped, fit, names, safe, width, wrap
 from sshproto.replay.steps import Kind, Run, Step
+from tests.support.boxes import SVG, boxes, overlaps
 from tests.support.charts import chart_of, charts
 from tests.support.tapes import Show, command, shell, tape
-
-SVG = "{http://www.w3.org/2000/svg}"
-SIZES = {"s": SMALL, "h": 15.0, "t": 20.0}
 
 HOSTILE = (
     "</text><script>alert(1)</script>",
@@ -36,39 +34,6 @@ HOSTILE = (
     "\r\n\t",
     "",
 )
-
-
-def boxes(svg):
-    """What each text covers: left, top, right, bottom, and the text."""
-    found = []
-    for text in ET.fromstring(svg).iter(f"{SVG}text"):
-        size = SIZES.get(text.get("class", ""), TEXT)
-        wide = 0.0
-        for part in text.iter(f"{SVG}tspan"):
-            small = "s" in part.get("class", "").split()
-            wide += width(
-                part.text or "", SMALL if small else size, bold="b" in part.get("class", "").split() or size > 15
-            )
-        assert "textLength" not in text.attrib or abs(float(text.get("textLength")) - wide) < 0.1
-        x, y = float(text.get("x")), float(text.get("y"))
-        left = x - wide if text.get("text-anchor") == "end" else x
-        found.append((left, y - 0.76 * size, left + wide, y + 0.2 * size, "".join(text.itertext())))
-    return found
-
-
-def overlaps(svg):
-    """Texts that cover each other, or run out."""
-    found = []
-    texts = sorted(boxes(svg), key=lambda box: box[1])
-    for place, (left, top, right, bottom, text) in enumerate(texts):
-        if left < 0 or right > WIDTH + 0.1:
-            found.append(("out", text))
-        for other in texts[place + 1 :]:
-            if other[1] >= bottom:
-                break
-            if other[0] < right and left < other[2] and other[3] > top:
-                found.append((text, other[4]))
-    return found
 
 
 def rekeyed():
