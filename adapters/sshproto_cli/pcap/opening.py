@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sshproto.replay.analysis import Conversation
     from sshproto.replay.events import Observed
     from sshproto.replay.findings import Policy
-    from sshproto.replay.secrets import Secrets
+    from sshproto.replay.secrets import KeyLogError, Secrets
 
 FAILED = 1
 """The status when a capture or a key log can't be read, or not to its end."""
@@ -286,6 +286,10 @@ def conversations(
 
     progress = Progress(shown=wants_progress(args, output))
 
+    def tell(path: str, error: KeyLogError) -> None:
+        progress.clear()
+        complain(f"{path}: {describe(error)}")
+
     growing = _Growing(args.keylog if STDIN in args.files else (), known)
 
     def read(done: int, total: int | None) -> None:
@@ -303,11 +307,12 @@ def conversations(
             ports=args.port or PORTS,
             progress=read,
             on_damage=lambda path, error: damage.append(f"{path}: {describe(error)}"),
-            on_key_log_error=lambda path, error: complain(f"{path}: {describe(error)}"),
+            on_key_log_error=tell,
         ):
             living.pop(conversation.connection.number, None)
             if not wanted or conversation.connection.number in wanted:
-                progress.clear()
+                if output is None:  # nobody knows what is done with it
+                    progress.clear()
                 yield conversation
     finally:
         progress.clear()
