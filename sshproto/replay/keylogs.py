@@ -244,7 +244,6 @@ class Watched(Secrets):
         """See the base class."""
         cookies = frozenset((client_cookie, server_cookie))
         tried = self.tried.setdefault(cookies, [])
-        tried.clear()
 
         def note(words: str) -> None:
             self.problems[cookies] = words

@@ -51,12 +51,12 @@ from sshproto.wire.table import Role, message_name
 STEPS = 2048
 """So many messages of each side are compared."""
 
-_NOISE = frozenset({2, 4, 93, 94, 95, 97, 192, 193})
-"""Encrypted messages that say nothing of the protocol, or come when somebody likes: IGNORE, DEBUG, windows, data, PING;
-and CHANNEL_CLOSE, which answers another."""
+_NOISE = frozenset({2, 4, 192, 193})
+"""Encrypted messages that come when somebody likes, and say nothing of the protocol: IGNORE, DEBUG, PING and PONG."""
 
 _FROM_EVENTS = frozenset({1, *range(90, 101)})
-"""Messages that are known better from what they tell: channels have the same number on both sides there."""
+"""Messages that are known better from what they tell: channels have the same number on both sides there. Of windows
+nothing is told, and CHANNEL_CLOSE, which answers another, is left out."""
 
 _EXCHANGE = frozenset({20, 21, *range(30, 50)})
 

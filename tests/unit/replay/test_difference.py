@@ -8,12 +8,13 @@ import attrs
 import pytest
 
 from sshproto.auth import methods
-from sshproto.channels.requests import Env, Exec, ExitStatus, Session
+from sshproto.channels.requests import DirectTcpip, Env, Exec, ExitStatus, Session
 from sshproto.config import ClientConfig, Preferences, ServerConfig
 from sshproto.replay import difference as room
 from sshproto.replay import portrait as portraits
 from sshproto.replay.difference import Portrait, compare
-from sshproto.replay.events import Side
+from sshproto.replay.events import KeysMissing, Observed, PacketSealed, Reopened, Side
+from sshproto.replay.portrait import Step
 from sshproto.replay.secrets import Secrets
 from sshproto.wire import messages as m
 from sshproto.wire.table import Role
@@ -49,6 +50,28 @@ def words(comparison):
 def test_chance_is_no_difference():
     found = compare(portrait(shell()), portrait(shell()))
     assert (found.differences, found.notes) == ((), ())
+
+
+def test_what_comes_when_somebody_likes_is_no_difference():
+    one, other = Show(), Show()
+    for _ in range(3):
+        other.client.ping(b"are you there")
+        other.run()
+    for show in (one, other):
+        show.ask(show.open(), Exec(b"ls"))
+    assert words(compare(portrait(one), portrait(other))) == []
+
+
+def test_who_dialled_from_where_is_no_difference():
+    one, other = Show(), Show()
+    one.open(DirectTcpip("db", 5432, "10.0.0.1", 4000))
+    other.open(DirectTcpip("db", 5432, "10.0.0.7", 4711))
+    assert words(compare(portrait(one), portrait(other))) == []
+    third = Show()
+    third.open(DirectTcpip("db", 80))
+    assert words(compare(portrait(one), portrait(third))) == [
+        "the client's CHANNEL_OPEN direct-tcpip, port: A 5432; B 80"
+    ]
 
 
 def test_data_is_no_difference():
@@ -201,7 +224,39 @@ def test_both_sides_in_the_order_of_time():
     ]
 
 
+def test_what_only_the_other_has_stands_before_what_follows_it():
+    one, other = Show(), Show()
+    one.ask(one.open(), Exec(b"a"))
+    other.ask(other.open(), Env("X", b"1"), Env("Y", b"2"), Env("Z", b"3"), Exec(b"b"))
+    found = [each.what for each in compare(portrait(one), portrait(other)).differences]
+    assert found.index("CHANNEL_REQUEST exec, command") == 3
+    assert found[:3] == ["CHANNEL_REQUEST env"] * 3
+
+
+def test_time_in_b_is_counted_from_what_both_have():
+    a, b = Portrait(), Portrait()
+    a.side(Role.CLIENT).opened[:] = [Step("S", place=1)]
+    a.side(Role.SERVER).opened[:] = [Step("T", place=2), Step("X", place=3), Step("Z", place=9)]
+    b.side(Role.CLIENT).opened[:] = [Step("S", place=11), Step("P", place=14)]
+    b.side(Role.SERVER).opened[:] = [Step("T", place=12), Step("Y", place=13)]
+    assert [each.what for each in compare(a, b).differences] == ["X", "Y", "P", "Z"]
+
+
 # -------------------------------------------------------------------------------------------------- without the keys
+
+
+def test_late_keys_take_the_place_of_what_was_sealed():
+    found = Portrait()
+    for event in (
+        KeysMissing(epoch=1, exact=True, problem="no key"),
+        PacketSealed(offset=0, size=100, exact=True),
+        Reopened(epoch=1),
+        KeysMissing(epoch=2, exact=True, problem="no key"),
+        PacketSealed(offset=0, size=200, exact=True),
+    ):
+        found.add(Observed(side=CLIENT, time=None, frames=(), event=event))
+    assert [step.size for step in found.side(Role.CLIENT).sealed] == [200]
+    assert found.sealed
 
 
 def test_without_keys():
@@ -259,10 +314,12 @@ def test_what_was_cut_off():
 
 
 def test_the_same_bytes_cut_elsewhere_are_no_difference():
-    wire = command().recording.wire
+    config = ClientConfig(user="alice", preferences=Preferences(cipher=("chacha20-poly1305@openssh.com",)))
+    wire = command(client=config).recording.wire
     pieces = [(side, part) for side, data in wire for part in ((data[:20], data[20:]) if len(data) < 60 else (data,))]
     found = compare(look(wire), look([(side, part) for side, part in pieces if part]))
     assert words(found) == []
+    assert found.notes[1] == "these are sizes of what came at once, which need not be one packet"
 
 
 def test_first_differences_of_an_exchange():
