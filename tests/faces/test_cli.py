@@ -259,6 +259,7 @@ def test_help_imports_no_protocol(verb):
 # ------------------------------------------------------------------------------------------------------ exec: host keys
 
 
+@pytest.mark.covers("V08")
 def test_an_unknown_host_is_refused_without_a_terminal(server, key, home, io):
     argv = arguments(server, home, key, *io)
     (home / "known_hosts").write_text("")
@@ -295,6 +296,7 @@ def test_no_directories_are_made_for_other_files(server, key, home):
     assert not (home / "gone").exists()
 
 
+@pytest.mark.covers("V08")
 @pytest.mark.parametrize("option", [[], ["--accept-new"]])
 def test_a_changed_host_is_refused_with_file_and_line(server, key, home, option):
     argv = arguments(server, home, key)
@@ -433,6 +435,7 @@ def test_no_empty_answers_without_a_terminal(monkeypatch):
     assert "'Token:'" in login.hints[0]
 
 
+@pytest.mark.covers("R169")
 def test_events_are_shown_and_secrets_are_not(server, key, home, io):
     ran = ours.execute(server, "cat", password=ours.PASSWORD, options=[*io, "-v"], stdin=b"hush")
     said = ran.stderr.decode()
@@ -597,6 +600,7 @@ def test_it_says_where_it_listens_and_stops_cleanly(home, key, number):
             assert "the server is stopping" in one_line(said)
 
 
+@pytest.mark.covers("V64")
 def test_without_exec_nothing_is_run(home, key):
     (home / "keys").write_text(key.public + "\n")
     argv = [*ours.PROGRAM, "serve", "--listen", f"{HOST}:0", "--host-key", str(key.path)]
@@ -608,6 +612,7 @@ def test_without_exec_nothing_is_run(home, key):
     assert "refused to run the command" in one_line(ran.stderr)
 
 
+@pytest.mark.covers("V51")
 def test_restricted_keys_are_refused(home, key):
     lines = [f'command="true" {key.public}', "ssh-dss AAAA", "# a remark", peers.make_key(home, "nistp256").public]
     with ours.serve(["-v"], authorized_keys=lines) as server:
@@ -669,6 +674,7 @@ def test_passwords_in_a_file(tmp_path, capsys):
         assert "secret" not in str(raised.value)
 
 
+@pytest.mark.covers("V60", "V41")
 def test_the_gate(key):
     gate = Gate(None, {"alice": "a", "bob": "b"})
     assert gate.against_password("alice", "a") == ""
@@ -712,6 +718,7 @@ def test_ssh_gets_a_login_shell(server, key):
     assert ran.stdout.startswith(b"-")
 
 
+@pytest.mark.covers("V76")
 def test_ssh_may_set_the_locale_and_nothing_else(server, key):
     options = ["-oSetEnv=LC_X=1 LD_PRELOAD=2 PATH=3"]
     ran = peers.ssh(server, 'echo "$LC_X:$LD_PRELOAD"; echo "$SSHPROTO_PASSWORD"; which env', key=key, options=options)

@@ -285,6 +285,7 @@ def test_what_cannot_be_started_is_refused(server, key):
     assert talk(server, key, conversation) == [*without, True, False, False, False, True, b"/dev/", 6]
 
 
+@pytest.mark.covers("V76")
 def test_variables(server, key):
     async def conversation(client):
         channel = await client.perform(client.hub.open_channel(Session()))
@@ -422,6 +423,7 @@ def visit(key: Key, services: Services, conversation: Callable[[face.Client], Co
 # ------------------------------------------------------------------------------------------------------------- forwards
 
 
+@pytest.mark.covers("V77")
 def test_nothing_is_forwarded_unless_told(key):
     for io in FACES:
         with ours.serve(["--io", io], authorized_keys=[key.public]) as server:

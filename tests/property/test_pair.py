@@ -227,7 +227,7 @@ def check_ended_once(events: list[ev.Event]) -> None:
     assert str(losses[0].error)
 
 
-@pytest.mark.covers("P1")
+@pytest.mark.covers("P1", "R158")
 @pytest.mark.parametrize("role", ["client", "server"])
 @given(noise=st.lists(st.binary(max_size=200), max_size=6), ident=st.booleans())
 def test_noise_ends_the_connection_once_and_raises_nothing(role: str, noise: list[bytes], ident: bool) -> None:
@@ -243,7 +243,7 @@ def streams() -> Quiet:
     return Quiet({"client": (tape, bytes(pair.server.sent)), "server": (tape, bytes(pair.client.sent))})
 
 
-@pytest.mark.covers("V40", "P1")
+@pytest.mark.covers("V40", "P1", "R165")
 @pytest.mark.parametrize("role", ["client", "server"])
 @settings(max_examples=60)
 @given(data=st.data())

@@ -69,6 +69,7 @@ class Pair:
                     self.events.append(event)
 
 
+@pytest.mark.covers("R67", "R68")
 @pytest.mark.parametrize("type_", KEYS)
 @pytest.mark.parametrize("outside", [False, True])
 @pytest.mark.parametrize("probe", [None, False, True])
@@ -95,6 +96,7 @@ def test_public_key(type_: str, outside: bool, probe: bool | None) -> None:
     ]
 
 
+@pytest.mark.covers("R61", "R72", "R75")
 def test_everything_in_turn() -> None:
     """none, a refused password, a key as the first factor, an expired password as the second, prompts as the third."""
     pair = Pair()
@@ -140,6 +142,7 @@ def test_everything_in_turn() -> None:
     assert pair.events[-1] == AuthSucceeded("keyboard-interactive", False)
 
 
+@pytest.mark.covers("R62", "R164")
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_any_two_applications(data: st.DataObject) -> None:

@@ -408,6 +408,7 @@ class Machine(RuleBasedStateMachine):
             assert not side.outlet.owed or all(isinstance(q, GlobalRequested) for q in side.outlet.owed.values())
 
 
+@pytest.mark.covers("R84", "R89", "R95", "R97", "P13", "P17", "P20")
 def test_machine(make_pair: Any) -> None:
     class Joined(Machine):
         pair_class = make_pair

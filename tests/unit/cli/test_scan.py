@@ -269,6 +269,7 @@ def test_a_talkative_server_and_its_languages():
     assert "languages, client to server" not in shown
 
 
+@pytest.mark.covers("V70")
 def test_names_can_not_harm_the_terminal():
     message = KexInit.parse(kexinit(mac_algorithms_client_to_server=("\x1b]0;x\x07", "a" * 2000)))
     shown = scan.as_text(report(lists=survey.judged(message)))

@@ -39,6 +39,7 @@ def test_options():
     assert entry.unsupported({"command", "no-pty"}) == ("permitopen", "environment")
 
 
+@pytest.mark.covers("V51")
 def test_an_unknown_option_is_never_passed_over():
     entry = parse(f"frobnicate {KEY.openssh()}\n").find(KEY)
     assert entry is not None
@@ -52,6 +53,7 @@ def test_options_that_only_permit_are_not_restrictions():
     assert entry.unsupported(["restrict"]) == ()
 
 
+@pytest.mark.covers("V51")
 def test_a_certificate_authority_does_not_log_in():
     keys = parse(f"cert-authority {KEY.openssh()}\nno-pty {KEY.openssh()}\n")
     assert keys.entries[0].authority
@@ -69,6 +71,7 @@ def test_the_first_line_of_a_key_counts_and_all_can_be_had():
     assert [entry.line for entry in keys.matches(KEY)] == [1, 2]
 
 
+@pytest.mark.covers("V71")
 def test_a_quoted_key_in_a_command_is_no_key():
     entry = parse(f'command="x {KEY.openssh()}" {OTHER.openssh()}\n')
     assert entry.find(KEY) is None

@@ -119,6 +119,7 @@ def test_ssh_keygen_finds_the_lines_we_write(ssh_keygen, tmp_path, port, hashed)
 # --------------------------------------------------------------------------------------------------------------- lookup
 
 
+@pytest.mark.covers("V08", "R11")
 def test_match_unknown_changed():
     hosts = parse(file("# one", line("h", OTHER), line("h", KEY), line("other", ECDSA)))
     match = hosts.lookup("h", 22, KEY)
@@ -134,6 +135,7 @@ def test_match_unknown_changed():
     assert KnownHosts().lookup("h", 22, KEY).trust is Trust.UNKNOWN
 
 
+@pytest.mark.covers("V08")
 def test_revocation_wins_over_a_match():
     hosts = parse(file(line("h"), line("*", KEY, "@revoked")))
     match = hosts.lookup("h", 22, KEY)
@@ -142,6 +144,7 @@ def test_revocation_wins_over_a_match():
     assert hosts.algorithms_for("h") == ()
 
 
+@pytest.mark.covers("V51")
 def test_a_certificate_authority_is_not_a_host_key():
     hosts = parse(file(line("*", KEY, "@cert-authority")))
     assert hosts.entries[0].marker == "@cert-authority"
@@ -206,6 +209,7 @@ def test_keys_of_types_we_do_not_have_are_kept():
         hosts.entries[0].key()
 
 
+@pytest.mark.covers("V71")
 @pytest.mark.parametrize("host", ["", "*", "a,b", "!a", "a b", "a\nb", "|1|x", "#a", "@revoked", "a?", "[a]", "a\x00"])
 def test_hosts_that_would_be_patterns_are_refused(host):
     for call in (lambda: line_for(host, 22, KEY), lambda: parse("").lookup(host, 22, KEY)):
@@ -231,6 +235,7 @@ def test_patterns_are_what_a_regular_expression_says(pattern, name):
     assert match_pattern(name, pattern) == bool(re.fullmatch(expression, name))
 
 
+@pytest.mark.covers("V45")
 def test_patterns_take_no_exponential_time():
     start = time.perf_counter()
     assert not match_pattern("a" * 200, "*a" * 100 + "b")

@@ -82,6 +82,7 @@ def test_keys_that_cannot_be_made(kind, bits, why):
         PrivateKey.generate(kind, bits)
 
 
+@pytest.mark.covers("V49")
 def test_generated_keys_differ():
     assert len({PrivateKey.generate().public_key for _ in range(20)}) == 20
 
@@ -210,6 +211,7 @@ def test_truncated_files(keys, kind):
         PrivateKey.load(armour(data + b"\0"))
 
 
+@pytest.mark.covers("V82")
 def test_malformed_containers(keys):
     key = keys["ssh-ed25519"]
     blob, fields = key.public_key.blob, fields_of(key)

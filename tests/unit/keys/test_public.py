@@ -134,6 +134,7 @@ def test_the_rsa_minimum_has_a_minimum():
             PublicKey.from_blob(rsa(65537, 2**2048 - 1), minimum_rsa_bits=minimum)
 
 
+@pytest.mark.covers("V45")
 @pytest.mark.parametrize("e", [0, 1, 2, 4, 65536, -3, 2**32, 2**32 + 1, 2**64 + 1, 2**2000 + 1])
 def test_bad_rsa_exponents(e):
     with pytest.raises(KeyFormatError, match=r"the public exponent is .*odd number from 3 up to 2\^32"):
@@ -145,12 +146,14 @@ def test_good_rsa_exponents(e):
     assert PublicKey.from_blob(rsa(e, 2**2048 - 1)).type == "ssh-rsa"
 
 
+@pytest.mark.covers("V45")
 @pytest.mark.parametrize(("n", "why"), [(2**2048 - 2, "even"), (0, "positive"), (-(2**2048) + 1, "positive")])
 def test_bad_rsa_moduli(n, why):
     with pytest.raises(KeyFormatError, match=why):
         PublicKey.from_blob(rsa(65537, n))
 
 
+@pytest.mark.covers("V32")
 def test_superfluous_zeros_in_an_mpint():
     blob = text("ssh-rsa") + string(b"\0\1\0\1") + mpint(2**2048 - 1)
     with pytest.raises(KeyFormatError, match="superfluous leading 00"):
@@ -165,6 +168,7 @@ def point_of(keys, kind: str) -> bytes:
     return keys[f"ecdsa-sha2-{kind}"].public_key.blob[-size:]
 
 
+@pytest.mark.covers("V46", "R120")
 @pytest.mark.parametrize("kind", ["nistp256", "nistp384", "nistp521"])
 def test_points_that_are_not_plain(keys, kind):
     good = point_of(keys, kind)
@@ -181,6 +185,7 @@ def test_points_that_are_not_plain(keys, kind):
     assert PublicKey.from_blob(ecdsa(good, kind)).blob == ecdsa(good, kind)
 
 
+@pytest.mark.covers("V46", "R121")
 def test_curve_inside_is_not_that_of_the_type(keys):
     with pytest.raises(KeyFormatError, match="the type says nistp256, the curve inside is nistp384"):
         PublicKey.from_blob(ecdsa(point_of(keys, "nistp384"), "nistp256", "nistp384"))
@@ -191,6 +196,7 @@ def test_curve_inside_is_not_that_of_the_type(keys):
 # ---------------------------------------------------------------------------------------------------------------- blobs
 
 
+@pytest.mark.covers("V26", "V27")
 @pytest.mark.parametrize("kind", ["ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp521", "ssh-rsa"])
 def test_truncated_and_prolonged_blobs(keys, kind):
     blob = keys[kind].public_key.blob
@@ -202,6 +208,7 @@ def test_truncated_and_prolonged_blobs(keys, kind):
     assert PublicKey.from_blob(memoryview(blob)).blob == blob
 
 
+@pytest.mark.covers("V51", "V52")
 @pytest.mark.parametrize(
     ("name", "why"),
     [
@@ -219,6 +226,7 @@ def test_unsupported_types_are_named(name, why):
     assert str(raised.value).isprintable()
 
 
+@pytest.mark.covers("V26", "B22")
 def test_a_huge_blob_is_not_looked_at():
     with pytest.raises(KeyFormatError, match="at most 16384"):
         PublicKey.from_blob(bytes(16385))
@@ -226,6 +234,7 @@ def test_a_huge_blob_is_not_looked_at():
         PublicKey.parse("ssh-rsa " + "A" * 100_000)
 
 
+@pytest.mark.covers("R158")
 @given(st.binary(max_size=100))
 def test_no_bytes_raise_anything_else(data):
     for blob in (data, ed25519(data), ecdsa(data), text("ssh-rsa") + data):
@@ -249,6 +258,7 @@ def test_parse_and_openssh():
     assert PublicKey.parse(line + " caf\xe9".encode("latin-1").decode("utf-8", "surrogateescape")) == key
 
 
+@pytest.mark.covers("V70")
 def test_a_comment_cannot_add_a_line():
     key = PublicKey.from_blob(ed25519(ED25519), "me\r\nssh-rsa AAAA evil\0")
     assert key.openssh().endswith(" me ssh-rsa AAAA evil")
@@ -256,6 +266,7 @@ def test_a_comment_cannot_add_a_line():
     assert "\n" not in repr(key)
 
 
+@pytest.mark.covers("V70")
 @pytest.mark.parametrize(
     ("content", "why"),
     [

@@ -53,6 +53,7 @@ def test_rfc_8032_vector():
         key.verify(pack("ssh-ed25519", body[:32] + s.to_bytes(32, "little")), b"", "ssh-ed25519")
 
 
+@pytest.mark.covers("V46", "R135")
 @pytest.mark.parametrize("asked", sorted(SIGNATURES))
 @pytest.mark.parametrize("inside", sorted(SIGNATURES))
 @pytest.mark.parametrize("kind", sorted(KEY_TYPES))
@@ -71,6 +72,7 @@ def test_every_triple(keys, kind, inside, asked):
     assert reason in str(raised.value)
 
 
+@pytest.mark.covers("V46")
 @pytest.mark.parametrize("algorithm", ["", "none", "ssh-dss", "rsa-sha2-512-cert-v01@openssh.com", "SSH-RSA", "\x1b"])
 def test_unknown_algorithms(keys, algorithm):
     key = keys["ssh-rsa"]
@@ -78,6 +80,7 @@ def test_unknown_algorithms(keys, algorithm):
         key.public_key.verify(key.sign(DATA), DATA, algorithm)
 
 
+@pytest.mark.covers("R41", "R136")
 @pytest.mark.parametrize("kind", sorted(KEY_TYPES))
 def test_flipped_bits_other_data_other_key(keys, kind):
     key = keys[kind]
@@ -99,12 +102,14 @@ def test_flipped_bits_other_data_other_key(keys, kind):
         key.public_key.verify(signature + b"\0", DATA, algorithm)
 
 
+@pytest.mark.covers("V46", "R137")
 @pytest.mark.parametrize("size", [0, 63, 65])
 def test_length_of_ed25519_signatures(keys, size):
     with pytest.raises(SignatureInvalid, match=f"has 64 bytes, this one {size}"):
         keys["ssh-ed25519"].public_key.verify(pack("ssh-ed25519", b"x" * size), DATA, "ssh-ed25519")
 
 
+@pytest.mark.covers("V47", "R136")
 def test_short_rsa_signatures_are_padded_and_long_ones_refused(keys):
     key = keys["ssh-rsa"]
     for number in range(10_000):
@@ -122,6 +127,7 @@ def test_short_rsa_signatures_are_padded_and_long_ones_refused(keys):
             key.public_key.verify(pack("rsa-sha2-256", bad), data, "rsa-sha2-256")
 
 
+@pytest.mark.covers("V47")
 def test_odd_ecdsa_numbers(keys):
     kind = "ecdsa-sha2-nistp256"
     key, order = keys[kind], ORDERS[kind]
@@ -138,11 +144,13 @@ def test_odd_ecdsa_numbers(keys):
             key.public_key.verify(pack(kind, bad), DATA, kind)
 
 
+@pytest.mark.covers("V49")
 @pytest.mark.parametrize("kind", sorted(KEY_TYPES))
 def test_signing_is_deterministic(keys, kind):
     assert keys[kind].sign(DATA) == keys[kind].sign(DATA)
 
 
+@pytest.mark.covers("V47")
 @pytest.mark.parametrize("kind", sorted(KEY_TYPES))
 @given(body=st.binary(max_size=80))
 def test_no_bytes_raise_anything_else(keys, kind, body):

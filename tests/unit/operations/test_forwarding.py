@@ -226,6 +226,7 @@ def test_the_server_connects_us_to_what_it_can_reach(scene, target):
     assert scene.net.left_open() == []
 
 
+@pytest.mark.covers("V77")
 def test_what_the_server_does_not_allow_or_reach_is_told(scene):
     with pytest.raises(OpenRefused) as caught:
         scene.client.perform(open_to(scene.client.hub, ("forbidden", 1)))
@@ -485,6 +486,7 @@ def test_who_waits_for_connections_hears_that_there_will_be_none(scene):
             assert scene.client.hub.invitations == []
 
 
+@pytest.mark.covers("V75")
 def test_connections_that_nobody_took_are_refused_when_it_is_closed(scene):
     invited = scene.client.perform(listen(scene.client.hub, HERE))
     callers = [scene.net.listeners[HERE].connect() for _ in range(3)]

@@ -440,6 +440,7 @@ def test_who_has_nothing_learns_what_the_server_takes():
     assert (error.methods, error.tried) == (METHODS, ("none",))
 
 
+@pytest.mark.covers("V10")
 def test_a_server_that_takes_nothing_is_not_asked_again_and_again():
     class Nothing(Door):
         def none(self, user):
@@ -465,6 +466,7 @@ def test_who_is_let_in_without_proof_is_in():
     assert is_in(scene, task)
 
 
+@pytest.mark.covers("R169")
 def test_a_plan_says_what_is_left_and_no_secret():
     plan = LoginPlan(KEYS, password="sesame")
     assert repr(plan) == "<LoginPlan, 3 keys and password, keyboard-interactive left>"
@@ -512,6 +514,7 @@ class KeyboardInterruption(Exception):
 # ---------------------------------------------------------------------------------------------------------- the handler
 
 
+@pytest.mark.covers("V64", "V65")
 @pytest.mark.parametrize("verdict", [None, 1, "yes", object(), Partial(("none",)), Partial(()), Partial("password")])
 @pytest.mark.parametrize("method", ["public_key", "password", "keyboard_interactive"])
 def test_only_true_lets_anyone_in(method, verdict):
@@ -530,6 +533,7 @@ def test_only_true_lets_anyone_in(method, verdict):
     assert scene.bugs == []
 
 
+@pytest.mark.covers("V64")
 @pytest.mark.parametrize(
     "challenge",
     [
@@ -563,6 +567,7 @@ def test_a_new_password_cannot_be_asked_for_where_there_is_none():
     assert [type(error) for error in door.errors] == [InvalidArgument]
 
 
+@pytest.mark.covers("V64")
 def test_a_bug_in_the_handler_is_a_no():
     door = Door("password")
 
@@ -622,6 +627,7 @@ def known(line=None):
     return known_hosts.parse(text)
 
 
+@pytest.mark.covers("V08", "R11")
 @pytest.mark.parametrize(
     ("trusted", "error"),
     [
@@ -656,6 +662,7 @@ def test_whose_key_it_is(trusted, error):
     assert scene.handler.seen == []
 
 
+@pytest.mark.covers("V08")
 def test_an_error_of_the_check_is_told_and_is_a_no():
     def broken(question):
         raise ZeroDivisionError
@@ -666,6 +673,7 @@ def test_an_error_of_the_check_is_told_and_is_a_no():
     assert scene.server.hub.lost.code == 9
 
 
+@pytest.mark.covers("V08")
 def test_what_is_no_check_is_said_at_once():
     with pytest.raises(InvalidArgument, match="host_key"):
         host_key_check("yes", "db.example", 22)

@@ -104,6 +104,7 @@ def test_a_command_that_fails_says_how(scene, host, command, status, signal, wor
     assert scene.client.conn.channels == ()
 
 
+@pytest.mark.covers("V70", "R106")
 def test_the_name_of_a_signal_is_the_peers_word():
     failed = CommandFailed(Completed(command=b"", exit_signal=ExitSignal("\x1b[2J")))
     assert str(failed) == r"the command was ended by signal \x1b[2J"
@@ -263,6 +264,7 @@ def test_a_second_terminal_is_refused(scene):
     assert scene.client.perform(channel.request(PtyRequest("vt100"))) is False
 
 
+@pytest.mark.covers("V76", "B30")
 def test_a_client_that_sends_too_many_variables_keeps_the_first(scene):
     channel = scene.client.perform(scene.client.hub.open_channel(Session()))
     value = b"v" * 30_000
@@ -338,6 +340,7 @@ def test_a_signal_that_cannot_be_told_is_a_bug():
     assert scene.bugs == []
 
 
+@pytest.mark.covers("V65", "V76")
 @pytest.mark.parametrize("verdict", [1, "yes", object(), None])
 @pytest.mark.parametrize("question", ["allow_pty", "allow_env", "allow_program"])
 def test_only_true_is_a_yes(question, verdict):
@@ -350,6 +353,7 @@ def test_only_true_is_a_yes(question, verdict):
     assert scene.client.perform(channel.request(request)) is False
 
 
+@pytest.mark.covers("V64")
 def test_a_bug_in_an_answer_is_a_no():
     class Broken(Host):
         def allow_program(self, session):

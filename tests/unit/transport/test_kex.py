@@ -654,6 +654,7 @@ def test_dh_hash_fields() -> None:
 # ------------------------------------------------------------------------------------------------------------- warnings
 
 
+@pytest.mark.covers("R170")
 def test_no_warning_in_this_process() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

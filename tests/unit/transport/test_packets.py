@@ -491,7 +491,7 @@ def test_a_truncated_tag_is_waited_for() -> None:
         assert opener.next_packet() == b"abc"
 
 
-@pytest.mark.covers("R26", "V01")
+@pytest.mark.covers("R26", "V01", "V54")
 def test_replayed_swapped_and_dropped_packets_fail() -> None:
     for suite in FEW:
         for order in ((0, 0), (1,), (0, 2)):
@@ -537,7 +537,7 @@ def test_sequence_numbers_over_a_switch(suite: tuple[str, str | None], reset: bo
     assert opener.next_packet() is None
 
 
-@pytest.mark.covers("R145")
+@pytest.mark.covers("R145", "V03")
 def test_sides_that_disagree_on_the_reset_fail() -> None:
     for suite in FEW:
         if "gcm" in suite[0]:
