@@ -13,4 +13,9 @@ Each takes what the one before gives, in batches, and none does any I/O::
             ...
     for item in tcp.finish():
         ...
+
+Beside it stands the replay of our own connections, which is another thing: there everything is known, and the same
+bytes are sent again.  :mod:`sshproto.replay.recording` records a connection, :mod:`sshproto.replay.trace` is the file,
+:mod:`sshproto.replay.verify` replays it, :mod:`sshproto.replay.minimise` cuts it down, and
+:mod:`sshproto.replay.seeds` makes it food for fuzzers.
 """

@@ -35,6 +35,9 @@ SUFFIX = ".sqlog"
 LONGEST_RECORD = 64 * 1024 * 1024
 """Bytes of one record; what one ``receive_data`` got is in one, two characters for a byte."""
 
+DEEPEST = 64
+"""How deep the values of a record are nested at most."""
+
 _SEPARATOR = b"\x1e"
 _SHOWN = 80  # characters of a record that makes no sense
 
@@ -296,6 +299,8 @@ class TraceReader:
         except (ValueError, RecursionError) as error:
             shown = printable(text[:_SHOWN], _SHOWN)
             raise self._wrong("", f"not JSON ({printable(str(error))}): {shown}") from None
+        if text.count(b"[") + text.count(b"{") > DEEPEST and _depth(read) > DEEPEST:
+            raise self._wrong("", f"values are nested more than {DEEPEST} deep")
         value = as_object(read)
         if value is None:
             raise self._wrong("", f"an object was expected, {_kind(read)} came")
@@ -397,6 +402,19 @@ def as_list(value: Any) -> list[Any] | None:
     """``value`` if it is an array of JSON's, else None."""
     found: Any = value
     return found if isinstance(value, list) else None
+
+
+def _depth(value: Any) -> int:
+    """How deep a value is nested, told without recursion; a little more than :data:`DEEPEST` is enough to know."""
+    level: list[Any] = [value]
+    depth = 0
+    while level and depth <= DEEPEST:
+        depth += 1
+        inner: list[Any] = []
+        for item in level:
+            inner += as_list(item) or (as_object(item) or {}).values()
+        level = [item for item in inner if isinstance(item, (list, dict))]
+    return depth
 
 
 def _object(value: Any) -> Mapping[str, Any]:

@@ -59,6 +59,7 @@ PUBLIC_BYTES = frozenset({"session_id", "extensions"})
 SECRET = frozenset({"password", "new_password", "answers", "old", "new", "cookie"})
 """What no level tells but the one that can be replayed; and so with all fields that do not show in a ``repr``."""
 
+_DEEPEST = 16  # of what is written; each level here can be two of JSON's
 _LARGEST_INTEGER = 2**64
 
 _CLASSES: Mapping[str, Any] = {
@@ -117,8 +118,17 @@ def exact(value: Any, *, output: bool = False, known: Callable[[Question], bool]
         output: It came out of the connection: of many bytes their digest will do.
         known: Whether a question is one that the connection has asked.
     """
+    depth = 0
 
     def write(value: Any) -> Any:
+        nonlocal depth
+        depth += 1
+        try:
+            return {"$opaque": type(value).__name__} if depth > _DEEPEST else form(value)
+        finally:
+            depth -= 1
+
+    def form(value: Any) -> Any:
         held: Any = value  # of which a type checker believes everything
         match value:
             case None | bool():
@@ -162,18 +172,19 @@ def describe_error(error: BaseException, write: Callable[[Any], Any]) -> dict[st
     return {"$error": type(error).__name__, "text": str(error), **told}
 
 
-def shown(value: Any, privacy: Privacy, name: str = "") -> Any:
+def shown(value: Any, privacy: Privacy, name: str = "", depth: int = 0) -> Any:
     """What may be seen of a value.
 
     Args:
         value: Whatever it is.
         privacy: The level; one below that which can be replayed.
         name: Of the field or argument that holds it.
+        depth: How deep it is in others.
     """
     content = privacy.covers(Privacy.PAYLOAD)
     held: Any = value  # of which a type checker believes everything
     match value:
-        case _ if name in SECRET:
+        case _ if name in SECRET or depth > _DEEPEST:
             return {"$hidden": type(value).__name__}
         case None | bool() | float():
             return exact(value)
@@ -191,11 +202,13 @@ def shown(value: Any, privacy: Privacy, name: str = "") -> Any:
         case PrivateKey():
             return {"type": value.public_key.type, "fingerprint": value.public_key.fingerprint()}
         case list() | tuple():
-            return [_pair(item, privacy) if name == "extensions" else shown(item, privacy, name) for item in held]
+            if name == "extensions":
+                return [_pair(item, privacy) for item in held]
+            return [shown(item, privacy, name, depth + 1) for item in held]
         case BaseException():
             return _shown_error(value, privacy)
         case _ if attrs.has(held.__class__):
-            seen = {field.name: _field(value, field, privacy) for field in fields(value)}
+            seen = {field.name: _field(value, field, privacy, depth + 1) for field in fields(value)}
             return {"$class": type(value).__name__} | seen
         case _:
             return {"$hidden": type(value).__name__}
@@ -207,9 +220,9 @@ def _pair(item: Any, privacy: Privacy) -> Any:
     return [str(name), shown(value, privacy, "extensions")]
 
 
-def _field(value: Any, field: attrs.Attribute[Any], privacy: Privacy) -> Any:
+def _field(value: Any, field: attrs.Attribute[Any], privacy: Privacy, depth: int) -> Any:
     held = getattr(value, field.name)
-    return {"$hidden": type(held).__name__} if not field.repr else shown(held, privacy, field.name)
+    return {"$hidden": type(held).__name__} if not field.repr else shown(held, privacy, field.name, depth)
 
 
 def _shown_error(error: BaseException, privacy: Privacy) -> dict[str, Any]:

@@ -186,6 +186,22 @@ def test_what_is_no_trace_is_refused(data: bytes, field: str | None, problem: st
     assert caught.value.field == field
 
 
+@pytest.mark.parametrize("depth", [65, 300, 900])
+def test_what_is_nested_too_deep_is_refused(small: bytes, depth: int) -> None:
+    """However deep the interpreter can go, and whatever is made of it later."""
+    for opening, closing in (("[", "]"), ('{"$class":', "}"), ('{"a":[', "]}")):
+        nested = f'{{"time":0,"name":"ssh:api_call","data":{{"step":20,"args":{opening * depth}0{closing * depth}}}}}'
+        with pytest.raises(TraceError, match=r"nested more than 64 deep|not JSON"):
+            verify(small + b"\x1e" + nested.encode() + b"\n")
+
+
+def test_what_is_nested_as_deep_as_may_be_is_read(small: bytes) -> None:
+    nested = "[" * 62 + "]" * 62
+    data = file() + f'\x1e{{"time":0,"name":"ssh:idle","data":{{"x":{nested}}}}}\n'.encode()
+    assert len(read(data).records) == 1
+    assert not verify(small + b'\x1e{"time":0,"name":"ssh:idle","data":{"step":20,"x":%s}}\n' % nested.encode()).exact
+
+
 def test_an_error_says_where_in_the_file_it_is() -> None:
     data = file(RECORD, RECORD, {"time": 1})
     with pytest.raises(TraceError) as caught:

@@ -470,6 +470,18 @@ def test_what_cannot_be_written_is_told() -> None:
     assert shown(object(), Privacy.PAYLOAD) == {"$hidden": "object"}
 
 
+def test_what_holds_itself_is_written_as_far_as_it_goes() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    assert str(exact(endless)).count("[") < 20
+    assert str(shown(endless, Privacy.PAYLOAD)).count("[") < 20
+    trace = bytearray()
+    conn = ClientConnection(ClientConfig(user="alice", record=Recorder(trace.extend, Privacy.REPLAY)), 0.0)
+    with pytest.raises(InvalidArgument):
+        conn.disconnect(endless)  # type: ignore[arg-type]
+    assert named(trace, "ssh:api_call")[-1]["call"] == "disconnect"
+
+
 def test_connections_share_nothing_of_their_methods() -> None:
     conn = ClientConnection(ClientConfig(user="alice", record=Recorder(lambda _: None)), 0.0)
     assert "send" in vars(conn)
