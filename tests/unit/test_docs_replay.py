@@ -36,10 +36,9 @@ def public(it: Any) -> set[str]:
     return {name for name in dir(it) if not name.startswith("_")}
 
 
-@pytest.mark.parametrize(
-    ("title", "it"), [("Analysis", Analysis()), ("Observer", Observer()), ("Secrets", Secrets())], ids=str
-)
-def test_every_name_is_told_with_its_arguments(title: str, it: Any) -> None:
+@pytest.mark.parametrize("kind", [Analysis, Observer, Secrets])
+def test_every_name_is_told_with_its_arguments(kind: Any) -> None:
+    title, it = kind.__name__, kind()
     found = told(title)
     internal = {"Analysis": {"secrets"}, "Observer": set[str](), "Secrets": {"candidates", "derived"}}[title]
     assert set(found) == public(it) - internal
