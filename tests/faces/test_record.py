@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,9 @@ from tests.support.faceserver import Commands, server_config
 from tests.support.seeds import HOST, USER_KEY
 
 pytestmark = pytest.mark.timeout(60)
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = (ROOT, ROOT / "adapters")
 
 
 @pytest.fixture(params=faces.NAMES)
@@ -149,8 +155,6 @@ def test_a_further_connection_has_a_file_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_record_that_does_not_go_in_whole_is_taken_out_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     file = TraceFile(tmp_path / "trace.sqlog")
     file.write(b"\x1e{}\n")
     os_write = os.write
@@ -198,3 +202,26 @@ def test_exec_and_serve_record(io: str, tmp_path: Path, capfd: pytest.CaptureFix
     for path in traces:
         assert main.main(["trace", "verify", str(path)]) == 0
     assert capfd.readouterr().out.count("all as recorded") == 2
+
+
+def test_a_process_that_is_killed_leaves_a_trace_that_replays(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\n"
+        "from sshproto import ClientConfig, ClientConnection\n"
+        "from sshproto.replay.trace import Privacy\n"
+        "from sshproto_io.recording import record_to\n"
+        "conn = ClientConnection(ClientConfig(user='a', record=record_to(sys.argv[1], Privacy.REPLAY)), 0.0)\n"
+        "conn.data_to_send()\n"
+        "conn.receive_data(b'SSH-2.0-x\\r\\n', 1.0)\n"
+        "conn.next_event()\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    path = tmp_path / "killed.sqlog"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], env={"PYTHONPATH": os.pathsep.join(map(str, SOURCES))}, check=False
+    )
+    assert done.returncode == -9
+    verdict = verify(path.read_bytes())
+    assert verdict.exact
+    assert verdict.steps == 4
+    assert verdict.cut is None
