@@ -21,7 +21,7 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from sshproto_cli.options import Failure, complain, describe
+from sshproto_cli.options import Failure, complain, describe, put
 from sshproto_cli.output import STDOUT, Output
 from sshproto_cli.pcap import opening
 
@@ -145,9 +145,13 @@ def _write(args: argparse.Namespace, report: Report, problem: Failure | OSError 
         problems += problem.problems
     elif problem is not None:
         problems.append(describe(problem))
+    text = json.dumps(report.as_dict(problems), indent=2) + "\n"
+    if args.sarif == STDOUT:
+        put(text)
+        return
     inputs = [*args.files, *args.keylog, *args.session_keys, *([args.policy] if args.policy else [])]
     with Output(args.sarif, inputs=inputs) as output:
-        output.text(json.dumps(report.as_dict(problems), indent=2) + "\n")
+        output.text(text)
 
 
 def unseen(conversation: Conversation) -> str:
