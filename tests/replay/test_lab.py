@@ -254,3 +254,28 @@ def test_what_was_done(lab: Path) -> None:
     for seen in found.events:
         assert seen.frames, seen
         assert seen.time is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "cipher", "steps"),
+    [
+        ("cipher_aes128_gcm_openssh_com", "aes128-gcm@openssh.com", 9),
+        ("cipher_aes128_ctr__hmac_sha2_256", "aes128-ctr", 300),
+    ],
+)
+def test_what_a_memory_holds(lab: Path, name: str, cipher: str, steps: int) -> None:
+    """Keys as they are found in a process: no secret, no MAC key, and a vector that has counted packets, or blocks."""
+    truth = json.loads(file(lab, f"{name}.truth.json"))
+    entries = json.loads(file(lab, f"{name}.secrets.json"))
+    kept: list[dict[str, str]] = []
+    for entry in entries:
+        for way in ("cs", "sc"):
+            iv, key = (bytes.fromhex(entry[f"{kind}_{way}"]) for kind in ("iv", "key"))
+            fixed = 4 if "gcm" in cipher else 0  # the rest counts (RFC 5647 section 7.1, RFC 4344 section 4)
+            iv = iv[: fixed + 8] if fixed else iv[:16]
+            later = int.from_bytes(iv[fixed:], "big") + steps
+            vector = iv[:fixed] + later.to_bytes(len(iv) - fixed, "big")
+            kept.append({"task_name": "sshd", "cipher_name": cipher, "key": key[:16].hex(), "iv": vector.hex()})
+    (found,) = captured(lab / f"{name}.pcap", add(json.dumps(kept), "add_session_keys"))
+    check(found, truth[0], session_id=False, unchecked="gcm" not in cipher)
+    assert {it.source for it in told(found.events, SecretFound)} == {"derived keys"}
