@@ -44,7 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "verify",
         help="replay a trace: the same inputs have to give the same events and the same bytes",
         description="Replay FILE, which was recorded with the level 'replay', and report the first difference.",
-        epilog="'git bisect run sshproto trace verify FILE' finds the commit that made it.",
+        epilog="Under 'git bisect run' this finds the commit that made it; turn status 2 into 125 there, which skips.",
     )
     verify.add_argument("--json", action="store_true", help="one JSON object")
     verify.add_argument("file", metavar="FILE", help=_ENDS[0])
