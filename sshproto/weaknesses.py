@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import Enum
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import attrs
@@ -171,6 +172,9 @@ class Verdict:
 
 SOUND = Verdict(Standing.SOUND)
 
+_LONGEST_NAME = 64
+"""The longest name of an algorithm (RFC 4251 section 6)."""
+
 
 def judge(category: str, name: str) -> Verdict:
     """What is to be thought of an algorithm.
@@ -179,6 +183,12 @@ def judge(category: str, name: str) -> Verdict:
         category: ``"kex"``, ``"signature"``, ``"cipher"``, ``"mac"`` or ``"compression"``.
         name: Its name.
     """
+    # Who looks at many connections meets the same names all the time. Longer ones are not allowed, and not remembered.
+    return (_judge if len(name) <= _LONGEST_NAME else _judge.__wrapped__)(category, name)
+
+
+@lru_cache(maxsize=4096)
+def _judge(category: str, name: str) -> Verdict:
     if category == "kex" and (name in MARKERS or name in PSEUDO):
         return Verdict(Standing.MARKER, MARKERS.get(name, "meant for clients"))
     reasons = dict.fromkeys(reason for pattern, reason in WEAK[category] if fnmatchcase(name, pattern))
