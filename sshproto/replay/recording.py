@@ -249,7 +249,7 @@ class Recording:
         return data
 
     def over(self) -> None:
-        """The connection has ended, and all that it had to send has been taken."""
+        """The connection has ended, and all that it had to send has been taken; or a step was made after that."""
 
     # ------------------------------------------------------------------------------------------------------------ steps
 
@@ -275,6 +275,8 @@ class Recording:
             self._inside = False
             if name not in ("ssh:idle", "ssh:bytes_out"):
                 self._idle = False
+            if self.ended:
+                self.over()
 
     def _failed(self, error: BaseException) -> dict[str, Any]:
         return {"error": self._told("", error)}
@@ -364,8 +366,8 @@ class Recorder(Recording):
             nothing else.
         privacy: How much to tell. Only what was recorded with ``Privacy.REPLAY`` can be replayed: **it holds the keys
             of the session and its passwords**.
-        on_end: Called when the connection has ended and all that it had to send has been taken. A record may follow
-            all the same, of what the application still asks of it.
+        on_end: Called when the connection has ended and all that it had to send has been taken; and again after each
+            step that the application makes all the same.
         title: For the header.
 
     Attributes:

@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 import pytest
 
+from sshproto.client import ClientConnection
 from sshproto.config import Preferences
 from sshproto.keys.private import PrivateKey
 from sshproto.replay.trace import Privacy, read
@@ -19,7 +20,7 @@ from sshproto.replay.verify import verify
 from sshproto_io.recording import TraceFile, record_in, record_to
 from tests.support import faces, ours, peers
 from tests.support.faces import Face, client_config, login
-from tests.support.faceserver import Commands, server_config
+from tests.support.faceserver import Commands, descriptors, server_config
 from tests.support.seeds import HOST, USER_KEY
 
 pytestmark = pytest.mark.timeout(60)
@@ -146,12 +147,22 @@ def test_a_file_that_exists_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_further_connection_has_a_file_of_its_own(tmp_path: Path) -> None:
-    from sshproto.client import ClientConnection
-
     config = client_config(record=record_to(tmp_path / "trace.sqlog"))
     for _ in range(3):
         ClientConnection(config, 0.0).disconnect()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["trace-2.sqlog", "trace-3.sqlog", "trace.sqlog"]
+
+
+def test_no_file_stays_open_after_the_end(tmp_path: Path) -> None:
+    """Even though faces still give commands to what has ended; the connection is still there."""
+    conn = ClientConnection(client_config(record=record_to(tmp_path / "trace.sqlog")), 0.0)
+    before = set(descriptors())
+    conn.disconnect()
+    conn.next_event()
+    conn.data_to_send()
+    assert len(before - set(descriptors())) == 1
+    conn.disconnect()
+    assert len(before - set(descriptors())) == 1
 
 
 def test_a_record_that_does_not_go_in_whole_is_taken_out_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

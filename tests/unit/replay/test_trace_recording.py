@@ -217,7 +217,7 @@ def test_a_recorder_is_for_one_connection() -> None:
         ClientConnection(config, 0.0)
 
 
-def test_the_end_is_told_once_when_all_has_been_taken() -> None:
+def test_the_end_is_told_when_all_has_been_taken_and_after_what_follows() -> None:
     ends: list[int] = []
     trace = bytearray()
     recorder = Recorder(trace.extend, Privacy.REPLAY, on_end=lambda: ends.append(len(trace)))
@@ -230,7 +230,8 @@ def test_the_end_is_told_once_when_all_has_been_taken() -> None:
     assert ends == [len(trace)]
     conn.disconnect()
     conn.data_to_send()
-    assert len(ends) == 1
+    assert len(ends) == 2
+    assert ends[-1] == len(trace)
     assert named(trace, "ssh:api_call")[-1]["call"] == "disconnect"
 
 
