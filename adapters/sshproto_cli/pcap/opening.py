@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import codecs
 import contextlib
+import errno
 import heapq
+import os
 import signal
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -258,9 +261,9 @@ def conversations(
 
     Raises:
         Failure: A key log is none, or can't be read.
-        Damaged: A file is no capture, or is damaged; all that could be read of it and of the other files was given
-            before.
-        OSError: A file can't be read.
+        Damaged: A file can't be read, is no capture, or is damaged; all that could be read of it and of the other files
+            was given before.
+        OSError: A file could not be read to its end.
     """
     from sshproto.replay.analysis import PORTS
     from sshproto_cli.pcap.progress import Progress
@@ -300,7 +303,7 @@ def conversations(
 
     try:
         for conversation in captures.conversations(
-            args.files,
+            [path for path in args.files if _readable(path, damage)],
             secrets=known,
             ask=begin,
             policy=policy,
@@ -322,6 +325,22 @@ def conversations(
         complain(each)
     if damage:
         raise Damaged(damage)
+
+
+def _readable(path: str, problems: list[str]) -> bool:
+    """Whether a file can be read, so far as can be known without opening it: a pipe is opened once."""
+    if path == STDIN:
+        return True
+    try:
+        kind = Path(path).stat().st_mode
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if not os.access(path, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+    except OSError as error:
+        problems.append(describe(error))
+        return False
+    return True
 
 
 class _Growing:

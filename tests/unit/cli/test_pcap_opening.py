@@ -80,8 +80,10 @@ def test_no_capture(info):
 def test_no_file(info, tmp_path):
     ran = info(tmp_path / "none")
     assert (ran.status, ran.out, ran.err) == (1, [], [f"sshproto: {tmp_path / 'none'}: No such file or directory"])
-    ran = info(tmp_path)
-    assert (ran.status, ran.err) == (1, [f"sshproto: {tmp_path}: Is a directory"])
+    ran = info("--json", tmp_path, tmp_path / "none", tape(command()))
+    assert len(ran.objects) == 1
+    none = f"sshproto: {tmp_path / 'none'}: No such file or directory"
+    assert (ran.status, ran.err) == (1, [f"sshproto: {tmp_path}: Is a directory", none])
 
 
 def test_what_stands_before_the_damage_is_shown(info):
