@@ -214,6 +214,25 @@ class Servers(RuleBasedStateMachine):
         assert server.received[50] <= LIMITS.auth_requests + LIMITS.ignored_messages + 1
 
 
+ANSWERS = st.sampled_from(
+    [
+        *[m.UserauthFailure(METHODS, False)] * 4,
+        *[m.UserauthFailure(METHODS, True)] * 2,
+        m.UserauthFailure((), False),
+        *[m.UserauthSuccess()] * 5,
+        m.UserauthBanner("hello"),
+        m.UserauthPkOk("ssh-ed25519", USER_KEY.public_key.blob),
+        m.UserauthPkOk("ssh-ed25519", STRANGER.public_key.blob),
+        m.UserauthInfoRequest("", "", "", (("?", False),)),
+        m.UserauthInfoRequest("", "", "", ()),
+        m.UserauthPasswdChangereq("better"),
+        m.ServiceAccept("ssh-userauth"),
+        m.Ignore(b""),
+        b"\x3e",
+    ]
+)
+
+
 class Clients(RuleBasedStateMachine):
     """A client, its application, and a server that has a transport and says what it likes."""
 
@@ -256,8 +275,22 @@ class Clients(RuleBasedStateMachine):
         self.joined.pump(0)
         self.joined.settle()
 
-    @precondition(lambda self: self.question is not None)
-    @rule(how=st.integers(0, 7))
+    @precondition(lambda self: self.error is None and not self.outcome)
+    @rule(turns=st.lists(st.tuples(st.sampled_from(range(8)), ANSWERS), min_size=1, max_size=4))
+    def converse(self, turns: list[tuple[int, Any]]) -> None:
+        """The application answers what it is asked, and the server answers that."""
+        for how, message in turns:
+            if self.question is not None:
+                self.decide(how)
+            if self.error is None and not self.outcome:
+                self.say(message, hasty=False)
+
+    @precondition(lambda self: self.error is None and not self.outcome)
+    @rule(message=ANSWERS)
+    def interrupt(self, message: Any) -> None:
+        """The server speaks whoever's turn it is."""
+        self.say(message, hasty=True)
+
     def decide(self, how: int) -> None:
         question, self.question = self.question, None
         conn = self.client
@@ -293,29 +326,7 @@ class Clients(RuleBasedStateMachine):
                 raise AssertionError(f"what is {question}?")
         self.go()
 
-    @precondition(lambda self: self.error is None and not self.outcome)
-    @rule(
-        message=st.sampled_from(
-            [
-                *[m.UserauthFailure(METHODS, False)] * 4,
-                *[m.UserauthFailure(METHODS, True)] * 2,
-                m.UserauthFailure((), False),
-                *[m.UserauthSuccess()] * 2,
-                m.UserauthBanner("hello"),
-                m.UserauthPkOk("ssh-ed25519", USER_KEY.public_key.blob),
-                m.UserauthPkOk("ssh-ed25519", STRANGER.public_key.blob),
-                m.UserauthInfoRequest("", "", "", (("?", False),)),
-                m.UserauthInfoRequest("", "", "", ()),
-                m.UserauthPasswdChangereq("better"),
-                m.ServiceAccept("ssh-userauth"),
-                m.Ignore(b""),
-                b"\x3e",
-            ]
-        ),
-        hasty=st.sampled_from([False] * 14 + [True]),
-    )
-    def say(self, message: Any, hasty: bool) -> None:
-        """Mostly when it is the server's turn."""
+    def say(self, message: Any, *, hasty: bool) -> None:
         harmless = isinstance(message, (bytes, m.Ignore, m.UserauthBanner))
         if not (self.outstanding or harmless or hasty):
             return
