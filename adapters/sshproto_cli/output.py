@@ -63,7 +63,7 @@ class Output:
             else:
                 self._temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
                 mode = 0o600 if self._private else 0o666
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
                 self._file = os.fdopen(os.open(self._temporary, flags, mode), "wb", _ROOM)
         except OSError as error:
             self._temporary = None  # somebody else's, if it is there

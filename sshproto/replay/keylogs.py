@@ -157,13 +157,18 @@ class Use:
     """A sink: the key exchanges of one connection, and what has opened them.
 
     Attributes:
-        conversation: The connection.
+        capture: The name of the capture that it begins in.
+        number: Its number there.
+        dialler, dialled: Its ends.
         exchanges: Its key exchanges, in order; those that come after what could not be opened don't show.
         sealed: Who has sent something that could not be opened.
     """
 
     def __init__(self, conversation: Conversation) -> None:
-        self.conversation = conversation
+        connection = conversation.connection
+        self.capture = conversation.capture
+        self.number = connection.number
+        self.dialler, self.dialled = f"{connection.dialler}", f"{connection.dialled}"
         self.exchanges: list[Exchange] = []
         self.sealed: set[Side] = set()
 
@@ -243,7 +248,6 @@ class Watched(Secrets):
     ) -> Iterator[tuple[str, bytes]]:
         """See the base class."""
         cookies = frozenset((client_cookie, server_cookie))
-        tried = self.tried.setdefault(cookies, [])
 
         def note(words: str) -> None:
             self.problems[cookies] = words
@@ -251,7 +255,7 @@ class Watched(Secrets):
                 problem(words)
 
         for each in super().candidates(client_cookie, server_cookie, method, transcript, note):
-            tried.append(each)
+            self.tried.setdefault(cookies, []).append(each)
             yield each
 
 

@@ -95,9 +95,10 @@ def _as_dict(found: Contents, lines: list[Line], uses: Uses | None) -> dict[str,
     if uses is not None:
         result["connections"] = [
             {
-                "connection": each.conversation.connection.number,
-                "dialler": f"{each.conversation.connection.dialler}",
-                "dialled": f"{each.conversation.connection.dialled}",
+                "capture": each.capture,
+                "connection": each.number,
+                "dialler": each.dialler,
+                "dialled": each.dialled,
                 "key_exchanges": len(each.exchanges),
                 "opened": each.opened,
                 "whole": each.whole,
@@ -109,6 +110,8 @@ def _as_dict(found: Contents, lines: list[Line], uses: Uses | None) -> dict[str,
 
 
 def _as_text(found: Contents, lines: list[Line], uses: Uses | None) -> Iterator[str]:
+    from sshproto.text import printable
+
     for kind, count in found.counts.items():
         if count or kind != "comment":
             yield f"{count:>6} {_KINDS[kind]}"
@@ -125,11 +128,12 @@ def _as_text(found: Contents, lines: list[Line], uses: Uses | None) -> Iterator[
     )
     if uses is None:
         return
+    several = len({each.capture for each in uses.all}) > 1
     if not uses.all:
         yield "no SSH connection in the captures"
     for each in uses.all:
-        ends = each.conversation.connection
-        name = f"connection {ends.number}, {ends.dialler} to {ends.dialled}"
+        of = f"{printable(each.capture)}, " if several else ""
+        name = f"{of}connection {each.number}, {each.dialler} to {each.dialled}"
         if not each.exchanges:
             yield f"{name}: there is no key exchange in it"
         elif each.whole:

@@ -91,6 +91,13 @@ def test_check_with_captures(keylog, files):
         "line 2 is of no connection in the captures",
     ]
     assert status == 0
+    status, out, _ = keylog("check", "log", "--capture", "one", "--capture", "both")
+    assert out.decode().splitlines()[2:5] == [
+        "one, connection 1, 10.0.0.1:40001 to 10.0.0.2:22: opened (1 key exchange)",
+        "both, connection 1, 10.0.0.1:40001 to 10.0.0.2:22: opened (1 key exchange)",
+        "both, connection 2, 10.0.0.1:40002 to 10.0.0.2:22: not opened",
+    ]
+    assert status == 1
     files(log=one.key_log.decode() + two.key_log.decode()[:-3] + "00\n")
     status, out, _ = keylog("check", "log", "--capture", "both", "--json")
     found = json.loads(out)
