@@ -330,7 +330,7 @@ class _Diagram:
             canvas.shape(f"<g><title>{escaped(self._tip(step))}</title>")
             line = y + 25
             self._shaft(line, client=client, encrypted=step.encrypted)
-            room = RIGHT - LEFT - 44
+            room: float = RIGHT - LEFT - 44
             name = fit(step.name, room, TEXT, bold=True)
             channel = self._channel(step)
             room -= width(f"{name}   ", TEXT, bold=True) + width(channel, SMALL)
