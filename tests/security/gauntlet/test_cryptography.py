@@ -196,7 +196,8 @@ def test_bad_diffie_hellman_values(victim: str, method: str, value: Callable[[in
     error = loss(middle.end(victim).events)
     assert isinstance(error, KeyExchangeFailed)
     assert error.code == 3
-    assert "Diffie-Hellman value" in str(error), "it is refused as it comes, not for what would become of it"
+    words = str(error)
+    assert "out of range" in words or "bits set" in words, "it is refused as it comes, not for what would become of it"
     assert not middle.client.of(ev.HostKeyOffered)
 
 
