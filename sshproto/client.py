@@ -65,13 +65,13 @@ class ClientEngine(Engine[ClientAuth]):
         if self.auth is not None and names is not None:
             self.auth.server_signature_algorithms = tuple(names.decode("ascii", "replace").split(","))
 
-    def ask(self, question: Question, *, hold: bool = False) -> None:
+    def ask(self, question: Question, *, hold: bool = False, size: int = 0) -> None:
         # A deadline is for the server. While a person reads a fingerprint or types a password, none runs.
         if isinstance(question, HostKeyOffered):
             self.timers.stop(Timer.HANDSHAKE)
         elif self.phase is Phase.AUTH:
             self.timers.stop(Timer.AUTH)
-        super().ask(question, hold=hold)
+        super().ask(question, hold=hold, size=size)
 
     def login_step(self) -> None:
         """The login has moved, by a message or by an answer."""

@@ -219,6 +219,9 @@ class Limits:
     """Session channels at once; OpenSSH's MaxSessions."""
     opens_pending: int = 256
     """Channels that the peer has asked for and the application has not decided on."""
+    undecided_bytes: int = 1024 * 1024
+    """The particulars of all channels and requests together that the peer has asked for and the application has not
+    decided on."""
     channels_from_us: int = 1024
     window: int = 2 * 1024 * 1024
     """Receive window of a channel, the default of ``open_channel`` and ``accept_channel``."""

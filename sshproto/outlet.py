@@ -39,13 +39,18 @@ class Outlet(Protocol):
     def emit(self, event: Event) -> None:
         """Hand ``event`` to the application."""
 
-    def ask(self, question: Question, *, hold: bool = False) -> None:
+    def ask(self, question: Question, *, hold: bool = False, size: int = 0) -> None:
         """Hand ``question`` to the application and note that an answer is owed.
 
         Args:
             question: What to ask.
             hold: Process no input until it is answered.
+            size: Bytes of the peer's choosing in it; what :meth:`undecided` counts.
         """
+
+    def undecided(self) -> int:
+        """Bytes of the peer's choosing in all questions that are open."""
+        ...
 
     def question_id(self) -> int:
         """A number for a new question."""

@@ -13,12 +13,18 @@ from sshproto.events import Question
 
 
 class Questions:
-    """The questions of one connection."""
+    """The questions of one connection.
 
-    __slots__ = ("_ended", "_next", "_owed", "_void")
+    Attributes:
+        size: Bytes of the peer's choosing in the channels and requests that are undecided.
+    """
+
+    __slots__ = ("_ended", "_next", "_owed", "_sizes", "_void", "size")
 
     def __init__(self) -> None:
         self._owed: dict[int, Question] = {}
+        self._sizes: dict[int, int] = {}
+        self.size = 0
         # Those that the application still holds, and so may still answer: no more than it keeps itself.
         self._void: WeakValueDictionary[int, Question] = WeakValueDictionary()
         self._next = 0
@@ -33,18 +39,28 @@ class Questions:
         self._next += 1
         return self._next
 
-    def add(self, question: Question) -> None:
+    def add(self, question: Question, size: int = 0) -> None:
+        """An answer is owed; ``size`` is what the question adds to :attr:`size` until it comes."""
         self._owed[question.id] = question
+        if size:
+            self._sizes[question.id] = size
+            self.size += size
+
+    def _drop(self, question_id: int) -> Question | None:
+        self.size -= self._sizes.pop(question_id, 0)
+        return self._owed.pop(question_id, None)
 
     def withdraw(self, question_id: int) -> None:
         """The question is void from now on."""
-        question = self._owed.pop(question_id, None)
+        question = self._drop(question_id)
         if question is not None:
             self._void[question_id] = question
 
     def end(self) -> None:
         """All questions, and all that were ever asked, are void."""
         self._owed.clear()
+        self._sizes.clear()
+        self.size = 0
         self._void.clear()
         self._ended = True
 
@@ -70,4 +86,4 @@ class Questions:
 
     def settle(self, question: Question) -> None:
         """``question`` has been answered."""
-        self._owed.pop(question.id, None)
+        self._drop(question.id)

@@ -169,7 +169,7 @@ class GlobalRequests:
             question = GlobalRequested(id=number, request=request, want_reply=want_reply)
             if want_reply:
                 self._owed.owe(number)
-                self._outlet.ask(question)
+                self._outlet.ask(question, size=len(message.payload))
             else:
                 self._count(request, granted=True)  # nobody will say; OpenSSH's clients cancel forwards in this way
                 self._outlet.emit(question)
@@ -186,6 +186,8 @@ class GlobalRequests:
             return False, None
         limits = self._config.limits
         if not is_name(request.type) or self._role not in request.receivers:
+            return False, request
+        if message.want_reply and self._outlet.undecided() + len(message.payload) > limits.undecided_bytes:
             return False, request
         match request:
             case Keepalive():

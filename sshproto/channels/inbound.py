@@ -102,7 +102,8 @@ class Inbound:
         self._registry.peer_numbers.add(peer_number)
         self._registry.invitations.used(kind)
         channel.question = self._outlet.question_id()
-        self._outlet.ask(ChannelOpenRequested(id=channel.question, channel=channel.number, kind=kind))
+        question = ChannelOpenRequested(id=channel.question, channel=channel.number, kind=kind)
+        self._outlet.ask(question, size=len(message.payload))
 
     def _wanted(self, message: ChannelOpen) -> ChannelOpenData | tuple[OpenFailure, str]:
         """The kind of a channel that may be asked for, or why it may not."""
@@ -129,6 +130,8 @@ class Inbound:
             return OpenFailure.RESOURCE_SHORTAGE, "too many sessions"
         if self._registry.asked >= limits.opens_pending:
             return OpenFailure.RESOURCE_SHORTAGE, "too many channels are being opened"
+        if not self._registry.has_room(message.payload):
+            return OpenFailure.RESOURCE_SHORTAGE, "too much waits to be decided"
         return kind
 
     def _confirmation(self, message: ChannelOpenConfirmation) -> None:
@@ -209,7 +212,9 @@ class Inbound:
         except WireError:
             request = None
         if request is not None and self._sensible(channel, request):
-            if not request.notice:
+            if request.notice:
+                self._outlet.emit(ChannelNotified(channel.number, request))
+            elif not want_reply or self._registry.has_room(message.payload):
                 number = self._outlet.question_id()
                 if request.starts:
                     channel.started = True
@@ -217,11 +222,10 @@ class Inbound:
                 question = ChannelRequested(id=number, channel=channel.number, request=request, want_reply=want_reply)
                 if want_reply:
                     channel.owed.owe(number)
-                    self._outlet.ask(question)
+                    self._outlet.ask(question, size=len(message.payload))
                 else:
                     self._outlet.emit(question)
                 return
-            self._outlet.emit(ChannelNotified(channel.number, request))
         if want_reply:
             channel.owed.owe(None, False)
             if not self._registry.flush(channel):

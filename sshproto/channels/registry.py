@@ -96,6 +96,10 @@ class Registry:
         channel.question = None
         self.asked -= 1
 
+    def has_room(self, payload: bytes) -> bool:
+        """Whether a question with ``payload`` in it may be asked: those that are open hold on to theirs."""
+        return self.outlet.undecided() + len(payload) <= self.config.limits.undecided_bytes
+
     def admit(self, message: type[Message], recipient: int) -> Channel | None:
         """The channel that a ``message`` is for, or None if it is to be ignored."""
         channel = self.channels.get(recipient)

@@ -350,12 +350,16 @@ class Link:
             self._keys_exchanged(event)
         self._events.append(event)
 
-    def ask(self, question: Question, *, hold: bool = False) -> None:
+    def ask(self, question: Question, *, hold: bool = False, size: int = 0) -> None:
         """Hand ``question`` to the application and note that an answer is owed."""
-        self.questions.add(question)
+        self.questions.add(question, size)
         self._events.append(question)
         if hold:
             self.blocked_on = question
+
+    def undecided(self) -> int:
+        """Bytes of the peer's choosing in the open questions."""
+        return self.questions.size
 
     def question_id(self) -> int:
         """A number for a new question."""

@@ -91,8 +91,8 @@ def languages(*names: str) -> Callable[[Puppet], object]:
     return lambda puppet: puppet.say(puppet.kexinit(languages_client_to_server=names))
 
 
-def opens(kind: str, count: int) -> Callable[[Puppet], object]:
-    return say(*[m.ChannelOpen(kind, number, WINDOW, 32768) for number in range(count)])
+def opens(kind: str, count: int, payload: bytes = b"") -> Callable[[Puppet], object]:
+    return say(*[m.ChannelOpen(kind, number, WINDOW, 32768, payload) for number in range(count)])
 
 
 def asks(kind: str, payload: bytes = b"") -> m.Message:
@@ -225,6 +225,14 @@ BOUNDS: list[Bound] = [
       for role in Role for field in ("channels_from_peer", "opens_pending")],
     Bound("sessions", 3, SERVER, "C0", opens("session", 3), replied("ChannelOpenRequested", 3),
           "92/ChannelOpenRequested/ChannelOpenRequested", ("B24",)),
+    *[Bound("undecided_bytes", 300, role, "C", say(message, times=3), replied(event, 3), past, ("B5", "B28", "P21"))
+      for role in Role
+      for message, event, past in (
+          (asks("x@example.org", bytes(100)), "ChannelRequested", replied("ChannelRequested", 2)),
+          (m.GlobalRequest("x@example.org", True, bytes(100)), "GlobalRequested", replied("GlobalRequested", 2)))],
+    *[Bound("undecided_bytes", 300, role, "C0", opens("x@example.org", 3, bytes(100)),
+            replied("ChannelOpenRequested", 3), "92/ChannelOpenRequested/ChannelOpenRequested", ("B5", "P21"))
+      for role in Role],
     *[Bound("channels_from_us", 3, role, "C0", open_three, "90/90/90", "LimitReached", ("B25",)) for role in Role],
     Bound("window", 1500, SERVER, "C0", fill_window, "91/ChannelOpenRequested/DataReceived/DataReceived",
           "91/ChannelOpenRequested/DataReceived/D", ("B26", "V30")),
@@ -543,6 +551,33 @@ def test_signatures_that_are_verified(monkeypatch: pytest.MonkeyPatch) -> None:
         puppet.say(methods.request("alice", form))
     assert puppet.conn.should_close
     assert count == Limits().auth_failures + 1
+
+
+@pytest.mark.covers("B5", "V35", "P21")
+@pytest.mark.parametrize("role", Role)
+def test_what_was_decided_makes_room(role: Role) -> None:
+    """Whatever becomes of a question, what it held is given back: it is answered, or void, or all has ended."""
+    puppet = bring_with(role, "C", limits=Limits(undecided_bytes=300))
+    questions = puppet.conn._engine.questions
+    asked, globally = asks("x@example.org", bytes(100)), m.GlobalRequest("x@example.org", True, bytes(100))
+    opened = m.ChannelOpen("x@example.org", 9, WINDOW, 32768, bytes(100))
+    for _ in range(3):
+        puppet.say(asked, globally, opened)
+        assert questions.size == 300
+        assert puppet.outcome(globally) == "."  # refused, behind the other, which is undecided
+        puppet.conn.succeed(puppet.asked(ev.ChannelRequested))
+        puppet.conn.fail(puppet.asked(ev.GlobalRequested))
+        puppet.conn.reject_channel(puppet.asked(ev.ChannelOpenRequested))
+        assert questions.size == 0
+        puppet.heard()
+    puppet.say(asked, asked)
+    assert questions.size == 200
+    puppet.conn.close_channel(CHANNEL)
+    assert questions.size == 0
+    puppet.say(globally, opened)
+    assert questions.size == 200
+    puppet.conn.disconnect()
+    assert questions.size == 0
 
 
 # --------------------------------------------------------------------------------------------------------------- memory

@@ -56,7 +56,10 @@ class ListOutlet:
             raise AssertionError(f"{event} is a question and must be asked")  # noqa: TRY004
         self.events.append(event)
 
-    def ask(self, question: Question, *, hold: bool = False) -> None:
+    def undecided(self) -> int:
+        return 0
+
+    def ask(self, question: Question, *, hold: bool = False, size: int = 0) -> None:
         self.events.append(question)
 
     def question_id(self) -> int:

@@ -165,6 +165,7 @@ def test_the_plans_bounds_are_the_defaults() -> None:
         "channels_from_peer": 256,
         "sessions": 10,
         "opens_pending": 256,
+        "undecided_bytes": 1024 * 1024,
         "channels_from_us": 1024,
         "window": 2 * 1024 * 1024,
         "empty_adjusts": 1024,

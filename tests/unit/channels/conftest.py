@@ -52,7 +52,10 @@ class ListOutlet:
     def emit(self, event: Any) -> None:
         self.events.append(event)
 
-    def ask(self, question: Question, *, hold: bool = False) -> None:
+    def undecided(self) -> int:
+        return 0
+
+    def ask(self, question: Question, *, hold: bool = False, size: int = 0) -> None:
         self.owed[question.id] = question
         self.events.append(question)
 
