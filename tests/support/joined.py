@@ -6,6 +6,8 @@ delivers so many bytes of it.  Each end is watched by a :class:`~tests.support.m
 
 from __future__ import annotations
 
+import contextlib
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +17,7 @@ import hypothesis
 from sshproto import events as ev
 from sshproto.client import ClientConnection
 from sshproto.config import ClientConfig, Preferences, ServerConfig
+from sshproto.errors import UsageError
 from sshproto.server import ServerConnection
 from sshproto.wire.table import Role
 from tests.support.monitors import Monitor, bounded
@@ -34,6 +37,71 @@ def budget(share: float) -> hypothesis.settings:
         deadline=None,
         suppress_health_check=list(hypothesis.HealthCheck),
     )
+
+
+class Recorder:
+    """A connection, and a record of all that it was told and has told.
+
+    Args:
+        make: Makes the connection, the same each time but for its argument: who is told of its packets.
+        trace: That, for the one that is recorded.
+    """
+
+    _ASIDE = frozenset(("next_deadline", "sendable"))
+
+    def __init__(self, make: Callable[[Any], Any], trace: Any) -> None:
+        self._make = make
+        self._conn = make(trace)
+        self._log: list[tuple[Any, ...]] = []
+        self._out = bytearray()
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._conn, name)
+        if name.startswith("_") or name in self._ASIDE or not callable(value):
+            return value
+
+        def call(*arguments: Any, **more: Any) -> Any:
+            self._log.append((name, arguments, more))
+            return value(*arguments, **more)
+
+        return call
+
+    def next_event(self) -> Any:
+        event = self._conn.next_event()
+        self._log.append(("next_event", event))
+        return event
+
+    def data_to_send(self) -> bytes:
+        data: bytes = self._conn.data_to_send()
+        self._out += data
+        return data
+
+    def replay_bytewise(self) -> None:
+        """R163: told the same, byte by byte, a connection tells the same, and sends the same."""
+        conn = self._make(None)
+        waiting: deque[tuple[int, float]] = deque()
+        out = bytearray()
+
+        def next_event() -> Any:
+            while True:
+                event = conn.next_event()
+                out.extend(conn.data_to_send())
+                if event is not None or not waiting:
+                    return event
+                byte, now = waiting.popleft()
+                conn.receive_data(bytes((byte,)), now)
+
+        for name, *told in self._log:
+            if name == "next_event":
+                shown = [None if event is None else ev.show(event) for event in (next_event(), told[0])]
+                assert shown[0] == shown[1], f"byte by byte {shown[0]}, else {shown[1]}"
+            elif name == "receive_data":
+                waiting.extend((byte, told[0][1]) for byte in told[0][0])
+            else:
+                with contextlib.suppress(UsageError):
+                    getattr(conn, name)(*told[0], **told[1])
+        out.extend(conn.data_to_send())
+        assert out == self._out
 
 
 @attrs.define(eq=False)
@@ -72,15 +140,18 @@ class Joined:
         watching = Monitor(Role.CLIENT), Monitor(Role.SERVER)
         traces = [None if side == rogue else watching[side] for side in SIDES]
         common = {"preferences": QUICK, "debug_raise": True}
-        configs = (
-            ClientConfig(**{**common, "user": "alice", "entropy": seeded("c"), "trace": traces[0], **(client or {})}),
-            ServerConfig(
-                **{**common, "host_keys": (HOST_KEY,), "entropy": seeded("s"), "trace": traces[1], **(server or {})}
-            ),
-        )
+
+        def make_client(trace: Any) -> ClientConnection:
+            options = {"user": "alice", "entropy": seeded("c"), "trace": trace, **(client or {})}
+            return ClientConnection(ClientConfig(**{**common, **options}), 0.0)
+
+        def make_server(trace: Any) -> ServerConnection:
+            options = {"host_keys": (HOST_KEY,), "entropy": seeded("s"), "trace": trace, **(server or {})}
+            return ServerConnection(ServerConfig(**{**common, **options}), 0.0)
+
         self.sides = (
-            Side(ClientConnection(configs[0], 0.0), watching[0]),
-            Side(ServerConnection(configs[1], 0.0), watching[1]),
+            Side(Recorder(make_client, traces[0]), watching[0]),
+            Side(Recorder(make_server, traces[1]), watching[1]),
         )
         if rogue is not None:
             self._stupefy(self.sides[rogue].conn._engine)

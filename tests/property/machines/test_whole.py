@@ -2,6 +2,7 @@
 
 Login, channels, keys, time, ends: all in any order.  As long as nobody meddles, neither side accuses the other (R164);
 whatever happens, nothing raises, each side ends at most once and is silent then, and the monitors of both are content.
+And told the same byte by byte, each side does the same (R163).
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class Whole(RuleBasedStateMachine):
             "timeouts": Timeouts(keepalive=20.0, keepalive_count=100_000, rekey=200.0),
         }
         self.honest = True
+        self.slipped = False
         self.tokens = 0
         self.questions: list[tuple[int, Any]] = []
         self.losses: list[list[Any]] = [[], []]
@@ -235,6 +237,7 @@ class Whole(RuleBasedStateMachine):
         here = self.joined.sides[side]
         if sure and not here.monitor.sent[21]:
             self.honest = False
+            self.slipped = True
             here.conn._engine.outbox.raw(frame(payload))
             self.joined.pump(side)
 
@@ -258,6 +261,10 @@ class Whole(RuleBasedStateMachine):
             self.answer(0, True, self.tokens % 5, 0)
             self.tokens += 1
             self.joined.settle()
+        if self.slipped:
+            return
+        for side in SIDES:
+            self.conn(side).replay_bytewise()
         if not self.honest or any(self.losses):
             return
         self.joined.at_rest()
