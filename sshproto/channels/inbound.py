@@ -21,6 +21,7 @@ from sshproto.channels.requests import (
     KeepaliveChannel,
     OpenFailure,
     Session,
+    Signal,
     decode_open,
     decode_request,
 )
@@ -240,6 +241,8 @@ class Inbound:
         if isinstance(request, Env):
             channel.environment += 1
             return channel.environment <= self._config.limits.environment
+        if isinstance(request, Signal):
+            return is_name(request.name)  # what is no name is no signal
         if isinstance(request, KeepaliveChannel):
             return False  # failure is what OpenSSH answers, and any reply will do
         return not (request.starts and channel.started)

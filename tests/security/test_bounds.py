@@ -357,6 +357,8 @@ CONSTANTS: list[Constant] = [
     Constant("channel type", 64, SERVER, "C", lambda n: m.ChannelOpen("x" * n, 9, WINDOW, 32768),
              "ChannelOpenRequested", "92", ("R6", "R86")),
     Constant("request type", 64, SERVER, "C", lambda n: asks("x" * n), "ChannelRequested", "100", ("R6", "R97")),
+    Constant("signal", 64, SERVER, "C", lambda n: m.ChannelRequest(CHANNEL, "signal", False, name("X" * n)),
+             "ChannelNotified", ".", ("R6", "R106", "P21")),
     Constant("global request type", 64, SERVER, "C", lambda n: m.GlobalRequest("x" * n, True), "GlobalRequested", "82",
              ("R6", "R85")),
     Constant("port", 65535, SERVER, "C", lambda n: m.GlobalRequest("tcpip-forward", True, text("h") + uint32(n)),
