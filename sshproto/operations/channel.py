@@ -23,6 +23,9 @@ LINE_LIMIT = 64 * 1024
 
 _NOTICES_KEPT = 64
 _READ = 256 * 1024
+_UNASKED = 1024 * 1024
+"""Bytes of requests that want no reply, waiting for :meth:`Channel.next_request`; the core bounds those that want one."""
+_LEAST = 64  # what any request counts for
 
 
 class Channel:
@@ -72,6 +75,7 @@ class Channel:
         self._replies: dict[int, bool | None] = {}
         self._replied = Wait()
         self._requests: deque[ChannelRequested] = deque()
+        self._unasked = 0
         self._requested = Wait()
         self._notices: deque[ChannelRequestData] = deque(maxlen=_NOTICES_KEPT)
         self._noticed = Wait()
@@ -264,13 +268,18 @@ class Channel:
             if self.closed:
                 return None
             yield self._requested
-        return self._requests.popleft() if self.serving else None
+        if not self.serving:
+            return None
+        question = self._requests.popleft()
+        self._unasked -= _unasked(question)
+        return question
 
     def stop_serving(self) -> None:
         """Refuse what the peer asks from now on."""
         self.serving = False
         while self._requests:
             self.hub.refuse(self._requests.popleft())
+        self._unasked = 0
         self._requested.fire()
 
     def next_notice(self) -> Operation[ChannelRequestData | None]:
@@ -336,7 +345,11 @@ class Channel:
         self.changed.fire()
 
     def asked(self, question: ChannelRequested) -> None:
-        """The peer asks something."""
+        """The peer asks something. What wants no reply is let go when too much waits: it can be refused in silence."""
+        size = _unasked(question)
+        if size and self._unasked + size > _UNASKED:
+            return
+        self._unasked += size
         self._requests.append(question)
         self._requested.fire()
 
@@ -403,3 +416,8 @@ class Channel:
             if self.lost:
                 self.hub.check()
             raise ChannelEnded(f"channel {self.number} is closed")
+
+
+def _unasked(question: ChannelRequested) -> int:
+    """What a request that wants no reply counts for; 0 if it wants one."""
+    return 0 if question.want_reply else _LEAST + len(question.request.encode())

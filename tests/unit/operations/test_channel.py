@@ -17,6 +17,7 @@ from sshproto.channels.requests import (
     Session,
     Shell,
     Signal,
+    UnknownRequest,
     WindowChange,
 )
 from sshproto.errors import (
@@ -391,6 +392,30 @@ def test_requests_are_answered_each_by_its_own_reply(pair):
     scene.settle()
     assert [task.value() for task in tasks] == [True, False, True]
     assert ours._replies == {}
+
+
+@pytest.mark.covers("V35", "B5", "P21")
+def test_requests_that_want_no_reply_wait_within_bounds(pair):
+    """While an application thinks about one request the peer may send others without end; and nobody waits for them."""
+    scene, ours, theirs = pair
+    request = UnknownRequest("x@example.org", bytes(1000))
+    for _ in range(2000):
+        scene.client.conn.request(ours.number, request, want_reply=False)
+        scene.settle()
+    kept = len(theirs._requests)
+    assert kept == 1024 * 1024 // (1000 + 64)
+    asked = scene.client.begin(ours.request(Env("A", b"")))  # what wants a reply is bounded by the core, and gets one
+    scene.settle()
+    for _ in range(kept):
+        assert not scene.server.perform(theirs.next_request()).want_reply
+    scene.server.conn.succeed(scene.server.perform(theirs.next_request()))
+    scene.settle()
+    assert asked.value() is True
+    scene.client.conn.request(ours.number, request, want_reply=False)  # there is room again
+    scene.settle()
+    assert len(theirs._requests) == 1
+    theirs.stop_serving()
+    assert theirs._unasked == 0
 
 
 def test_what_is_required_must_be_granted(pair):
