@@ -24,7 +24,7 @@ LINE_LIMIT = 64 * 1024
 _NOTICES_KEPT = 64
 _READ = 256 * 1024
 _UNASKED = 1024 * 1024
-"""Bytes of requests that want no reply, waiting for :meth:`Channel.next_request`; the core bounds those that want one."""
+"""Bytes of requests that want no reply, waiting for :meth:`Channel.next_request`; the core bounds the others."""
 _LEAST = 64  # what any request counts for
 
 
