@@ -34,6 +34,7 @@ class Line:
     Attributes:
         theirs: The peer's number of it.
         window, packet: What we may send.
+        offered, granted: The window that we have offered, and what is left of it for the peer.
         eof, closed, closed_by_peer: What has been said.
         owed: Requests of the peer that want a reply and have none.
     """
@@ -41,6 +42,8 @@ class Line:
     theirs: int
     window: int
     packet: int
+    offered: int
+    granted: int
     eof: bool = False
     closed: bool = False
     closed_by_peer: bool = False
@@ -78,7 +81,7 @@ class Monitor:
         self._global_owed = 0
         self._opens_owed: list[int] = []
         self._pending: dict[int, tuple[int, int]] = {}  # window and packet of the peer's opens
-        self._offered: dict[int, tuple[int, int]] = {}  # ours that are not confirmed
+        self._offered: dict[int, int] = {}  # the windows of ours that are not confirmed
         self.lines: dict[int, Line] = {}  # by our number
 
     def fail(self, name: str, words: str) -> None:
@@ -220,7 +223,7 @@ class Monitor:
             case m.ChannelOpen():
                 taken = message.sender_channel in self._offered or message.sender_channel in self.lines
                 self.need(not taken, "P13", f"channel number {message.sender_channel} was used twice")
-                self._offered[message.sender_channel] = (0, 0)
+                self._offered[message.sender_channel] = message.initial_window_size
             case m.ChannelOpenConfirmation() | m.ChannelOpenFailure():
                 self.need(
                     message.recipient_channel in self._opens_owed, "P17", "an open was answered twice, or unasked"
@@ -228,7 +231,8 @@ class Monitor:
                 self._opens_owed.remove(message.recipient_channel)
                 window, packet = self._pending.pop(message.recipient_channel)
                 if isinstance(message, m.ChannelOpenConfirmation):
-                    self.lines[message.sender_channel] = Line(message.recipient_channel, window, packet)
+                    mine = message.initial_window_size
+                    self.lines[message.sender_channel] = Line(message.recipient_channel, window, packet, mine, mine)
             case m.ChannelSuccess() | m.ChannelFailure():
                 line = self._open_line(message)
                 self.need(line.owed, "P17", "a channel reply was sent that nobody waits for")
@@ -247,7 +251,11 @@ class Monitor:
             case m.ChannelClose():
                 self._open_line(message).closed = True
                 self._forget()
-            case m.ChannelWindowAdjust() | m.ChannelRequest():
+            case m.ChannelWindowAdjust():
+                line = self._open_line(message)
+                line.granted += message.bytes_to_add
+                self.need(line.granted <= line.offered, "P21", f"{line.granted} bytes of {line.offered} were granted")
+            case m.ChannelRequest():
                 self._open_line(message)
             case _:
                 pass
@@ -269,9 +277,9 @@ class Monitor:
                 self._opens_owed.append(message.sender_channel)
                 self._pending[message.sender_channel] = message.initial_window_size, message.maximum_packet_size
             case m.ChannelOpenConfirmation() if message.recipient_channel in self._offered:
-                del self._offered[message.recipient_channel]
+                mine = self._offered.pop(message.recipient_channel)
                 self.lines[message.recipient_channel] = Line(
-                    message.sender_channel, message.initial_window_size, message.maximum_packet_size
+                    message.sender_channel, message.initial_window_size, message.maximum_packet_size, mine, mine
                 )
             case m.ChannelOpenFailure():
                 self._offered.pop(message.recipient_channel, None)
@@ -279,6 +287,8 @@ class Monitor:
                 self.lines[message.recipient_channel].owed += 1
             case m.ChannelWindowAdjust() if message.recipient_channel in self.lines:
                 self.lines[message.recipient_channel].window += message.bytes_to_add
+            case m.ChannelData() | m.ChannelExtendedData() if message.recipient_channel in self.lines:
+                self.lines[message.recipient_channel].granted -= len(message.data)
             case m.ChannelClose() if message.recipient_channel in self.lines:
                 self.lines[message.recipient_channel].closed_by_peer = True
                 self._forget()
