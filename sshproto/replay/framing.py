@@ -325,12 +325,6 @@ class Marks:
         else:
             self._ends[-1], self._values[-1] = self.size, (time, frame)
 
-    @property
-    def last(self) -> tuple[float | None, tuple[int, ...]]:
-        """When the last bytes came, and in which frame they did."""
-        time, frame = self._values[-1]
-        return time, () if frame is None else (frame,)
-
     def where(self, start: int, stop: int) -> tuple[float | None, tuple[int, ...]]:
         """When the last of these bytes came, and in which frames they came."""
         ends, values = self._ends, self._values

@@ -81,6 +81,7 @@ class Observer:
     Attributes:
         kex: The key exchanges: who is the client, what was negotiated, the session identifier, the secrets.
         authenticated: Whether the login was seen to succeed.
+        sizes: Whether :class:`PacketSealed` is told; without, what can't be read costs less.
     """
 
     def __init__(self, secrets: Secrets | None = None, *, hold: int = HOLD, ordered: bool = True) -> None:
@@ -99,6 +100,7 @@ class Observer:
         self._interpreter = Interpreter()
         self._finished = False
         self.authenticated = False
+        self.sizes = True
 
     # ----------------------------------------------------------------------------------------------------------- inputs
 
@@ -326,6 +328,8 @@ class Observer:
     def _advance(self) -> bool:
         """One step, on whichever side can go on; False if neither can."""
         current, other = self._current, self._others[self._current]
+        if current.sealed is not None and other.sealed is not None:
+            return False
         if self._step(current) or self._step(other):
             return True
         if current.pending is None and other.pending is None:
@@ -523,11 +527,7 @@ class Observer:
         if frames is not None and frames.exact:
             self._show(half, sealed, frames, data)
         elif frames is not None:  # as it came; otherwise all of it was just shown, if any was
-            half.at = half.marks.last
-            self._tell(half.side, PacketSealed(offset=sealed.offset, size=len(data), exact=False))
-            sealed.offset += len(data)
-            if sealed.data is None:
-                half.marks.forget(sealed.offset)
+            self._seal(half, sealed, len(data), exact=False)
 
     def _give_up(self, half: Half, sealed: Sealed) -> None:
         """No key is known: what can be seen without one?"""
@@ -549,9 +549,13 @@ class Observer:
             data = data[:_SHOWN]
         pieces = [data] if frames.exact else half.marks.pieces(sealed.offset, data)  # the latter as they came
         for size, exact in (shown for piece in pieces for shown in frames.feed(piece)):
+            self._seal(half, sealed, size, exact=exact)
+
+    def _seal(self, half: Half, sealed: Sealed, size: int, *, exact: bool) -> None:
+        if self.sizes:
             half.at = half.marks.where(sealed.offset, sealed.offset + size)
             self._tell(half.side, PacketSealed(offset=sealed.offset, size=size, exact=exact))
-            sealed.offset += size
+        sealed.offset += size
         if sealed.data is None:
             half.marks.forget(sealed.offset)
 
@@ -587,8 +591,7 @@ class Observer:
             return
         half.closed = True
         if not half.marks.size:
-            problem = f"nothing of the {half.side.value} is in the recording"
-            self._tell(half.side, Missing(size=None, problem=problem))
+            self._tell(half.side, Missing(size=None, problem=f"nothing of the {half.side.value} is in the recording"))
         elif half.protocol is None:
             half.at = half.marks.where(0, half.marks.size)
             self._say(half, f"no identification; the first line is {half.reader.words!r}", fatal=True)

@@ -36,8 +36,6 @@ from sshproto.replay.capture import CaptureReader, Sliceable
 from sshproto.replay.network import Network
 from sshproto.replay.reassembly import Reassembler
 from sshproto.replay.secrets import Secrets
-from tests.bench.synthetic import Traffic
-from tests.support.captures import pcap
 
 RUNS = 5
 MB = 1_000_000
@@ -82,6 +80,8 @@ def work(what: str, path: Path) -> None:
         case "opened":
             print(analyse(chunks_of(path), key_log_of(path).read_bytes()))
         case _:
+            from tests.bench.synthetic import Traffic
+
             before = peak()
             traffic = Traffic.make()
             print(analyse(traffic.pcap(int(what) * MB), traffic.key_log.encode() if "key" in path.name else b""))
@@ -149,6 +149,9 @@ def main() -> None:
                 print(f"\n{size} MB, {name}:", flush=True)
                 subprocess.run([sys.executable, "-m", "tests.bench.analysis", "--work", str(size), name], check=True)
         return
+    from tests.bench.synthetic import Traffic
+    from tests.support.captures import pcap
+
     with tempfile.TemporaryDirectory() as folder:
         files, empty = list(arguments.files), Path(folder, "empty.pcap")
         empty.write_bytes(pcap([]))

@@ -116,3 +116,16 @@ def test_who_lets_go_shows_all_the_same(plain: Recording) -> None:
         assert told(events, PacketSealed) == usual
         assert len(told(events, KeysMissing)) == 2
         assert not told(events, Reopened)
+
+
+def test_what_nobody_looks_at_is_not_told_of(traffic: Traffic) -> None:
+    """Sizes of what is sealed cost as much as all else; the summary is the same without."""
+    data = b"".join(traffic.pcap(MB // 2))
+    found: dict[bool, list[object]] = {}
+    for keep in (False, True):
+        conversations = list(Analysis(keep=keep).read([data]))
+        assert {it.observer.sizes for it in conversations} == {keep}
+        assert all(bool(told(it.events, PacketSealed)) is keep for it in conversations)
+        found[keep] = [(it.summary.as_dict(), it.summary.problems, it.findings) for it in conversations]
+    assert len(found[True]) > 3
+    assert found[False] == found[True]

@@ -380,6 +380,25 @@ def test_what_is_public(cipher: str, mac: str, exact: bool) -> None:
         assert all(it.epoch == 0 for it in told(events, PacketOpened, side))
 
 
+@pytest.mark.parametrize("cipher", ["aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com"])
+def test_without_sizes(cipher: str) -> None:
+    """Nothing else is told otherwise, and who asks again is told of what comes then, where it is."""
+    wire = session(preferences=Preferences(cipher=(cipher,))).wire
+    whole = observe(wire)
+    for place in range(0, len(wire) + 1, 5):
+        observer = Observer()
+        observer.sizes = False
+        events: list[Observed] = []
+        for frame, (side, data) in enumerate(wire, 1):
+            observer.sizes = frame > place
+            observer.feed(side, data, time=frame / 8, frame=frame)
+            events += drain(observer)
+        observer.finish()
+        events += drain(observer)
+        late = [it for it in whole if not isinstance(it.event, PacketSealed) or max(it.frames) > place]
+        assert events == late
+
+
 def test_segments_stay_segments() -> None:
     """Where no packets show, what is sealed is shown as it came, also if it had to wait."""
     plain = session(preferences=Preferences(cipher=("chacha20-poly1305@openssh.com",)))
