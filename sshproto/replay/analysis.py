@@ -38,6 +38,9 @@ _LATER = re.compile(rb"\nSSH-\d{1,3}\.\d{1,3}-")
 
 _OVERLAP = 16
 
+_OWN_SINKS = 2
+"""The summary and the findings want no sizes of what is sealed."""
+
 _ITEM = 256
 """What an item costs that is kept, in bytes, besides its data."""
 
@@ -145,6 +148,7 @@ class Conversation:
     def _tell(self) -> None:
         """Hand on what the observer has to tell."""
         take, sinks = self.observer.next_event, self.sinks
+        self.observer.sizes = len(sinks) > _OWN_SINKS
         while (seen := take()) is not None:
             for sink in sinks:
                 sink.add(seen)
