@@ -1,8 +1,8 @@
 """The gauntlet, over TCP: the proxies that were published with the Terrapin attack, between programs of this machine.
 
-Ours to ours, ours to OpenSSH and OpenSSH to ours. The proxies are our own, after the paper's descriptions: one slips a
-packet in before NEWKEYS and loses what comes first after it, the others slip in extensions and logins (CVE-2023-48795,
-CVE-2023-46445, CVE-2023-46446).
+Ours to ours, ours to OpenSSH and asyncssh, OpenSSH to ours. The proxies are our own, after the paper's descriptions:
+one slips a packet in before NEWKEYS and loses what comes first after it, the others slip in extensions and logins
+(CVE-2023-48795, CVE-2023-46445, CVE-2023-46446).
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ ATTACKS: dict[str, tuple[tuple[m.Message, ...], tuple[m.Message, ...]]] = {
     ),
 }
 """What is slipped in before NEWKEYS, on the way to the server and on the way to the client."""
+
+
+PAIRINGS = {"ours-ours": "serving", "ours-openssh": "stock", "ours-asyncssh": "asyncssh", "openssh-ours": "serving"}
+"""Client and server, and the fixture that has the server."""
 
 
 class Stream:
@@ -138,6 +142,12 @@ def stock(key: Key) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def asyncssh(key: Key) -> Iterator[Server]:
+    with peers.asyncssh_server(authorized_keys=[key.public]) as server:
+        yield server
+
+
 def at(server: Server, port: int) -> Server:
     """The same server, somewhere else."""
     return attrs.evolve(server, port=port)
@@ -145,12 +155,12 @@ def at(server: Server, port: int) -> Server:
 
 @pytest.mark.covers("V01", "V03", "V04")
 @pytest.mark.parametrize("attack", ATTACKS)
-@pytest.mark.parametrize("pairing", ["ours-ours", "ours-openssh", "openssh-ours"])
+@pytest.mark.parametrize("pairing", PAIRINGS)
 def test_published_proxies_end_the_connection(
     pairing: str, attack: str, key: Key, request: pytest.FixtureRequest
 ) -> None:
     """No command runs, and nobody is logged in; with the cipher that the attack is made for."""
-    server: Server = request.getfixturevalue("stock" if pairing == "ours-openssh" else "serving")
+    server: Server = request.getfixturevalue(PAIRINGS[pairing])
     with proxy(server.port, attack) as port:
         if pairing == "openssh-ours":
             ran = peers.ssh(at(server, port), "echo", "reached", key=key, options=[f"-oCiphers={CHACHA}"])
@@ -164,13 +174,13 @@ def test_published_proxies_end_the_connection(
 
 
 @pytest.mark.covers("V01")
-@pytest.mark.parametrize("pairing", ["ours-ours", "ours-openssh", "openssh-ours"])
+@pytest.mark.parametrize("pairing", PAIRINGS)
 def test_the_proxy_by_itself_does_no_harm(
     pairing: str, key: Key, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So the test above fails for the reason that it gives."""
     monkeypatch.setitem(ATTACKS, "none", ((), ()))
-    server: Server = request.getfixturevalue("stock" if pairing == "ours-openssh" else "serving")
+    server: Server = request.getfixturevalue(PAIRINGS[pairing])
     with proxy(server.port, "none") as port:
         if pairing == "openssh-ours":
             ran = peers.ssh(at(server, port), "echo", "reached", key=key, options=[f"-oCiphers={CHACHA}"])
