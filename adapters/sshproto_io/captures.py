@@ -33,6 +33,7 @@ STANDARD_INPUT = "-"
 def conversations(
     paths: Iterable[str | os.PathLike[str]],
     *,
+    rotated: bool = False,
     secrets: Secrets | None = None,
     key_logs: Iterable[str | os.PathLike[str]] = (),
     ask: Callable[[Conversation], None] | None = None,
@@ -46,16 +47,16 @@ def conversations(
 ) -> Iterator[Conversation]:
     """The SSH connections of capture files, each when it is over.
 
-    The files are taken for one capture that was cut into several, as ``tcpdump -C`` does: connections go on from one
-    to the next, frames and connections are numbered through. :attr:`Conversation.capture` is the file that a
-    connection begins in. ``"-"`` is standard input, which is read as it comes: ``tcpdump -U -w - | ...`` is analysed
-    live. So are pipes that have a name.
+    Connections are numbered through; :attr:`Conversation.capture` is the file that a connection begins in. ``"-"`` is
+    standard input, which is read as it comes: ``tcpdump -U -w - | ...`` is analysed live. So are pipes with a name.
 
     A key log inside a file opens what stands before it there, too; but of the files before, of compressed ones and of
     standard input, only the connections that are not over.
 
     Args:
-        paths: The files, in the order of time.
+        paths: The files.
+        rotated: They are one capture that was cut into several, in the order of time, as ``tcpdump -C`` does:
+            connections go on from one to the next, and frames are numbered through.
         secrets: What opens the connections; key logs that stand in the captures are added.
         key_logs: Files that are added, too, and go on being read: lines that are written to them meanwhile open what
             comes then, and what could not be opened before. They are looked at with each piece of a capture that
@@ -82,8 +83,13 @@ def conversations(
     if isinstance(paths, str | bytes):  # its letters would be taken for names
         raise InvalidArgument(f"paths is a list of names, not {paths!r}")
     names = [os.fspath(path) for path in paths]
-    analysis = Analysis(secrets, ports=ports, policy=policy, keep=keep, ask=ask, limits=limits)
-    logs = [_GrowingLog(os.fspath(path), analysis.secrets) for path in key_logs]
+    known = Secrets() if secrets is None else secrets
+    logs = [_GrowingLog(os.fspath(path), known) for path in key_logs]
+
+    def begin(connections: int = 0) -> Analysis:
+        return Analysis(known, ports=ports, policy=policy, keep=keep, ask=ask, limits=limits, connections=connections)
+
+    analysis = begin()
 
     def look(*, last: bool = False) -> None:
         """Take what was added to key logs."""
@@ -101,7 +107,10 @@ def conversations(
     damage: CaptureError | None = None
     for name in names:
         error = None
-        _look_ahead(name, analysis.secrets, limits)
+        if analysis.reader.form and not rotated:
+            yield from analysis.finish()
+            analysis = begin(analysis.connections)
+        _look_ahead(name, known, limits)
         try:
             yield from analysis.read(reading.chunks(name), name)
         except CaptureError as found:

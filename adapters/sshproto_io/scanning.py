@@ -18,6 +18,7 @@ import signal
 import stat
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -206,6 +207,7 @@ def _read(names: tuple[str, ...], setup: _Setup) -> Scanned:
     try:
         for conversation in conversations(
             names,
+            rotated=True,
             secrets=None if setup.secrets is None else setup.secrets.copy(),
             ask=ask,
             policy=setup.policy,
@@ -268,6 +270,8 @@ def _start(setup: _Setup) -> _Worker:
     mine, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, setup), daemon=True, name="scan")
     try:
+        if os.name == "posix":
+            resource_tracker.ensure_running()  # start() does, and lets Ctrl-C through again when it has
         with _uninterrupted():
             process.start()
     except BaseException:

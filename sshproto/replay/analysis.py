@@ -222,10 +222,11 @@ class Analysis:
         keep: Keep the events of each in :attr:`Conversation.events`.
         ask: Called with each conversation that begins, before its first event: the place to add sinks.
         limits: Bounds.
+        connections: Number of the connection before the first.
 
     Attributes:
         reader: Of the capture that was read last: its format, its interfaces, what it says was lost.
-        connections: How many TCP connections were seen, SSH or not.
+        connections: Number of the last TCP connection that was seen, SSH or not.
         problems: What was wrong with key logs in the captures.
     """
 
@@ -238,6 +239,7 @@ class Analysis:
         keep: bool = False,
         ask: Callable[[Conversation], None] | None = None,
         limits: AnalysisLimits | None = None,
+        connections: int = 0,
     ) -> None:
         self.secrets = Secrets() if secrets is None else secrets
         self.problems: list[KeyLogError] = []
@@ -248,7 +250,7 @@ class Analysis:
         self._ask = ask
         self._memory = Memory()
         self._network = Network(self._limits.network)
-        self._tcp = Reassembler(self._limits.reassembly)
+        self._tcp = Reassembler(self._limits.reassembly, connections=connections)
         self._living: dict[int, Conversation] = {}
         self._suspects: dict[int, _Suspect] = {}
         self._doubt = 0  # what is kept of the suspects

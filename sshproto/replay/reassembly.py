@@ -63,14 +63,15 @@ class Reassembler:
 
     Args:
         limits: Bounds.
+        connections: Number of the connection before the first.
 
     Attributes:
-        connections: How many connections were seen.
+        connections: Number of the last connection that was seen.
         strays: Segments without data that belong to no known connection.
     """
 
-    def __init__(self, limits: ReassemblyLimits | None = None) -> None:
-        self.connections = 0
+    def __init__(self, limits: ReassemblyLimits | None = None, *, connections: int = 0) -> None:
+        self.connections = connections
         self.strays = 0
         self._limits = limits or ReassemblyLimits()
         self._streams: dict[bytes, Stream] = {}

@@ -134,7 +134,7 @@ def _item(args: argparse.Namespace, row: dict[str, Any]) -> Any:
 def _together(
     args: argparse.Namespace, take: Callable[[Any], object], output: opening.LineOutput | None
 ) -> tuple[int, list[str]]:
-    """All files as one capture; how many connections there were, and what is wrong."""
+    """All files in this process; how many connections there were, and what is wrong."""
     from sshproto_cli.terminal import Interrupted
 
     form = _view(args)
@@ -177,7 +177,7 @@ def _apart(
     progress = Progress(shown=opening.wants_progress(args, output))
     try:
         found = scan(
-            args.files,
+            [args.files] if args.rotated else args.files,
             jobs=args.jobs or None,
             secrets=opening.secrets(args),
             view=_view(args),

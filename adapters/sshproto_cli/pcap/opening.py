@@ -64,8 +64,13 @@ def add_options(parser: argparse.ArgumentParser, *, files: bool = True, connecti
             "files",
             metavar="FILE",
             nargs="+",
-            help="a capture (pcap, pcapng, gzip, zstd); those of one that was rotated in the order of time;"
-            f' "{STDIN}" is standard input',
+            help=f'a capture (pcap, pcapng, gzip, zstd); "{STDIN}" is standard input',
+        )
+        parser.add_argument(
+            "--rotated",
+            action="store_true",
+            help="the files are one capture that was cut into several, in the order of time: connections go on from one"
+            " to the next",
         )
     parser.add_argument(
         "--keylog",
@@ -304,6 +309,7 @@ def conversations(
     try:
         for conversation in captures.conversations(
             [path for path in args.files if _readable(path, damage)],
+            rotated=getattr(args, "rotated", False),
             secrets=known,
             ask=begin,
             policy=policy,

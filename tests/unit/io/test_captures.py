@@ -66,10 +66,25 @@ def test_a_rotated_capture_in_other_formats(recording: Recording, tmp_path: Path
         written(tmp_path / "b", gzip.compress(pcapng(records[10:20]))),
         written(tmp_path / "c", with_key_log(records[20:], recording.key_log)),
     ]
-    (one,) = conversations(paths)
+    (one,) = conversations(paths, rotated=True)
     assert one.summary.opened
     assert one.summary.complete
     assert one.capture == str(paths[0])
+
+
+def test_captures_that_know_nothing_of_each_other(recording: Recording, tmp_path: Path) -> None:
+    """The same packets in two files are two connections; each file has its own frames, all have one row of numbers."""
+    records = talk(recording).records()
+    plain = written(tmp_path / "plain", pcap(records))
+    opened = written(tmp_path / "opened", with_key_log(records, recording.key_log))
+    found = list(conversations([plain, opened, plain], keep=True))
+    assert [(one.capture, one.connection.number, one.connection.frame) for one in found] == [
+        (str(plain), 1, 1), (str(opened), 2, 1), (str(plain), 3, 1),
+    ]  # fmt: skip
+    assert all(one.summary.complete for one in found)
+    assert [one.summary.opened for one in found][:2] == [False, True]
+    (whole,) = conversations([plain, opened], rotated=True)
+    assert whole.capture == str(plain)
 
 
 def test_standard_input(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,12 +166,14 @@ def test_damage(recording: Recording, tmp_path: Path) -> None:
     none = written(tmp_path / "none", b"no capture")
     good = written(tmp_path / "good", pcap(records[15:]))
     told: list[tuple[str, CaptureError]] = []
-    (one,) = conversations([bad, none, good], secrets=recording.secrets, on_damage=lambda *it: told.append(it))
+    (one,) = conversations(
+        [bad, none, good], rotated=True, secrets=recording.secrets, on_damage=lambda *it: told.append(it)
+    )
     assert one.summary.opened
     assert one.summary.complete
     assert [name for name, _ in told] == [str(bad), str(none)]
     assert "record" in told[0][1].where or "packet" in told[0][1].where
-    iterator = conversations([bad, none, good], secrets=recording.secrets)
+    iterator = conversations([bad, none, good], rotated=True, secrets=recording.secrets)
     assert next(iterator).summary.opened
     with pytest.raises(CaptureError, match=str(bad)) as caught:  # the first that was
         next(iterator)
