@@ -16,12 +16,13 @@ from sshproto.channels.registry import Registry
 from sshproto.channels.requests import (
     ChannelOpenData,
     ChannelRequestData,
-    DirectTcpip,
     Env,
     KeepaliveChannel,
+    Kind,
     OpenFailure,
     Session,
     Signal,
+    UnknownOpen,
     decode_open,
     decode_request,
 )
@@ -119,8 +120,8 @@ class Inbound:
             return OpenFailure.ADMINISTRATIVELY_PROHIBITED, f"not at a {self._role.value}"
         if not self._registry.invitations.covers(kind):
             return OpenFailure.ADMINISTRATIVELY_PROHIBITED, "not requested"
-        if isinstance(kind, DirectTcpip) and len(kind.host.encode("utf-8", "surrogateescape")) > limits.host_name:
-            return OpenFailure.ADMINISTRATIVELY_PROHIBITED, "host name too long"
+        if not isinstance(kind, UnknownOpen) and _longest(kind) > limits.host_name:
+            return OpenFailure.ADMINISTRATIVELY_PROHIBITED, "host name or address too long"
         if isinstance(kind, Session) and self._global.no_more_sessions:
             return OpenFailure.ADMINISTRATIVELY_PROHIBITED, "no more sessions were wanted"
         if message.maximum_packet_size < limits.smallest_channel_packet:
@@ -289,3 +290,9 @@ class Inbound:
         ChannelFailure: _failure,
     }
     """What takes each message."""
+
+
+def _longest(kind: Kind) -> int:
+    """Bytes of the longest text in it: where to or from where, which is kept for as long as the channel lives."""
+    texts = [value for field, _ in kind.codecs() if isinstance(value := getattr(kind, field), str)]
+    return max((len(text.encode("utf-8", "surrogateescape")) for text in texts), default=0)

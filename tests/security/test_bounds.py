@@ -332,9 +332,11 @@ def pty(term: str, modes: bytes) -> m.Message:
     return asks("pty-req", text(term) + bytes(16) + string(modes))
 
 
+STREAMLOCAL = r.DirectStreamlocal.type
+
+
 def streamlocal(path: str) -> m.Message:
-    kind = r.DirectStreamlocal.type
-    return m.ChannelOpen(kind, 9, WINDOW, 32768, text(path) + text("") + uint32(0))
+    return m.ChannelOpen(STREAMLOCAL, 9, WINDOW, 32768, text(path) + text("") + uint32(0))
 
 
 CONSTANTS: list[Constant] = [
@@ -354,6 +356,12 @@ CONSTANTS: list[Constant] = [
              ("B30", "R100", "V33")),
     Constant("socket path", MAX_SOCKET_PATH, SERVER, "C", lambda n: streamlocal("x" * n), "ChannelOpenRequested", "92",
              ("B31", "R152")),
+    *[Constant("address", 255, SERVER, "C", lambda n, make=make: make("x" * n), "ChannelOpenRequested", "92",
+               ("B31", "V77", "P21"))
+      for make in (
+          lambda words: m.ChannelOpen("direct-tcpip", 9, WINDOW, 32768, r.DirectTcpip(words, 1).encode()),
+          lambda words: m.ChannelOpen("direct-tcpip", 9, WINDOW, 32768, r.DirectTcpip("h", 1, words).encode()),
+          lambda words: m.ChannelOpen(STREAMLOCAL, 9, WINDOW, 32768, r.DirectStreamlocal("/x", words).encode()))],
     Constant("channel type", 64, SERVER, "C", lambda n: m.ChannelOpen("x" * n, 9, WINDOW, 32768),
              "ChannelOpenRequested", "92", ("R6", "R86")),
     Constant("request type", 64, SERVER, "C", lambda n: asks("x" * n), "ChannelRequested", "100", ("R6", "R97")),
