@@ -59,6 +59,7 @@ def fuzz(data: bytes) -> None:
     if flags & 1:
         secrets.add_key_log(_LINES)
     observer = Observer(secrets, ordered=bool(flags & 2), hold=5000 if flags & 4 else 1 << 20)
+    observer.sizes = not flags & 16
     summary, findings = Summary(), Findings()
     fed = steps = 0
     events: list[Observed] = []
@@ -115,7 +116,7 @@ def script(wire: Wire, flags: int, cut: int = 1 << 16) -> bytes:
 def seeds() -> list[bytes]:
     """Whole sessions, with keys and without, cut in ways."""
     rng = random.Random(0)
-    found = [script(each.wire, flags, cut) for each in _RECORDINGS for flags in range(16) for cut in (100, 1 << 15)]
+    found = [script(each.wire, flags, cut) for each in _RECORDINGS for flags in range(32) for cut in (100, 1 << 15)]
     late = [script(each.wire, flags) + bytes((_SECRETS, 0, 0)) for each in _RECORDINGS for flags in (0, 2, 4)]
     lines = [
         b"SSH-1.99-x\r\n",

@@ -36,7 +36,7 @@ from sshproto_io import blocking
 from tests.replay.sessions import told, troubles
 from tests.support import ours, peers
 from tests.support.peers import HOST, Key, Server
-from tests.support.sniffing import start_tcpdump
+from tests.support.sniffing import tcpdump_to_a_pipe
 from tests.unit.test_docs_examples import blocks
 
 HASSH = "472b5de333ad665af5cbf10ff892c4df"
@@ -183,20 +183,6 @@ def test_the_usual_fingerprint(checkout: Path, sshd: Server, keys: dict[str, Key
 # ------------------------------------------------------------------------------------------------------------- tcpdump
 
 
-@contextlib.contextmanager
-def tcpdump(port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """It writes to a pipe."""
-    peers.need_root("tcpdump")
-    process = start_tcpdump([port], ["-w", "-"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(peers.SECONDS)
-        assert process.stdout is not None
-        process.stdout.close()
-
-
 def until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + peers.SECONDS
     while not condition():
@@ -225,7 +211,7 @@ def test_a_pipe_from_tcpdump(sshd: Server, keys: dict[str, Key]) -> None:
         for _ in analysis.read(chunks()):
             pass
 
-    with tcpdump(sshd.port) as process:
+    with tcpdump_to_a_pipe(sshd.port) as process:
         pipe = process.stdout
         assert isinstance(pipe, io.BufferedReader)
         assert pipe.peek(1)  # the file's header: it listens
@@ -252,13 +238,12 @@ def test_tcpdump_into_the_command_line(sshd: Server, keys: dict[str, Key]) -> No
     """``tcpdump -w - | sshproto pcap decode -``: lines appear when they have happened."""
     argv = [*ours.PROGRAM, "pcap", "decode", "--json", "-"]
     lines: list[str] = []
-    with tcpdump(sshd.port) as process:
+    with tcpdump_to_a_pipe(sshd.port) as process:
         with subprocess.Popen(argv, stdin=process.stdout, stdout=subprocess.PIPE) as decoder:
             assert decoder.stdout is not None
             output = decoder.stdout
             reader = threading.Thread(target=lambda: lines.extend(it.decode() for it in output), daemon=True)
             reader.start()
-            time.sleep(0.5)
             ssh = threading.Thread(target=lambda: peers.ssh(sshd, "sleep 2", key=keys["ed25519"]), daemon=True)
             ssh.start()
             try:

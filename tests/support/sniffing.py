@@ -34,7 +34,7 @@ def tcpdump(path: Path, ports: Collection[int]) -> Iterator[None]:
         AssertionError: The kernel has dropped packets.
     """
     with tempfile.TemporaryFile() as log:
-        process = start_tcpdump(ports, ["-w", str(path)], stderr=log)
+        process = _start(ports, ["-w", str(path)], stderr=log)
         try:
             _await(process, log)
             yield
@@ -50,7 +50,22 @@ def tcpdump(path: Path, ports: Collection[int]) -> Iterator[None]:
         assert b"\n0 packets dropped by kernel" in log.read()
 
 
-def start_tcpdump(
+@contextlib.contextmanager
+def tcpdump_to_a_pipe(port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """The same, as it happens: to the ``stdout`` of what is given."""
+    with tempfile.TemporaryFile() as log:
+        process = _start([port], ["-w", "-"], stdout=subprocess.PIPE, stderr=log)
+        try:
+            _await(process, log)
+            yield process
+        finally:
+            process.terminate()
+            process.wait(SECONDS)
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+def _start(
     ports: Collection[int], options: Sequence[str], *, stdout: int | None = None, stderr: Any = None
 ) -> subprocess.Popen[bytes]:
     """tcpdump on loopback, writing each packet at once; it may not have begun."""
