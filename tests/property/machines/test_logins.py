@@ -88,6 +88,7 @@ class Servers(RuleBasedStateMachine):
         self.server: Any = server.conn
         self.end = End("client", client.conn, None)
         self.question: Any = None
+        self.prompts = 0
         self.granted: list[Any] = []
         self.proved: list[str] = []
         self.let_in: list[Any] = []
@@ -129,10 +130,12 @@ class Servers(RuleBasedStateMachine):
         self.go()
 
     @precondition(lambda self: self.error is None)
-    @rule(count=st.integers(0, 3), hasty=st.sampled_from([False] * 9 + [True]))
-    def respond(self, count: int, hasty: bool) -> None:
+    @rule(wrong=st.sampled_from([0] * 8 + [-1, 1]), hasty=st.sampled_from([False] * 9 + [True]))
+    def respond(self, wrong: int, hasty: bool) -> None:
+        """As many answers as were asked for, or not; when something was asked, or not."""
         if not (hasty or self.joined.sides[1].monitor.prompting):
             return
+        count = max(0, self.prompts + wrong)
         inject(self.end, m.UserauthInfoResponse(("x",) * count))
         self.go()
 
@@ -167,8 +170,10 @@ class Servers(RuleBasedStateMachine):
         question, self.question = self.question, None
         conn = self.server
         try:
-            if how == "prompt":
+            interactive = isinstance(question, ev.InteractiveAuth)
+            if how == "prompt" or (interactive and not yes):
                 conn.prompt(question, [ev.Prompt(text="?", echo=True)] * (1 + yes))
+                self.prompts = 1 + yes
             elif how == "change":
                 conn.change_password(question, "another")
             elif how == "partial":
