@@ -13,6 +13,7 @@ from typing import Any
 
 import attrs
 import hypothesis
+import pytest
 
 from sshproto import events as ev
 from sshproto.client import ClientConnection
@@ -27,6 +28,9 @@ from tests.support.seeds import HOST_KEY, USER_KEY
 SIDES = (0, 1)
 _KEX = range(20, 50)
 QUICK = Preferences(kex=("curve25519-sha256",), cipher=("aes128-gcm@openssh.com",))
+
+PATIENCE = pytest.mark.timeout(3600)
+"""For the long profile, and for making a failure small."""
 
 
 def budget(share: float) -> hypothesis.settings:

@@ -20,7 +20,7 @@ from sshproto.channels import requests as r
 from sshproto.config import Limits
 from sshproto.errors import LimitReached, UsageError
 from sshproto.transport.link import Phase
-from tests.support.joined import SIDES, Joined, budget, log_in
+from tests.support.joined import PATIENCE, SIDES, Joined, budget, log_in
 
 LIMITS = Limits(requests_pending=4, channels_from_us=6, channels_from_peer=6, opens_pending=6, peer_rekeys=1000)
 SIDE = st.sampled_from(SIDES)
@@ -293,7 +293,8 @@ class Channels(RuleBasedStateMachine):
 TestChannels = Channels.TestCase
 TestChannels.settings = budget(0.5)
 TestChannels.pytestmark = [
+    PATIENCE,
     pytest.mark.covers(
         "R164", "V16", "V29", "R42", "R84", "R89", "R93", "R95", "P4", "P6", "P8", "P13", "P16", "P17", "P20", "P21"
-    )
+    ),
 ]

@@ -20,7 +20,7 @@ from sshproto.errors import AuthExhausted, LimitExceeded, ProtocolViolation, Ser
 from sshproto.transport.link import Phase
 from sshproto.wire import messages as m
 from sshproto.wire.codec import boolean, string, text
-from tests.support.joined import Joined, budget
+from tests.support.joined import PATIENCE, Joined, budget
 from tests.support.pair import End
 from tests.support.rogue import inject
 from tests.support.seeds import USER_KEY, key
@@ -385,12 +385,13 @@ class Clients(RuleBasedStateMachine):
 
 
 TestServers = Servers.TestCase
-TestServers.settings = budget(0.5)
+TestServers.settings = budget(1.0)
 TestServers.pytestmark = [
+    PATIENCE,
     pytest.mark.covers(
         "V11", "V12", "V61", "R57", "R60", "R61", "R62", "R63", "R76", "P3", "P5", "P9", "P10", "P11", "P12", "P17"
-    )
+    ),
 ]
 TestClients = Clients.TestCase
-TestClients.settings = budget(0.5)
-TestClients.pytestmark = [pytest.mark.covers("V07", "V09", "V10", "R70", "R76", "R129", "P5", "P18", "P21")]
+TestClients.settings = budget(1.0)
+TestClients.pytestmark = [PATIENCE, pytest.mark.covers("V07", "V09", "V10", "R70", "R76", "R129", "P5", "P18", "P21")]

@@ -12,7 +12,7 @@ from sshproto import events as ev
 from sshproto.channels.requests import UnknownOpen
 from sshproto.config import Limits, Preferences, Timeouts
 from sshproto.transport.link import Phase
-from tests.support.joined import SIDES, Joined, budget, log_in
+from tests.support.joined import PATIENCE, SIDES, Joined, budget, log_in
 
 SIDE = st.sampled_from(SIDES)
 LIMITS = Limits(peer_rekeys=10_000)
@@ -128,4 +128,7 @@ class Rekeys(RuleBasedStateMachine):
 
 TestRekeys = Rekeys.TestCase
 TestRekeys.settings = budget(0.5)
-TestRekeys.pytestmark = [pytest.mark.covers("R34", "R42", "R43", "R164", "V13", "P6", "P8", "P16", "P20", "P21")]
+TestRekeys.pytestmark = [
+    PATIENCE,
+    pytest.mark.covers("R34", "R42", "R43", "R164", "V13", "P6", "P8", "P16", "P20", "P21"),
+]

@@ -20,7 +20,7 @@ from sshproto.config import Limits, Preferences, Timeouts
 from sshproto.errors import AuthExhausted, LocalClose, PeerDisconnected, UnexpectedEof, UsageError
 from sshproto.transport.link import Phase
 from sshproto.wire import messages as m
-from tests.support.joined import SIDES, Joined, budget
+from tests.support.joined import PATIENCE, SIDES, Joined, budget
 from tests.support.rogue import frame
 from tests.support.seeds import USER_KEY
 
@@ -277,6 +277,7 @@ class Whole(RuleBasedStateMachine):
 TestWhole = Whole.TestCase
 TestWhole.settings = budget(0.5)
 TestWhole.pytestmark = [
+    PATIENCE,
     pytest.mark.covers(
         *("R163", "R164", "R165", "V01", "V03"),
         *(
@@ -299,5 +300,5 @@ TestWhole.pytestmark = [
             "P18",
             "P21",
         ),
-    )
+    ),
 ]
