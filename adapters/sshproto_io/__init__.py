@@ -28,6 +28,7 @@ from sshproto.errors import (
     RequestRefused,
     SSHError,
     UsageError,
+    discreet,
 )
 from sshproto.keys.known_hosts import KnownHosts
 from sshproto.operations.login import Credentials, HostKeyCheck, LoginPlan, host_key_check, prefer_known
@@ -98,6 +99,7 @@ class Setup:
     credentials: Credentials
 
     @classmethod
+    @discreet
     def of(
         cls,
         host: str,

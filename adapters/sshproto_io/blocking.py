@@ -290,6 +290,7 @@ class Client(Connected[ClientConnection]):
             credentials=credentials,
             config=config,
         )
+        del password  # the plan has it now; a traceback keeps the variables of its frames
         return _connect(setup, timeout, on_event, self)
 
     def rekey(self) -> None:
@@ -373,6 +374,7 @@ def connect(
     setup = Setup.of(
         host, port, user=user, host_key=host_key, keys=keys, password=password, credentials=credentials, config=config
     )
+    del password  # the plan has it now; a traceback keeps the variables of its frames
     return _connect(setup, timeout, on_event, None)
 
 

@@ -25,14 +25,16 @@ import pytest
 
 from sshproto import events as ev
 from sshproto.config import ClientConfig, Limits, Preferences, Trace
-from sshproto.errors import InternalError, InvalidArgument, KeyFormatError, SignatureInvalid, SSHError
+from sshproto.errors import AuthExhausted, InternalError, InvalidArgument, KeyFormatError, SignatureInvalid, SSHError
 from sshproto.keys.private import PrivateKey
 from sshproto.transport import keyexchange, macs
 from sshproto.wire import messages as m
+from sshproto_io import blocking
 from tests.support.middle import Middle
 from tests.support.pair import End, Pair
 from tests.support.rogue import inject, loss
-from tests.support.seeds import HOST_KEY, USER_KEY
+from tests.support.seeds import HOST, HOST_KEY, USER_KEY
+from tests.support.talk import talking
 
 CORE = Path(__file__).resolve().parents[2]
 PASSWORD, REPLACEMENT, ANSWER = "canary-pass-Zürich", "canary-new-9d1f", "canary-answer-77aa"
@@ -88,7 +90,8 @@ def with_locals(error: BaseException) -> str:
 def our_frames(error: BaseException) -> list[types.FrameType]:
     """The frames of ours that an error has come through."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return [frame for frame in frames if frame.f_code.co_filename.startswith(f"{CORE}/sshproto/")]
+    ours = f"{CORE}/sshproto/", f"{CORE}/adapters/"
+    return [frame for frame in frames if frame.f_code.co_filename.startswith(ours)]
 
 
 def private_bytes(key: PrivateKey) -> bytes:
@@ -338,6 +341,23 @@ def test_a_secret_that_cannot_be_sent_is_not_in_the_error(kind: type[Any], call:
     assert "canary-long-" not in f"{error} {error!r} {error.__cause__!r} {error.__context__!r}"
     assert b"canary-long-" not in pickle.dumps(error)
     assert conn.questions == (question,)
+
+
+@pytest.mark.covers("R169")
+def test_a_refused_password_is_not_in_the_frames_of_a_face() -> None:
+    """Of the blocking one, whose ``connect`` waits; the others have returned long before."""
+    with talking(methods=("password",)) as talk, pytest.raises(AuthExhausted) as raised:
+        blocking.connect(
+            HOST,
+            talk.server.port,
+            config=ClientConfig(user="guest"),
+            host_key=HOST_KEY.public_key,
+            password=PASSWORD,
+        )
+    frames = our_frames(raised.value)
+    assert frames
+    for frame in frames:
+        Canaries(PASSWORD).hunt(repr(frame.f_locals), "our frames")
 
 
 def key_files() -> dict[str, tuple[bytes, bytes | None]]:
