@@ -12,9 +12,9 @@ from typing import Any
 
 from fuzz.running import main
 from sshproto.replay.analysis import Analysis, AnalysisLimits
-from sshproto.replay.capture import CaptureError, CaptureLimits
-from sshproto.replay.inflate import InflateLimits
-from sshproto.replay.ordering import ReassemblyLimits
+from sshproto.replay.capture.inflate import InflateLimits
+from sshproto.replay.capture.ordering import ReassemblyLimits
+from sshproto.replay.capture.reader import CaptureError, CaptureLimits
 from tests.bench.synthetic import Traffic
 from tests.support import captures as c
 
@@ -105,7 +105,7 @@ def seeds() -> list[bytes]:
 
 def _records() -> list[c.Record]:
     """One small session of each suite, as packets."""
-    from sshproto.replay.capture import CaptureReader
+    from sshproto.replay.capture.reader import CaptureReader
 
     data = b"".join(_TRAFFIC.pcap(60_000, together=2))
     packets = [packet for part in CaptureReader().read([data]) for packet in part]

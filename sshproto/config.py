@@ -331,7 +331,8 @@ class Config:
             responses are in the messages, but not in their ``repr``.
         key_log: Called with a line of a key log at each key exchange: whoever has it can read a recording of the
             connection. None, as it should be, unless that is what you want.
-        record: Called once, as the connection is made, to watch it: a :class:`~sshproto.replay.recording.Recorder`.
+        record: Called once, as the connection is made, to watch it: a
+            :class:`~sshproto.replay.trace.recording.Recorder`.
         debug_raise: Raise a bug of sshproto instead of ending the connection with
             :class:`~sshproto.errors.InternalError`; for tests and fuzzing.
     """

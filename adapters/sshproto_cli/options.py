@@ -24,7 +24,7 @@ PASSPHRASE_VARIABLE = "SSHPROTO_KEY_PASSPHRASE"
 FACES = ("blocking", "asyncio", "trio")
 """The modules of ``sshproto_io`` that can move the bytes; the first is the usual one."""
 
-_LEVELS = ("lengths", "metadata", "payload", "replay")  # those of sshproto.replay.trace.Privacy
+_LEVELS = ("lengths", "metadata", "payload", "replay")  # those of sshproto.replay.trace.file.Privacy
 _LONGEST = 1000  # of a line that shows an event
 _FEW = 16  # bytes that are shown themselves
 
@@ -169,7 +169,7 @@ def recording(args: argparse.Namespace, *, many: bool = False) -> Record | None:
     """
     if args.record is None:
         return None
-    from sshproto.replay.trace import Privacy
+    from sshproto.replay.trace.file import Privacy
     from sshproto_io.recording import record_in, record_to
 
     def tell(error: OSError) -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from sshproto_cli.options import Failure, complain, describe, put
 
 if TYPE_CHECKING:
-    from sshproto.replay.minimise import Predicate
-    from sshproto.replay.trace import Header, Record, Trace
+    from sshproto.replay.trace.file import Header, Record, Trace
+    from sshproto.replay.trace.minimise import Predicate
 
 DIVERGED = 1
 """The status when a replay is not what was recorded, or two traces differ."""
@@ -161,7 +161,7 @@ def _shown_pieces(name: str) -> Iterator[bytes]:
 
 
 def _read(name: str) -> Trace:
-    from sshproto.replay.trace import read
+    from sshproto.replay.trace.file import read
 
     size = 0
 
@@ -191,7 +191,7 @@ def _write_new(name: str, data: bytes) -> None:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from sshproto.replay.verify import verify
+    from sshproto.replay.trace.verify import verify
 
     verdict = verify(_shown_pieces(args.file))
     divergence, cut = verdict.divergence, verdict.cut
@@ -231,7 +231,7 @@ def _json(value: object) -> str:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from sshproto.replay.trace import TraceReader
+    from sshproto.replay.trace.file import TraceReader
 
     reader = TraceReader()
     told = False
@@ -297,8 +297,8 @@ def _line(record: Record) -> str:
 
 
 def _fields(value: Any) -> str:
-    from sshproto.replay.trace import as_object
-    from sshproto.replay.values import SECRET
+    from sshproto.replay.trace.file import as_object
+    from sshproto.replay.trace.values import SECRET
     from sshproto.text import printable
 
     told = as_object(value)
@@ -316,7 +316,7 @@ def _fields(value: Any) -> str:
 
 def _value(value: Any) -> str:
     """A value in few words: bytes by their number, keys by their fingerprint."""
-    from sshproto.replay.trace import as_list, as_object
+    from sshproto.replay.trace.file import as_list, as_object
     from sshproto.text import printable
 
     told, listed = as_object(value), as_list(value)
@@ -380,7 +380,7 @@ _NOISE = frozenset({"ssh:entropy", "ssh:oracle", "ssh:idle", "ssh:bytes_in", "ss
 def _diff(args: argparse.Namespace) -> int:
     from itertools import zip_longest
 
-    from sshproto.replay.verify import Divergence
+    from sshproto.replay.trace.verify import Divergence
 
     if args.file == "-" == args.other:
         raise Failure("only one of the two can be standard input")
@@ -428,7 +428,7 @@ def _comparable(trace: Trace, *, exact: bool) -> list[tuple[Any, Record]]:
 
 def _stripped(value: Any) -> Any:
     """A value without what differs by its nature."""
-    from sshproto.replay.trace import as_list, as_object
+    from sshproto.replay.trace.file import as_list, as_object
 
     told, listed = as_object(value), as_list(value)
     if told is not None:
@@ -440,8 +440,8 @@ def _stripped(value: Any) -> Any:
 
 
 def _minimise(args: argparse.Namespace) -> int:
-    from sshproto.replay.minimise import TRIES, inputs, minimise
-    from sshproto.replay.seeds import seed
+    from sshproto.replay.trace.minimise import TRIES, inputs, minimise
+    from sshproto.replay.trace.seeds import seed
 
     trace = _read(args.file)
     tries: int = args.tries or TRIES
@@ -468,7 +468,7 @@ def _minimise(args: argparse.Namespace) -> int:
 
 
 def _predicate(words: str, trace: Trace) -> Predicate:
-    from sshproto.replay import minimise
+    from sshproto.replay.trace import minimise
 
     what, _, name = words.partition("=")
     if words == "same-end":

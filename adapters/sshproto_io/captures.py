@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from sshproto.errors import InvalidArgument, SSHError
 from sshproto.replay.analysis import PORTS, Analysis, AnalysisLimits, Conversation
-from sshproto.replay.capture import CHUNK, SECRETS_SSH, CaptureError, CaptureReader
+from sshproto.replay.capture.reader import CHUNK, SECRETS_SSH, CaptureError, CaptureReader
 from sshproto.replay.secrets import KeyLogError, Secrets
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sshproto.replay.recording import Recorder
-from sshproto.replay.trace import SUFFIX, Privacy
+from sshproto.replay.trace.file import SUFFIX, Privacy
+from sshproto.replay.trace.recording import Recorder
 
 if TYPE_CHECKING:
     from sshproto.config import Record

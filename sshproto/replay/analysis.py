@@ -16,13 +16,13 @@ from typing import Protocol
 
 import attrs
 
-from sshproto.replay import flows
-from sshproto.replay.capture import CaptureError, CaptureLimits, CaptureReader, Sliceable
+from sshproto.replay.capture import flows
+from sshproto.replay.capture.network import Network, NetworkLimits
+from sshproto.replay.capture.reader import CaptureError, CaptureLimits, CaptureReader, Sliceable
+from sshproto.replay.capture.reassembly import Reassembler, ReassemblyLimits
 from sshproto.replay.events import Observed, Side
 from sshproto.replay.findings import Finding, Findings, Memory, Policy
-from sshproto.replay.network import Network, NetworkLimits
 from sshproto.replay.observer import HOLD, Observer
-from sshproto.replay.reassembly import Reassembler, ReassemblyLimits
 from sshproto.replay.secrets import KeyLogError, Secrets
 from sshproto.replay.summary import Summary
 

@@ -24,7 +24,7 @@ from sshproto import events as ev
 from sshproto.channels import requests as rq
 from sshproto.replay import events as seen_events
 from sshproto.replay.analysis import PORTS, Analysis, AnalysisLimits, Conversation
-from sshproto.replay.capture import CaptureError, Sliceable
+from sshproto.replay.capture.reader import CaptureError, Sliceable
 from sshproto.replay.events import Observed, PacketOpened, RolesSeen, Side, Ssh1Packet, role_of
 from sshproto.replay.findings import Severity
 from sshproto.replay.secrets import KeyLogError, Secrets
@@ -152,7 +152,8 @@ def community_id(flow: bytes) -> str:
     """The Community ID of a TCP connection: version 1, with the seed 0.
 
     Args:
-        flow: Addresses and ports, :attr:`sshproto.replay.flows.Connection.flow`; the direction makes no difference.
+        flow: Addresses and ports, :attr:`~sshproto.replay.capture.flows.Connection.flow`; the direction makes no
+            difference.
     """
     size = (len(flow) - 4) // 2
     ends = sorted(
@@ -336,7 +337,7 @@ class Rows:
         connections: A row for each connection, in the order of their numbers.
         events: A row for each event, in the order of the capture, if they were asked for.
         problems: What is wrong with the capture, or with a key log inside it. That it stops in the middle of a packet
-            is the last, a :class:`~sshproto.replay.capture.CaptureError`.
+            is the last, a :class:`~sshproto.replay.capture.reader.CaptureError`.
     """
 
     connections: list[Row] = attrs.Factory(list[Row])

@@ -32,9 +32,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sshproto.replay.analysis import Analysis
-from sshproto.replay.capture import CaptureReader, Sliceable
-from sshproto.replay.network import Network
-from sshproto.replay.reassembly import Reassembler
+from sshproto.replay.capture.network import Network
+from sshproto.replay.capture.reader import CaptureReader, Sliceable
+from sshproto.replay.capture.reassembly import Reassembler
 from sshproto.replay.secrets import Secrets
 
 RUNS = 5

@@ -15,8 +15,8 @@ import pytest
 from sshproto.client import ClientConnection
 from sshproto.config import Preferences
 from sshproto.keys.private import PrivateKey
-from sshproto.replay.trace import Privacy, read
-from sshproto.replay.verify import verify
+from sshproto.replay.trace.file import Privacy, read
+from sshproto.replay.trace.verify import verify
 from sshproto_io.recording import TraceFile, record_in, record_to
 from tests.support import faces, ours, peers
 from tests.support.faces import Face, client_config, login
@@ -219,7 +219,7 @@ def test_a_process_that_is_killed_leaves_a_trace_that_replays(tmp_path: Path) ->
     code = (
         "import os, sys\n"
         "from sshproto import ClientConfig, ClientConnection\n"
-        "from sshproto.replay.trace import Privacy\n"
+        "from sshproto.replay.trace.file import Privacy\n"
         "from sshproto_io.recording import record_to\n"
         "conn = ClientConnection(ClientConfig(user='a', record=record_to(sys.argv[1], Privacy.REPLAY)), 0.0)\n"
         "conn.data_to_send()\n"

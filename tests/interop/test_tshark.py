@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from sshproto.replay.analysis import analyze
-from sshproto.replay.capture import CaptureReader
+from sshproto.replay.capture.reader import CaptureReader
 from tests.support import captures as c
 from tests.support.sniffing import Public, as_tshark_sees_it, as_we_see_it
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sshproto import events as ev
 from sshproto.channels.requests import DirectTcpip, Env, Exec, Keepalive, PtyRequest, Session, Signal, UnknownRequest
-from sshproto.replay.trace import Privacy, read
-from sshproto.replay.verify import verify
+from sshproto.replay.trace.file import Privacy, read
+from sshproto.replay.trace.verify import verify
 from tests.support import traces
 from tests.support.pair import pieces
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import attrs
 
-from sshproto.replay import flows
-from sshproto.replay.capture import CaptureReader
+from sshproto.replay.capture import flows
+from sshproto.replay.capture.network import Network
+from sshproto.replay.capture.reader import CaptureReader
+from sshproto.replay.capture.reassembly import Reassembler
 from sshproto.replay.events import Observed, Side
 from sshproto.replay.findings import Finding, Findings, Memory
-from sshproto.replay.network import Network
 from sshproto.replay.observer import Observer
-from sshproto.replay.reassembly import Reassembler
 from sshproto.replay.secrets import Secrets
 from sshproto.replay.summary import Summary
 from tests.replay.sessions import drain

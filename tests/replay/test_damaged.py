@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from fuzz import capture
 from fuzz.running import mutate
 from sshproto.replay.analysis import Analysis
-from sshproto.replay.capture import CaptureError
+from sshproto.replay.capture.reader import CaptureError
 from sshproto.replay.events import PacketOpened, Side
 from tests.replay.sessions import told
 from tests.support import captures as c

@@ -12,8 +12,8 @@ import pytest
 
 from sshproto import events as ev
 from sshproto.channels.requests import ExitStatus
-from sshproto.replay import flows
-from sshproto.replay.capture import CaptureReader
+from sshproto.replay.capture import flows
+from sshproto.replay.capture.reader import CaptureReader
 from sshproto.replay.events import Integrity, KeysMissing, PacketOpened, PacketSealed, SecretFound, Side
 from sshproto.replay.observer import Observer
 from sshproto.replay.secrets import Secrets

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from sshproto.replay.analysis import Analysis, AnalysisLimits
+from sshproto.replay.capture.reassembly import ReassemblyLimits
 from sshproto.replay.events import KeysMissing, Observed, PacketSealed, Reopened, Side
 from sshproto.replay.observer import Observer
-from sshproto.replay.reassembly import ReassemblyLimits
 from sshproto.replay.secrets import Secrets
 from tests.bench.synthetic import Traffic
 from tests.replay.sessions import Recording, drain, observe, session, told

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from sshproto.replay import picture
-from sshproto.replay.steps import Kind, Run, Step, folded
+from sshproto.replay.picture import svg as picture
+from sshproto.replay.picture.steps import Kind, Run, Step, folded
 from tests.replay.test_lab import NAMES
 from tests.support.boxes import overlaps
 from tests.support.charts import charts

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from sshproto.replay.drawing import SMALL, TEXT, WIDTH
-from sshproto.replay.lettering import width
+from sshproto.replay.picture.drawing import SMALL, TEXT, WIDTH
+from sshproto.replay.picture.lettering import width
 
 SVG = "{http://www.w3.org/2000/svg}"
 _SIZES = {"s": SMALL, "h": 15.0, "t": 20.0}

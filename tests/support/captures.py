@@ -152,7 +152,7 @@ SECOND = 1_000_000_000
 
 
 class Talk:
-    """A TCP conversation: segments as :mod:`sshproto.replay.network` gives them, each a millisecond after the other.
+    """A TCP conversation: segments as :mod:`sshproto.replay.capture.network` gives them, a millisecond between them.
 
     ``sent`` has what each side has sent so far, ``segments`` the segments.
     """

@@ -7,8 +7,8 @@ from typing import Any
 from sshproto import events as ev
 from sshproto.config import ServerConfig
 from sshproto.replay.analysis import Analysis, Conversation
-from sshproto.replay.steps import Chart
-from sshproto.replay.timeline import Timeline, chart
+from sshproto.replay.picture.steps import Chart
+from sshproto.replay.picture.timeline import Timeline, chart
 from sshproto_cli.pcap.words import Words
 from tests.support.pair import HOST_KEY
 from tests.support.tapes import Show

@@ -9,8 +9,8 @@ import attrs
 from sshproto import events as ev
 from sshproto.channels.requests import Env, Exec
 from sshproto.config import ClientConfig, Preferences, ServerConfig
-from sshproto.replay.recording import Recorder
-from sshproto.replay.trace import Privacy
+from sshproto.replay.trace.file import Privacy
+from sshproto.replay.trace.recording import Recorder
 from tests.support import scenario
 from tests.support.pair import HOST_KEY, Chunker, Pair, client_answers, server_answers, whole
 

@@ -12,11 +12,11 @@ import pytest
 from sshproto.events import Event
 from sshproto.replay import events
 from sshproto.replay.analysis import Analysis, AnalysisLimits, Conversation
-from sshproto.replay.capture import CaptureLimits
-from sshproto.replay.inflate import InflateLimits
-from sshproto.replay.network import NetworkLimits
+from sshproto.replay.capture.inflate import InflateLimits
+from sshproto.replay.capture.network import NetworkLimits
+from sshproto.replay.capture.ordering import ReassemblyLimits
+from sshproto.replay.capture.reader import CaptureLimits
 from sshproto.replay.observer import Observer
-from sshproto.replay.ordering import ReassemblyLimits
 from sshproto.replay.secrets import Secrets
 from sshproto.replay.summary import Summary
 from tests.unit.test_docs_reference import names_in, quantity, read, rows, sections

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from sshproto.client import ClientConnection
-from sshproto.replay import seeds, trace, values
-from sshproto.replay.recording import methods
-from sshproto.replay.trace import EVENTS, FORMAT, SCHEMA, Header, Privacy
+from sshproto.replay.trace import file as trace
+from sshproto.replay.trace import seeds, values
+from sshproto.replay.trace.file import EVENTS, FORMAT, SCHEMA, Header, Privacy
+from sshproto.replay.trace.recording import methods
 from sshproto.server import ServerConnection
 from sshproto.wire.table import Role
 from tests.support import traces

@@ -23,7 +23,7 @@ FORBIDDEN = frozenset(
 
 THIRD_PARTY = frozenset({"attrs", "cryptography"})
 
-OPTIONAL = {"keys/openssh.py": {"bcrypt"}, "replay/inflate.py": {"backports", "compression"}}
+OPTIONAL = {"keys/openssh.py": {"bcrypt"}, "replay/capture/inflate.py": {"backports", "compression"}}
 """What a file may import if it is installed: encrypted OpenSSH keys need bcrypt's key derivation; some captures zstd,
 which Python has from 3.14 on."""
 

@@ -83,7 +83,7 @@ def _start(path: str) -> bytes:
 
 def _inside(path: str) -> bytes:
     """The key logs that stand in a capture."""
-    from sshproto.replay.capture import CHUNK, CaptureError, CaptureReader
+    from sshproto.replay.capture.reader import CHUNK, CaptureError, CaptureReader
 
     if path == STDIN:
         raise Failure("a capture can't come from standard input here; name the file")

@@ -58,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _inject(args: argparse.Namespace) -> int:
-    from sshproto.replay.capture import CaptureError
-    from sshproto.replay.pcapng import Rewriter
+    from sshproto.replay.capture.pcapng import Rewriter
+    from sshproto.replay.capture.reader import CaptureError
 
     if not args.keylogs and not args.remove:
         raise Failure("there is nothing to do: give a key log, or --remove")
@@ -105,7 +105,7 @@ def _key_log(paths: list[str]) -> bytes:
 
 
 def _chunks(path: str) -> Iterator[bytes]:
-    from sshproto.replay.capture import CHUNK
+    from sshproto.replay.capture.reader import CHUNK
 
     if path == STDIN:
         yield from _pieces(sys.stdin.buffer, CHUNK)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from sshproto.replay.events import Side
-    from sshproto.replay.steps import Chart, Item, Step
+    from sshproto.replay.picture.steps import Chart, Item, Step
 
 _HEX = 2048
 _FIELD = 2000
@@ -67,7 +67,7 @@ def page(charts: Sequence[Chart], *, scale: str = "even", shortest: int = 5, lef
         left_out: How many connections of the capture are not among them.
     """
     from sshproto.replay.events import Integrity
-    from sshproto.replay.steps import PIECES, Phase
+    from sshproto.replay.picture.steps import PIECES, Phase
 
     style, script = _asset("page.css"), _asset("page.js")
     policy = (
@@ -126,7 +126,7 @@ class _Strings:
 def _connection(chart: Chart) -> dict[str, Any]:
     """A connection as the script wants it: a column for each attribute of the steps."""
     from sshproto.replay.events import Side
-    from sshproto.replay.steps import Kind
+    from sshproto.replay.picture.steps import Kind
 
     origin = next((item.time for item in chart.items if item.time is not None), chart.start)
     names, words = _Strings(), _Strings()
@@ -177,7 +177,7 @@ class _Columns:
 
     def __init__(self, chart: Chart, names: _Strings, words: _Strings, origin: float) -> None:
         from sshproto.replay.events import Integrity
-        from sshproto.replay.steps import Kind, Phase
+        from sshproto.replay.picture.steps import Kind, Phase
 
         self.columns: dict[str, list[Any]] = {
             name: []
@@ -200,7 +200,7 @@ class _Columns:
         self._size = 0
 
     def add(self, item: Item) -> None:
-        from sshproto.replay.steps import Run
+        from sshproto.replay.picture.steps import Run
 
         place = self._size
         self._size += 1

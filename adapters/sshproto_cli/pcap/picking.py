@@ -83,7 +83,7 @@ class Picker:
         Raises:
             Failure: A capture can't be read, or the channel is not there, or can't be opened.
         """
-        from sshproto.replay.flows import Ending
+        from sshproto.replay.capture.flows import Ending
 
         problem = None
         try:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from sshproto.replay.analysis import Conversation
     from sshproto.replay.events import Side
-    from sshproto.replay.steps import Chart
-    from sshproto.replay.timeline import Timeline
+    from sshproto.replay.picture.steps import Chart
+    from sshproto.replay.picture.timeline import Timeline
 
 FORMS = {".svg": "svg", ".html": "html", ".htm": "html", ".json": "json", ".jsonl": "json"}
 """What an output's name ends in, and the form that it asks for."""
@@ -120,7 +120,7 @@ def _timeline(args: argparse.Namespace) -> int:
 
 def _charts(args: argparse.Namespace, form: str) -> tuple[list[Chart], int, Failure | None]:
     """What is to be drawn, how many connections are too many, and what went wrong on the way."""
-    from sshproto.replay.timeline import STEPS, Budget, Timeline, chart
+    from sshproto.replay.picture.timeline import STEPS, Budget, Timeline, chart
     from sshproto_cli.pcap.words import Words
 
     limit = args.limit if args.limit is not None else STEPS if form == "html" else _DRAWN
@@ -156,7 +156,7 @@ def _pieces(charts: list[Chart], args: argparse.Namespace, form: str, left_out: 
         return page(charts, scale=args.scale, shortest=args.fold, left_out=left_out)
     if form == "json":
         return (line for each in charts for line in _steps(each, args.fold))
-    from sshproto.replay.picture import draw
+    from sshproto.replay.picture.svg import draw
 
     return [draw(charts, scale=args.scale, shortest=args.fold)]
 
@@ -165,7 +165,7 @@ def _steps(chart: Chart, shortest: int) -> Iterable[str]:
     """What a picture shows, a line for each step."""
     import json
 
-    from sshproto.replay.steps import Run, folded
+    from sshproto.replay.picture.steps import Run, folded
 
     def role(side: Side | None) -> str | None:
         return None if side is None else chart.role(side).value

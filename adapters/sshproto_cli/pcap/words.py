@@ -1,4 +1,4 @@
-"""The command line's words, as :class:`sshproto.replay.timeline.Timeline` wants them."""
+"""The command line's words, as :class:`sshproto.replay.picture.timeline.Timeline` wants them."""
 
 from __future__ import annotations
 

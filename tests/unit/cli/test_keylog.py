@@ -12,7 +12,7 @@ import subprocess
 import pytest
 
 from sshproto.config import Preferences
-from sshproto.replay.capture import CaptureReader
+from sshproto.replay.capture.reader import CaptureReader
 from sshproto.replay.events import Side
 from sshproto_cli.main import main
 from tests.support import captures

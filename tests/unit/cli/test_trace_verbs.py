@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from sshproto.channels.mux import Mux
-from sshproto.replay.seeds import play
-from sshproto.replay.trace import Privacy, read
+from sshproto.replay.trace.file import Privacy, read
+from sshproto.replay.trace.seeds import play
 from sshproto_cli import main
 from tests.support import traces
 

@@ -14,7 +14,7 @@ import pytest
 
 from sshproto.errors import InvalidArgument
 from sshproto.replay.analysis import AnalysisLimits
-from sshproto.replay.capture import CHUNK, CaptureError, CaptureLimits
+from sshproto.replay.capture.reader import CHUNK, CaptureError, CaptureLimits
 from sshproto.replay.findings import Policy
 from sshproto.replay.secrets import KeyLogError, Secrets
 from sshproto_io.captures import KeyFileError, add_key_logs, add_session_keys, conversations

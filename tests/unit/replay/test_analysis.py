@@ -13,12 +13,12 @@ import attrs
 import pytest
 
 from sshproto.events import VersionReceived
-from sshproto.replay import flows
 from sshproto.replay.analysis import Analysis, AnalysisLimits, Conversation, analyze
-from sshproto.replay.capture import CaptureError
+from sshproto.replay.capture import flows
+from sshproto.replay.capture.reader import CaptureError
+from sshproto.replay.capture.reassembly import ReassemblyLimits
 from sshproto.replay.events import Ended, KeysMissing, Missing, Observed, Problem, Reopened, Side
 from sshproto.replay.findings import Policy
-from sshproto.replay.reassembly import ReassemblyLimits
 from sshproto.replay.secrets import Secrets
 from tests.replay.files import capture, damaged, talk, with_key_log
 from tests.replay.sessions import Recording, session, told

@@ -14,7 +14,7 @@ from sshproto import events as ev
 from sshproto.config import Preferences, ServerConfig
 from sshproto.replay import rows
 from sshproto.replay.analysis import analyze
-from sshproto.replay.capture import CaptureError
+from sshproto.replay.capture.reader import CaptureError
 from sshproto.replay.events import Side
 from sshproto.replay.findings import Policy, Severity
 from sshproto.replay.rows import CONNECTION_COLUMNS, EVENT_COLUMNS, Column, Kind, Row, community_id, rows_of

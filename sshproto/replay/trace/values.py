@@ -40,7 +40,7 @@ from sshproto.errors import ConnectionLoss, InternalError, SSHError, UsageError
 from sshproto.events import Prompt, Question
 from sshproto.keys.private import PrivateKey
 from sshproto.keys.public import LOWEST_RSA_BITS, PublicKey
-from sshproto.replay.trace import Privacy, TraceError, as_list, as_object
+from sshproto.replay.trace.file import Privacy, TraceError, as_list, as_object
 from sshproto.text import printable
 from sshproto.wire.table import Role
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from sshproto.replay.flows import (
+from sshproto.replay.capture.flows import (
     Closed,
     Connection,
     Ending,
@@ -36,8 +36,8 @@ from sshproto.replay.flows import (
     Start,
     Stream,
 )
-from sshproto.replay.network import ACK, FIN, RST, SYN, Segment
-from sshproto.replay.ordering import Ordering, ReassemblyLimits
+from sshproto.replay.capture.network import ACK, FIN, RST, SYN, Segment
+from sshproto.replay.capture.ordering import Ordering, ReassemblyLimits
 
 __all__ = ["Reassembler", "ReassemblyLimits"]
 

@@ -7,8 +7,8 @@ import struct
 
 import pytest
 
-from sshproto.replay.capture import CaptureError, CaptureLimits, CaptureReader
-from sshproto.replay.pcapng import Rewriter, block, decryption_secrets, enhanced_packet, interface_description
+from sshproto.replay.capture.pcapng import Rewriter, block, decryption_secrets, enhanced_packet, interface_description
+from sshproto.replay.capture.reader import CaptureError, CaptureLimits, CaptureReader
 from tests.support import captures
 
 LOG = b"00112233445566778899aabbccddeeff SHARED_SECRET 0102\n"

@@ -1,6 +1,6 @@
 """What pictures of a connection are drawn from: its steps, runs of them, and all that is said of the whole.
 
-:class:`~sshproto.replay.timeline.Timeline` makes steps; :func:`folded` puts long runs of data together, since nobody
+:class:`~sshproto.replay.picture.Timeline` makes steps; :func:`folded` puts long runs of data together, since nobody
 wants to see a thousand packets of it.
 """
 

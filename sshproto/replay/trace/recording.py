@@ -1,7 +1,7 @@
 """Records a connection of ours: every input, every output, and everything else that it depends on.
 
 A :class:`Recorder` is put into a configuration; the connection that is made with it then writes a trace (see
-:mod:`sshproto.replay.trace`) as it is used, by whatever uses it::
+:mod:`sshproto.replay.trace.file`) as it is used, by whatever uses it::
 
     trace = bytearray()
     config = ClientConfig(user="alice", record=Recorder(trace.extend, Privacy.REPLAY))
@@ -32,8 +32,8 @@ from sshproto.errors import InvalidArgument, UsageError
 from sshproto.events import ConnectionLost, Event, Question
 from sshproto.keys.private import PrivateKey
 from sshproto.keys.public import PublicKey
-from sshproto.replay import values
-from sshproto.replay.trace import EVENTS, NAMES, Header, Privacy, Record, encode, milliseconds
+from sshproto.replay.trace import values
+from sshproto.replay.trace.file import EVENTS, NAMES, Header, Privacy, Record, encode, milliseconds
 from sshproto.wire.codec import Buffer
 from sshproto.wire.table import Role, message_name
 

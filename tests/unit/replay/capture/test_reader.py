@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sshproto.errors import SSHError, WireError
-from sshproto.replay.capture import CaptureError, CaptureLimits, CaptureReader
-from sshproto.replay.inflate import InflateLimits
+from sshproto.replay.capture.inflate import InflateLimits
+from sshproto.replay.capture.reader import CaptureError, CaptureLimits, CaptureReader
 from tests.support import captures as c
 
 ORDERS = ("<", ">")

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 
 import attrs
 
-from sshproto.replay.capture import SECRETS_SSH, CaptureError, CaptureLimits, CaptureReader, Packet
-from sshproto.replay.inflate import MAGIC_SIZE, InflateError, Inflater, compression_of
+from sshproto.replay.capture.inflate import MAGIC_SIZE, InflateError, Inflater, compression_of
+from sshproto.replay.capture.reader import SECRETS_SSH, CaptureError, CaptureLimits, CaptureReader, Packet
 
 _SECTION = 0x0A0D0D0A
 _INTERFACE = 1

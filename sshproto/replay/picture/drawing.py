@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from sshproto.replay.findings import Severity
-from sshproto.replay.lettering import FONTS, escaped, fit, known, safe, width
-from sshproto.replay.steps import Phase
+from sshproto.replay.picture.lettering import FONTS, escaped, fit, known, safe, width
+from sshproto.replay.picture.steps import Phase
 
 Scale: TypeAlias = Literal["even", "time"]
 """How rows are spaced."""

@@ -47,7 +47,7 @@ class InflateLimits:
 
 
 class InflateError(Exception):
-    """Compressed data that are damaged or go past a limit; :mod:`~sshproto.replay.capture` says where."""
+    """Compressed data that are damaged or go past a limit; :mod:`~sshproto.replay.capture.reader` says where."""
 
 
 def compression_of(start: bytes) -> str:

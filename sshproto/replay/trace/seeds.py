@@ -33,10 +33,10 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any
 
-from sshproto.replay import values
-from sshproto.replay.minimise import Run, inputs
-from sshproto.replay.trace import Header, Privacy, Record, Trace, TraceError, as_object
-from sshproto.replay.verify import Player, Step
+from sshproto.replay.trace import values
+from sshproto.replay.trace.file import Header, Privacy, Record, Trace, TraceError, as_object
+from sshproto.replay.trace.minimise import Run, inputs
+from sshproto.replay.trace.verify import Player, Step
 from sshproto.wire.table import Role
 
 _HEAD = struct.Struct(">BI")

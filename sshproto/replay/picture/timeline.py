@@ -31,7 +31,7 @@ from sshproto.replay.events import (
     Ssh1Packet,
     role_of,
 )
-from sshproto.replay.steps import PIECES, SEALED, Chart, Detail, Item, Kind, Phase, Run, Step, in_order, mark
+from sshproto.replay.picture.steps import PIECES, SEALED, Chart, Detail, Item, Kind, Phase, Run, Step, in_order, mark
 from sshproto.text import printable
 from sshproto.transport.negotiation import Negotiated
 from sshproto.wire import messages as m

@@ -1,6 +1,6 @@
 """TCP connections as a capture shows them, and what is told of them.
 
-:class:`~sshproto.replay.reassembly.Reassembler` makes these; its output is lists of :data:`Item`.  All are to be taken
+:class:`~sshproto.replay.capture.Reassembler` makes these; its output is lists of :data:`Item`.  All are to be taken
 as immutable, except for :attr:`Connection.context`, which is the reader's.
 """
 
@@ -72,7 +72,7 @@ class Connection:
 
     Attributes:
         number: Its number in the capture, from 1.
-        flow: Addresses and ports as a :data:`~sshproto.replay.network.Segment` of the dialler has them.
+        flow: Addresses and ports as a :data:`~sshproto.replay.capture.network.Segment` of the dialler has them.
         start: How much of its beginning was captured.
         frame: The first frame that was seen of it.
         time: When that was, in nanoseconds since 1970.

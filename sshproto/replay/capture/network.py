@@ -22,7 +22,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import attrs
 
-from sshproto.replay.capture import Packet
+from sshproto.replay.capture.reader import Packet
 
 Segment: TypeAlias = tuple[int, int, bytes, int, int, int, bytes, int, int, int]
 """A TCP segment: ``(frame, time, flow, seq, ack, flags, data, start, stop, missing)``. A plain tuple, for speed.

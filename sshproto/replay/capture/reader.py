@@ -2,7 +2,7 @@
 
 A :class:`CaptureReader` is fed and gives packets in batches; it keeps what one incomplete record needs, and no more, so
 that the size of the file does not matter.  Compressed captures are inflated on the way
-(:mod:`sshproto.replay.inflate`).
+(:mod:`sshproto.replay.capture.inflate`).
 
 pcap is draft-ietf-opsawg-pcap, with the variants that are met: both byte orders, micro- and nanoseconds, Kuznetzov's
 longer records.  pcapng is draft-ietf-opsawg-pcapng (-ng below): several sections, each with its own byte order and
@@ -23,7 +23,7 @@ from typing import ClassVar, Protocol, TypeAlias
 import attrs
 
 from sshproto.errors import WireError
-from sshproto.replay.inflate import MAGIC_SIZE, InflateError, InflateLimits, Inflater, compression_of
+from sshproto.replay.capture.inflate import MAGIC_SIZE, InflateError, InflateLimits, Inflater, compression_of
 from sshproto.wire.codec import Buffer
 
 Packet: TypeAlias = tuple[int, int, int, bytes, int, int, int]

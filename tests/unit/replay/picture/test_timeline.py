@@ -6,8 +6,8 @@ from sshproto import algorithms
 from sshproto.channels.requests import Exec
 from sshproto.config import ClientConfig, Preferences
 from sshproto.replay.events import Side
-from sshproto.replay.steps import PIECES, Kind, Phase, Run, Step, folded
-from sshproto.replay.timeline import Budget
+from sshproto.replay.picture.steps import PIECES, Kind, Phase, Run, Step, folded
+from sshproto.replay.picture.timeline import Budget
 from sshproto.wire.table import Role
 from tests.support.charts import WHISPERED, chart_of, whispered
 from tests.support.tapes import Show, command, shell, tape

@@ -13,9 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sshproto.replay.capture import CaptureError, CaptureReader
-from sshproto.replay.events import Side
-from sshproto.replay.flows import (
+from sshproto.replay.capture.flows import (
     Cause,
     Closed,
     Conflict,
@@ -29,8 +27,10 @@ from sshproto.replay.flows import (
     Start,
     Stream,
 )
-from sshproto.replay.network import Network
-from sshproto.replay.reassembly import Reassembler, ReassemblyLimits
+from sshproto.replay.capture.network import Network
+from sshproto.replay.capture.reader import CaptureError, CaptureReader
+from sshproto.replay.capture.reassembly import Reassembler, ReassemblyLimits
+from sshproto.replay.events import Side
 from tests.support import captures as c
 from tests.support.captures import ACK, FIN, RST, SECOND, SYN, Segment, Talk
 

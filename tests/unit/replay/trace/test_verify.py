@@ -19,9 +19,9 @@ from sshproto.channels.requests import Exec, Session
 from sshproto.config import Preferences
 from sshproto.keys.private import PrivateKey
 from sshproto.keys.public import PublicKey
-from sshproto.replay import recording
-from sshproto.replay.trace import LONGEST_RECORD, Privacy, Record, Trace, TraceError, read
-from sshproto.replay.verify import Divergence, Player, Steps, Verifier, verify
+from sshproto.replay.trace import recording
+from sshproto.replay.trace.file import LONGEST_RECORD, Privacy, Record, Trace, TraceError, read
+from sshproto.replay.trace.verify import Divergence, Player, Steps, Verifier, verify
 from sshproto.timers import Timer, Timers
 from sshproto.transport import packets
 from sshproto.transport.link import Link
@@ -148,7 +148,8 @@ def test_misuse_timeouts_and_a_late_end_replay() -> None:
 def test_a_trace_replays_in_another_process_with_other_hashes(lively: tuple[bytes, bytes], tmp_path: Path) -> None:
     path = tmp_path / "client.sqlog"
     path.write_bytes(lively[0])
-    code = "import sys; from sshproto.replay.verify import verify; print(verify(open(sys.argv[1], 'rb').read()).exact)"
+    verify = "from sshproto.replay.trace.verify import verify"
+    code = f"import sys; {verify}; print(verify(open(sys.argv[1], 'rb').read()).exact)"
     for seed in ("0", "1", "4242"):
         done = subprocess.run(
             [sys.executable, "-c", code, str(path)],

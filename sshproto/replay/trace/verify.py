@@ -24,9 +24,8 @@ from sshproto.client import ClientConnection
 from sshproto.errors import SignatureInvalid
 from sshproto.events import Event, Question
 from sshproto.keys.public import PublicKey
-from sshproto.replay import values
-from sshproto.replay.recording import Recording, SigningKey, methods
-from sshproto.replay.trace import (
+from sshproto.replay.trace import values
+from sshproto.replay.trace.file import (
     LONGEST_RECORD,
     NAMES,
     Cut,
@@ -39,6 +38,7 @@ from sshproto.replay.trace import (
     as_object,
     whole,
 )
+from sshproto.replay.trace.recording import Recording, SigningKey, methods
 from sshproto.server import ServerConnection
 from sshproto.text import printable
 from sshproto.wire.codec import Buffer

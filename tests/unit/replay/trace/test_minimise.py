@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from sshproto import events as ev
 from sshproto.errors import InvalidArgument
-from sshproto.replay import seeds
-from sshproto.replay.minimise import Run, ends_with, finds, gives, inputs, minimise, raises, run, same_end
-from sshproto.replay.trace import Privacy, Trace, TraceError, read
-from sshproto.replay.verify import verify
+from sshproto.replay.trace import seeds
+from sshproto.replay.trace.file import Privacy, Trace, TraceError, read
+from sshproto.replay.trace.minimise import Run, ends_with, finds, gives, inputs, minimise, raises, run, same_end
+from sshproto.replay.trace.verify import verify
 from sshproto.transport.link import Link
 from tests.support import traces
 

@@ -1,7 +1,7 @@
 """The bytes of two streams in an order in which both ends could have read them.
 
 What can be given at once is; what can't is held: since bytes before it have not come, or since its sender had received
-bytes of the other stream which have not been given.  :mod:`sshproto.replay.reassembly` has the rules.
+bytes of the other stream which have not been given.  :mod:`sshproto.replay.capture.reassembly` has the rules.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from operator import itemgetter
 
 import attrs
 
-from sshproto.replay.flows import Cause, Conflict, Connection, Finished, Gap, Held, History, Piece, Stream
+from sshproto.replay.capture.flows import Cause, Conflict, Connection, Finished, Gap, Held, History, Piece, Stream
 
 _BILLION = 1_000_000_000
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sshproto.replay.network import Network, NetworkLimits
+from sshproto.replay.capture.network import Network, NetworkLimits
 from tests.support import captures as c
 from tests.support.captures import ACK, SYN, ethernet, ipv4, ipv6, tcp
 
@@ -378,7 +378,7 @@ def test_fragments_are_bounded():
     ],
 )
 def test_recordings(shared, name, segments, others):
-    from sshproto.replay.capture import CaptureReader
+    from sshproto.replay.capture.reader import CaptureReader
 
     network = Network()
     for packets in CaptureReader().read([(shared / "captures" / "public" / name).read_bytes()]):

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from sshproto import events
 from sshproto.errors import SSHError
-from sshproto.replay import trace
-from sshproto.replay.trace import Header, Privacy, Record, Trace, TraceError, TraceReader, read
-from sshproto.replay.verify import verify
+from sshproto.replay.trace import file as trace
+from sshproto.replay.trace.file import Header, Privacy, Record, Trace, TraceError, TraceReader, read
+from sshproto.replay.trace.verify import verify
 from sshproto.wire.table import Role
 from tests.support import traces
 

@@ -18,11 +18,11 @@ from sshproto.config import ClientConfig, Limits, Preferences, ServerConfig, Tim
 from sshproto.connection import Connection
 from sshproto.errors import InvalidArgument, UsageError
 from sshproto.keys.private import PrivateKey
-from sshproto.replay import values
-from sshproto.replay.recording import Recorder, methods
-from sshproto.replay.trace import EVENTS, Privacy, TraceError, read
-from sshproto.replay.values import Decoder, exact, shown
-from sshproto.replay.verify import verify
+from sshproto.replay.trace import values
+from sshproto.replay.trace.file import EVENTS, Privacy, TraceError, read
+from sshproto.replay.trace.recording import Recorder, methods
+from sshproto.replay.trace.values import Decoder, exact, shown
+from sshproto.replay.trace.verify import verify
 from sshproto.server import ServerConnection
 from sshproto.wire.table import Role
 from tests.support import scenario, traces

@@ -18,14 +18,14 @@ import attrs
 
 from sshproto.errors import ConnectionLoss, InvalidArgument, SSHError
 from sshproto.events import ConnectionLost, Event
-from sshproto.replay import values
 from sshproto.replay.events import Side
 from sshproto.replay.findings import Findings
 from sshproto.replay.observer import Observer
 from sshproto.replay.secrets import Secrets
-from sshproto.replay.trace import Header, Record, Trace, TraceError
-from sshproto.replay.values import UnknownQuestion
-from sshproto.replay.verify import Player, Step, Steps
+from sshproto.replay.trace import values
+from sshproto.replay.trace.file import Header, Record, Trace, TraceError
+from sshproto.replay.trace.values import UnknownQuestion
+from sshproto.replay.trace.verify import Player, Step, Steps
 
 TRIES = 2000
 """How often a trace is run at most, unless told otherwise."""

@@ -1,8 +1,8 @@
 """A connection as a sequence diagram: SVG, two lifelines, and an arrow for each thing that was said.
 
-Everything is measured before it is drawn (:mod:`sshproto.replay.lettering`), so that nothing overlaps and nothing runs
-out of its room; the same connection always gives the same picture, byte for byte.  All text is escaped: what peers say
-can't become markup.  Colours say nothing that is not said otherwise, too, for those who print in grey.
+Everything is measured before it is drawn (:mod:`~sshproto.replay.picture.lettering`), so that nothing overlaps and
+nothing runs out of its room; the same connection always gives the same picture, byte for byte.  All text is escaped:
+what peers say can't become markup.  Colours say nothing that is not said otherwise, too, for those who print in grey.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from sshproto.replay.drawing import (
+from sshproto.replay.events import Side
+from sshproto.replay.findings import Severity
+from sshproto.replay.picture.drawing import (
     BADGES,
     EDGE,
     HEAD,
@@ -34,10 +36,8 @@ from sshproto.replay.drawing import (
     number,
     span,
 )
-from sshproto.replay.events import Side
-from sshproto.replay.findings import Severity
-from sshproto.replay.lettering import escaped, fit, names, safe, width, wrap
-from sshproto.replay.steps import SEALED, SHORTEST, Chart, Item, Kind, Phase, Run, Step, folded, joined
+from sshproto.replay.picture.lettering import escaped, fit, names, safe, width, wrap
+from sshproto.replay.picture.steps import SEALED, SHORTEST, Chart, Item, Kind, Phase, Run, Step, folded, joined
 
 ROWS = 600
 """So many rows are drawn of one connection at most; of more the middle is left out, and counted."""

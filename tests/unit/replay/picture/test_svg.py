@@ -12,11 +12,11 @@ import pytest
 from sshproto import algorithms
 from sshproto.channels.requests import Exec
 from sshproto.config import ClientConfig, Preferences
-from sshproto.replay import picture
-from sshproto.replay.drawing import LEFT, RIGHT, TEXT, clock, date, span
 from sshproto.replay.events import Side
-from sshproto.replay.lettering import escaped, fit, names, safe, width, wrap
-from sshproto.replay.steps import Kind, Run, Step
+from sshproto.replay.picture import svg as picture
+from sshproto.replay.picture.drawing import LEFT, RIGHT, TEXT, clock, date, span
+from sshproto.replay.picture.lettering import escaped, fit, names, safe, width, wrap
+from sshproto.replay.picture.steps import Kind, Run, Step
 from tests.support.boxes import SVG, boxes, overlaps
 from tests.support.charts import chart_of, charts
 from tests.support.tapes import Show, command, shell, tape
