@@ -301,8 +301,9 @@ class Monitor:
         """All that was sent has arrived and no question is open: what was due has come, or the connection has ended."""
         if self.over:
             return
-        exchanges = self.sent[20] - self.received[20]
-        self.need(exchanges in {0, 1}, "P5 P6", f"{-exchanges} KEXINITs were not answered")
+        unanswered = self.received[20] - self.sent[20]
+        self.need(not unanswered, "P5 P6", f"{unanswered} KEXINITs were not answered")
+        self.need(self.sent[21] == self.received[21] == self.sent[20], "P5 P6", "a key exchange did not end")
         if self.role is Role.SERVER:
             self.need(self.sent[6] >= self.received[5], "P9", "a service request was not answered")
             self.need(self._in or not self._awaiting, "P10", "a login request was not answered")
