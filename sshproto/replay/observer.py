@@ -502,6 +502,7 @@ class Observer:
 
     def _unseal(self, half: Half, sealed: Sealed, lock: Lock, found: Round, candidate: Candidate) -> None:
         if sealed.framing is not None:
+            self._ordered = False  # what was held of one side now comes before all that was held of the other
             self._tell(half.side, Reopened(epoch=half.epoch))
         self.kex.accept(half.side, found, candidate)
         lock.turn(half.opener, candidate.keys)

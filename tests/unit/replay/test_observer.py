@@ -472,6 +472,9 @@ def test_late_secrets(rekeyed: Recording) -> None:
         for side in Side:
             assert packets(events, side) == packets(expected, side)
             assert len(told(events, Reopened, side)) == len(told(events, KeysMissing, side)) <= 1
+            for kind in (ev.ChannelRequested, ev.DataReceived):  # of the channels that they are of
+                assert told(events, kind, side) == told(expected, kind, side)
+        assert told(events, ev.ChannelClosed) == told(expected, ev.ChannelClosed)
         assert data_of(events, DIALLED) == ANSWERS
 
 
