@@ -8,7 +8,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests.support import claims
+from tests.support import claims, claimspage
 
 # Shared machines are slow now and then: no deadline for one example; pytest-timeout watches the test as a whole.
 hypothesis.settings.register_profile("default", deadline=None)
@@ -33,7 +33,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--claims",
         action="store_true",
-        help="run nothing; print what tests claim about hostile peers (tests/support/claims.py), fail if one is open",
+        help="run nothing; print what tests claim about hostile peers (tests/support/claims.py), fail if one is open "
+        "or docs/security-claims.md is made from others",
     )
 
 
@@ -47,13 +48,15 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.getoption("--claims"):
         print()
-        for line in claims.report(session.items):
+        for line in (*claims.report(session.items), *claimspage.differences(session.items)):
             print(line)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if session.config.getoption("--claims") and claims.still_open(session.items):
+    if session.config.getoption("--claims") and (
+        claims.still_open(session.items) or any(claimspage.differences(session.items))
+    ):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
