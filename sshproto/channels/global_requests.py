@@ -197,6 +197,8 @@ class GlobalRequests:
                 return True, request
             case TcpipForward() | CancelTcpipForward() if _size(request.address) > limits.host_name:
                 return False, request
+            case TcpipForward(port=0) if not message.want_reply:
+                return False, request  # the client could not learn the port, and its cancel would name none
             case TcpipForward() | StreamlocalForward():
                 if self.forwards >= limits.forwards:
                     return False, request

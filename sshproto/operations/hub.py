@@ -117,6 +117,7 @@ class Hub(Generic[C]):
 
     Attributes:
         conn: The connection; operations give it their commands, and should see :meth:`command`.
+        limits: Its bounds, for what operations keep for the peer.
         on_event: As above; may be replaced.
         channels: The channels that exist, by their number.
         lost: Why the connection has ended, or None.
@@ -129,6 +130,7 @@ class Hub(Generic[C]):
 
     def __init__(self, conn: C, on_event: Callable[[Event], None] | None = None) -> None:
         self.conn = conn
+        self.limits = conn._engine.config.limits
         self.channels: dict[int, Channel] = {}
         self.lost: ConnectionLoss | None = None
         self.ended = Wait()

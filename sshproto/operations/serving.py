@@ -277,6 +277,7 @@ class _Service:
         self._world = world
         self._user = ""
         self._listeners: dict[Address, Listener] = {}
+        self._listening = 0  # these, and those in the making: to the connection one is gone when its cancel has come
         self._over = False
 
     def run(self) -> Operation[ConnectionLoss]:
@@ -513,9 +514,15 @@ class _Service:
                 pass
 
     def _listen(self, question: GlobalRequested, address: Address) -> Operation[None]:
-        hub = self._hub
-        if address in self._listeners:
+        if address in self._listeners or self._listening >= self._hub.limits.forwards:
             return
+        self._listening += 1
+        try:
+            yield from self._listen_at(question, address)
+        finally:
+            self._listening -= 1
+
+    def _listen_at(self, question: GlobalRequested, address: Address) -> Operation[None]:
         verdict = yield from self._ask(self._handler.allow_listen, address)
         if not verdict:
             return
@@ -526,15 +533,14 @@ class _Service:
         if self._over:
             listener.close()
             return
-        wanted: Address = address
-        data = b""
+        wanted, data = address, b""
         if isinstance(address, tuple) and isinstance(listener.address, tuple):
             wanted = (address[0], listener.address[1])
             if address[1] == 0:
                 data = listener.address[1].to_bytes(4, "big")
         self._listeners[wanted] = listener
         try:
-            yield from hub.command(lambda: hub.conn.succeed(question, data))
+            yield from self._hub.command(lambda: self._hub.conn.succeed(question, data))
             while True:
                 try:
                     stream = yield from listener.accept()

@@ -8,12 +8,14 @@ import pytest
 
 from sshproto.channels.requests import (
     AuthAgent,
+    CancelTcpipForward,
     DirectStreamlocal,
     DirectTcpip,
     ForwardedStreamlocal,
     ForwardedTcpip,
     OpenFailure,
     Session,
+    TcpipForward,
 )
 from sshproto.errors import ChannelEnded, InternalError, InvalidArgument, OpenRefused, RequestRefused, UnexpectedEof
 from sshproto.operations.forwarding import (
@@ -53,6 +55,11 @@ def exchange(stream, data):
 
     results = yield Together(say(), everything(stream))
     return results[1]
+
+
+def pause():
+    """Time for listeners to be made."""
+    yield Sleep(1.0)
 
 
 def answering(scene, address, prefix=b""):
@@ -462,6 +469,45 @@ def test_it_can_be_listened_to_again_at_once(scene):
     scene.net.listeners[HERE].connect().close()
     assert scene.client.perform(again.accept()).opened
     again.close()
+    scene.settle()
+    assert scene.net.listeners == {}
+
+
+@pytest.mark.covers("B31", "V77")
+def test_no_listener_for_nobody(make):
+    """With port 0 and no reply wanted, nobody would hear where, and a cancel of "port 0" would close nothing."""
+    scene = make(server_forwards=3)
+    conn = scene.client.conn
+    for _ in range(10):
+        conn.global_request(TcpipForward("", 0), want_reply=False)
+        conn.global_request(CancelTcpipForward("", 0), want_reply=False)
+        scene.client.perform(pause())
+    assert scene.net.listeners == {}
+
+
+@pytest.mark.covers("B31", "P21")
+def test_listeners_that_were_cancelled_while_a_handler_thinks_are_counted(make):
+    class Thinking(Host):
+        asked = 0
+        decided = Wait()
+
+        def allow_listen(self, address):
+            self.asked += 1
+            yield self.decided
+            return True
+
+    handler = Thinking()
+    scene = make(handler, server_forwards=3)
+    conn = scene.client.conn
+    for port in range(1, 11):
+        conn.global_request(TcpipForward("here", port), want_reply=False)
+        conn.global_request(CancelTcpipForward("here", port), want_reply=False)
+        scene.settle()
+    assert handler.asked == 3
+    handler.decided.fire()
+    scene.client.perform(pause())
+    assert len(scene.net.listeners) <= 3
+    conn.disconnect()
     scene.settle()
     assert scene.net.listeners == {}
 
