@@ -14,7 +14,7 @@ from sshproto.streams import Inbox
 
 if TYPE_CHECKING:
     from sshproto.channels.requests import ChannelOpenData, ChannelRequestData
-    from sshproto.events import ChannelRequested
+    from sshproto.events import ChannelRequested, GlobalRequested
     from sshproto.operations.hub import Hub
     from sshproto.wire.codec import Buffer
 
@@ -23,8 +23,8 @@ LINE_LIMIT = 64 * 1024
 
 _NOTICES_KEPT = 64
 _READ = 256 * 1024
-_UNASKED = 1024 * 1024
-"""Bytes of requests that want no reply, waiting for :meth:`Channel.next_request`; the core bounds the others."""
+UNASKED = 1024 * 1024
+"""Bytes of requests that want no reply, waiting for who answers them; the core bounds the others."""
 _LEAST = 64  # what any request counts for
 
 
@@ -271,7 +271,7 @@ class Channel:
         if not self.serving:
             return None
         question = self._requests.popleft()
-        self._unasked -= _unasked(question)
+        self._unasked -= unasked(question)
         return question
 
     def stop_serving(self) -> None:
@@ -346,8 +346,8 @@ class Channel:
 
     def asked(self, question: ChannelRequested) -> None:
         """The peer asks something. What wants no reply is let go when too much waits: it can be refused in silence."""
-        size = _unasked(question)
-        if size and self._unasked + size > _UNASKED:
+        size = unasked(question)
+        if size and self._unasked + size > UNASKED:
             return
         self._unasked += size
         self._requests.append(question)
@@ -418,6 +418,6 @@ class Channel:
             raise ChannelEnded(f"channel {self.number} is closed")
 
 
-def _unasked(question: ChannelRequested) -> int:
+def unasked(question: ChannelRequested | GlobalRequested) -> int:
     """What a request that wants no reply counts for; 0 if it wants one."""
     return 0 if question.want_reply else _LEAST + len(question.request.encode())

@@ -45,7 +45,7 @@ from sshproto.events import (
     RequestSucceeded,
     SignatureNeeded,
 )
-from sshproto.operations.channel import Channel
+from sshproto.operations.channel import UNASKED, Channel, unasked
 from sshproto.operations.steps import Operation, Wait
 from sshproto.transport.link import Phase
 from sshproto.wire.table import Role
@@ -140,6 +140,7 @@ class Hub(Generic[C]):
         self.invitations: list[Invitation] = []
         self.on_event = on_event
         self._questions: deque[Question] = deque()
+        self._unasked = 0
         self._replies: dict[int, Reply] = {}
         self._late: list[Callable[[], None]] = []
         self._take = ASKED[conn.role]
@@ -222,7 +223,12 @@ class Hub(Generic[C]):
 
     def take_question(self) -> Question | None:
         """The next question that the application has to answer, or None if there is none now."""
-        return self._questions.popleft() if self._questions else None
+        if not self._questions:
+            return None
+        question = self._questions.popleft()
+        if isinstance(question, GlobalRequested):
+            self._unasked -= unasked(question)
+        return question
 
     def until_open(self) -> Operation[None]:
         """Wait until the login is complete."""
@@ -449,6 +455,11 @@ class Hub(Generic[C]):
 
     def _ask(self, question: Question) -> None:
         if isinstance(question, self._take):
+            if isinstance(question, GlobalRequested):
+                size = unasked(question)
+                if size and self._unasked + size > UNASKED:
+                    return  # as in Channel.asked: what wants no reply can be refused in silence
+                self._unasked += size
             self._questions.append(question)
             self.asked.fire()
         elif not isinstance(question, ChannelOpenRequested) or not self._invited(question):
@@ -485,6 +496,7 @@ class Hub(Generic[C]):
             reply.came.fire()
         self._replies.clear()
         self._questions.clear()  # nobody is to be bothered with them any more
+        self._unasked = 0
         self._late.clear()
         for invitation in self.invitations:
             invitation.came.fire()

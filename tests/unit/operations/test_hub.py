@@ -458,6 +458,29 @@ def test_the_questions_of_a_server_are_given_out_in_order(bare):
     assert bare.server.hub.take_question() is None
 
 
+@pytest.mark.covers("B5", "V35", "P21")
+def test_global_requests_that_want_no_reply_wait_within_bounds(bare):
+    """While an application thinks, or a key exchange holds it up, the peer may send others without end."""
+    conn, hub = bare.client.conn, bare.server.hub
+    request = UnknownGlobal("x@example.org", bytes(1000))
+    for _ in range(2000):
+        conn.global_request(request, want_reply=False)
+        bare.settle()
+    kept = len(hub._questions)
+    assert kept == 1024 * 1024 // (1000 + 64)
+    conn.global_request(request)
+    bare.settle()
+    for _ in range(kept):
+        assert not bare.server.perform(hub.next_question()).want_reply
+    assert bare.server.perform(hub.next_question()).want_reply
+    conn.global_request(request, want_reply=False)  # there is room again
+    bare.settle()
+    assert len(hub._questions) == 1
+    conn.disconnect()
+    bare.settle()
+    assert hub._unasked == 0
+
+
 def test_refusing_what_was_answered_does_nothing(bare):
     bare.client.begin(bare.client.hub.request(TcpipForward("", 1)))
     bare.settle()
