@@ -183,8 +183,6 @@ CLIENT_STATES: dict[str, tuple[str, Stars]] = {
 }
 for _name in ("TR2", "AR2", "CR2", "CR12"):
     CLIENT_STATES[_name][1][31] = "21"  # the host key is known already: nobody is asked
-HELD = {Role.SERVER: ("A?",), Role.CLIENT: ("K?",)}
-"""States in which the application is asked, and the peer has to wait."""
 PLACES = {
     Role.SERVER: {"I": ("I", {}), **SERVER_STATES, "A?": ("held", {}), "END": ("held", {})},
     Role.CLIENT: {"I": ("I", {}), **CLIENT_STATES, "K?": ("held", {}), "END": ("held", {})},

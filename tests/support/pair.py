@@ -16,7 +16,6 @@ import attrs
 from sshproto import events as ev
 from sshproto.client import ClientConnection
 from sshproto.config import ClientConfig, ServerConfig
-from sshproto.connection import Connection
 from sshproto.keys.private import PrivateKey
 
 Chunker = Callable[[bytes], Iterable[bytes]]
@@ -250,9 +249,3 @@ class Pair:
             end.flight.clear()
             end.conn.receive_eof(self.now)
             end.drain()
-
-
-def connection_of(end: End) -> Connection[Any]:
-    """The end's connection, typed."""
-    conn: Connection[Any] = end.conn
-    return conn

@@ -94,7 +94,7 @@ def test_events_show_no_control_characters(kind: type[Any]) -> None:
 LOSSES: dict[str, Callable[[], Exception]] = {
     "disconnected": lambda: errors.PeerDisconnected(2, EVIL),
     "incompatible": lambda: errors.Incompatible("kex", ("a",), (EVIL, "b")),
-    "open refused": lambda: loss(push(alone("client"), f"SSH-1.5-{EVIL}\n".encode())),
+    "another version": lambda: loss(push(alone("client"), f"SSH-1.5-{EVIL}\n".encode())),
     "no SSH": lambda: loss(push(alone("server"), f"owned {EVIL}\r\n".encode() + b"x" * 300)),
     "key type": lambda: _raised(lambda: PublicKey.from_blob(text(EVIL.encode("ascii", "ignore").decode()) + b"xx")),
     "key line": lambda: _raised(lambda: PublicKey.parse(f"{EVIL} AAAA")),

@@ -343,20 +343,19 @@ def test_odd_logins_fail_without_a_question(user: str, method: str, payload: byt
 
 
 @pytest.mark.covers("V64", "R56")
-@pytest.mark.parametrize("offered", [("publickey",), ("password",), ("keyboard-interactive",)])
-@pytest.mark.parametrize("method", ["none", *ALL])
-def test_a_method_that_is_not_offered_has_nobody_behind_it(offered: tuple[str, ...], method: str) -> None:
+@pytest.mark.parametrize(
+    ("offered", "method"), [(offered, method) for offered in ALL for method in ("none", *ALL) if method != offered]
+)
+def test_a_method_that_is_not_offered_has_nobody_behind_it(offered: str, method: str) -> None:
     """CVE-2026-39835: no check is not a check that passes."""
-    if method in offered:
-        return
-    door = Knocker.at(auth_methods=offered)
+    door = Knocker.at(auth_methods=(offered,))
     payload = {
         "none": b"",
         "publickey": proof(door.session_id),
         "password": password(ACCOUNTS["alice"]),
         "keyboard-interactive": text("") + text(""),
     }[method]
-    assert door.ask(method, payload) == [m.UserauthFailure(offered, False)]
+    assert door.ask(method, payload) == [m.UserauthFailure((offered,), False)]
     assert not door.server.of(ev.AuthQuestion)
 
 
