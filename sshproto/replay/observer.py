@@ -55,11 +55,8 @@ _TRIAL = 64
 _SHOWN = 64 * 1024
 """Bytes of what is sealed that are made events at a time."""
 
-_KEXINIT = 20
-_NEWKEYS = 21
-_AUTH_REQUEST = 50
-_AUTH_SUCCESS = 52
-_AUTH_BANNER = 53
+_KEXINIT, _NEWKEYS = 20, 21
+_AUTH_REQUEST, _AUTH_SUCCESS, _AUTH_BANNER = 50, 52, 53
 
 _Input = tuple[Callable[..., None], tuple[object, ...]]
 

@@ -72,7 +72,16 @@ def tapped(checkout: Path, server: Server) -> Iterator[tuple[Server, Watched]]:
     watched = Watched()
     passed = dict.fromkeys(Side, 0)
 
+    running: set[Any] = set()
+
     class Tap(tap_of_the_page(checkout)):  # type: ignore[misc]
+        async def __call__(self, reader: Any, writer: Any) -> None:
+            running.add(task := asyncio.current_task())
+            try:
+                await super().__call__(reader, writer)
+            finally:
+                running.discard(task)
+
         async def copy(self, observer: Any, side: Side, source: Any, sink: Any) -> None:
             write = sink.write
 
@@ -96,6 +105,8 @@ def tapped(checkout: Path, server: Server) -> Iterator[tuple[Server, Watched]]:
             started.extend((asyncio.get_running_loop(), stop, tap.sockets[0].getsockname()[1]))
             ready.set()
             await stop.wait()
+            if running:  # the ends of a connection may be on their way
+                await asyncio.wait(running, timeout=peers.SECONDS)
 
     thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
     thread.start()

@@ -136,7 +136,7 @@ class _Late(socketserver.BaseRequestHandler):
 
 class _Quiet(socketserver.ThreadingMixIn):
     daemon_threads = True
-    request_queue_size = 128
+    request_queue_size = 1024  # some tests make five hundred connections before any is accepted
 
     def handle_error(self, request: Any, address: Any) -> None:
         pass  # clients that go away are part of it
