@@ -26,9 +26,9 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--own-pairs",
+        "--second",
         action="store_true",
-        help="of the pairs of faces (tests/faces/conformance) only those of a face with itself; for a second Python",
+        help="for a second Python: leaves out what is marked as a matrix, and pairs of different faces",
     )
     parser.addoption(
         "--claims",
@@ -66,11 +66,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     claims.check(items)  # and those that have marks of their parameters
-    if not config.getoption("--own-pairs"):
+    if not config.getoption("--second"):
         return
-    mixed = {item for item in items if _is_mixed(item)}
-    config.hook.pytest_deselected(items=list(mixed))
-    items[:] = [item for item in items if item not in mixed]
+    left_out = {item for item in items if _is_mixed(item) or item.get_closest_marker("matrix")}
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
 
 
 def _is_mixed(item: pytest.Item) -> bool:
