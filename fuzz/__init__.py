@@ -1,4 +1,27 @@
 """Fuzz targets: each module has ``fuzz(data)``, which raises only if something is wrong, and ``seeds()``.
 
-``python -m fuzz.NAME`` mutates the seeds for a while; see :mod:`fuzz.running`.
+``python -m fuzz.NAME`` mutates the seeds for a while; see :mod:`fuzz.running`.  README.md says what each target does.
 """
+
+TARGETS = (
+    "ident",
+    "packets",
+    "negotiation",
+    "kex",
+    "login_server",
+    "login_client",
+    "channels_server",
+    "channels_client",
+    "pair",
+    "session",
+    "chunking",
+    "messages",
+    "keys",
+    "hosts",
+    "keylogs",
+    "traces",
+    "specs",
+    "capture",
+    "observer",
+)
+"""The names of all."""

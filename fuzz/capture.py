@@ -113,4 +113,4 @@ def _records() -> list[c.Record]:
 
 
 if __name__ == "__main__":
-    main("capture", fuzz, seeds)
+    main("capture", fuzz, seeds, modules=("sshproto.replay.capture", "sshproto.replay.analysis"))

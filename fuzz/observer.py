@@ -16,6 +16,8 @@ from sshproto.replay.secrets import Secrets
 from sshproto.replay.summary import Summary
 from tests.replay.sessions import Wire, observe, session, told
 
+MODULES = ("sshproto.replay.observer", "sshproto.replay.framing", "sshproto.replay.kexwatch",
+           "sshproto.replay.interpret", "sshproto.replay.channels", "sshproto.replay.findings")  # fmt: skip
 _SUITES = (
     {"cipher": ("chacha20-poly1305@openssh.com",)},
     {"cipher": ("aes128-gcm@openssh.com",), "compression": ("zlib@openssh.com",)},
@@ -130,4 +132,4 @@ def seeds() -> list[bytes]:
 
 
 if __name__ == "__main__":
-    main("observer", fuzz, seeds)
+    main("observer", fuzz, seeds, modules=MODULES)

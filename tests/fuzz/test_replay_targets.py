@@ -3,33 +3,92 @@
 from __future__ import annotations
 
 import random
+from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 import attrs
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from fuzz import capture, observer
-from fuzz.running import mutate
+import fuzz
+from fuzz import capture, observer, running
 from sshproto.replay.analysis import Analysis, Conversation
 from sshproto.replay.events import Missing, Observed
 from tests.bench.synthetic import Traffic
 from tests.replay.sessions import told
 from tests.support import captures as c
 
+TARGETS = [import_module(f"fuzz.{name}") for name in fuzz.TARGETS]
+SLOW = {capture, observer}
+"""What takes milliseconds for each input, and has tests of its own besides."""
 
-@pytest.mark.parametrize("target", [capture, observer], ids=lambda target: target.__name__)
+each = pytest.mark.parametrize("target", TARGETS, ids=fuzz.TARGETS)
+
+
+def name_of(target: ModuleType) -> str:
+    return target.__name__.rpartition(".")[2]
+
+
+def test_every_target_is_listed() -> None:
+    """A module that has a ``fuzz`` and a ``seeds``, and no other, is a target."""
+    folder = Path(fuzz.__file__).parent
+    found = {
+        path.stem for path in folder.glob("*.py") if "__main__" in (text := path.read_text()) and "seeds()" in text
+    }
+    assert found - {"running", "with_atheris"} == set(fuzz.TARGETS)
+
+
+@each
 def test_seeds(target: ModuleType) -> None:
     seeds = target.seeds()
-    assert len(seeds) >= 9
-    for seed in seeds:
+    assert len(seeds) >= 4
+    for seed in seeds if target in SLOW else seeds[:: max(1, len(seeds) // 80)]:
         target.fuzz(seed)
 
 
-@pytest.mark.parametrize("target", [capture, observer], ids=lambda target: target.__name__)
+@each
+def test_the_corpus(target: ModuleType) -> None:
+    """What a run has kept of inputs that reach what the seeds do not."""
+    for data in running.corpus(name_of(target)):
+        target.fuzz(data)
+
+
+@each
+def test_what_it_failed_for_once(target: ModuleType) -> None:
+    """Each has a line in NOTES.txt that says what it was."""
+    for path in running.files("crashes", name_of(target)):
+        assert path.name in (path.parent / "NOTES.txt").read_text()
+        target.fuzz(path.read_bytes())
+
+
+def test_no_input_of_no_target() -> None:
+    folder = Path(fuzz.__file__).parent
+    kept = {path.name for kind in ("corpus", "crashes") for path in (folder / kind).glob("*")}
+    assert kept <= set(fuzz.TARGETS)
+    assert sum(path.stat().st_size for path in (folder / "corpus").rglob("*")) < 300_000
+
+
+@each
 def test_a_sample(target: ModuleType) -> None:
     seeds, rng = target.seeds(), random.Random(7)
-    for _ in range(150):
-        target.fuzz(mutate(rng.choice(seeds), seeds, rng))
+    mutator = getattr(target, "mutate", running.mutate)
+    for _ in range(100):
+        target.fuzz(mutator(rng.choice(seeds), seeds, rng))
+
+
+@each
+def test_any_bytes(target: ModuleType) -> None:
+    """As hypothesis finds them: bytes, and seeds of which some bytes are others."""
+    seeds = [seed for seed in target.seeds() if len(seed) < 3000] or [b""]
+
+    @settings(max_examples=100, database=None, suppress_health_check=list(HealthCheck))
+    @given(st.binary(max_size=200), st.sampled_from(seeds), st.integers(0, 3000), st.booleans())
+    def run(data: bytes, seed: bytes, place: int, alone: bool) -> None:
+        target.fuzz(data if alone else seed[:place] + data + seed[place + len(data) :])
+
+    run()
 
 
 def test_seeds_open() -> None:

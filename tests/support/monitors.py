@@ -113,7 +113,7 @@ class Monitor:
             self._login_in(trace)
             if self._in:
                 self._channels_in(trace.message)
-            self.over = number == 1
+            self.over = number == 1 and trace.message is not None  # else it is a fault, and answered
         (self.sent if trace.sent else self.received)[number] += 1
 
     def _count(self, trace: Trace) -> None:

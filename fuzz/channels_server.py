@@ -1,0 +1,44 @@
+"""The peer of a server, after login, says anything: channels, requests, data, windows, and keys anew in between."""
+
+from __future__ import annotations
+
+from fuzz import conversation
+from fuzz.running import main
+from fuzz.steps import Do, mutate, script
+from sshproto.channels import requests as r
+from sshproto.wire import messages as m
+from sshproto.wire.table import Role
+from tests.security.test_schema import SAMPLES
+from tests.support.puppet import CHANNEL
+
+STATES = ("C", "C0", "CR1", "CR2", "CR3", "C-")
+MODULES = ("sshproto.channels",)
+
+
+def fuzz(data: bytes) -> None:
+    """Go on from a state after login."""
+    conversation.fuzz(Role.SERVER, STATES, data)
+
+
+def seeds() -> list[bytes]:
+    """Every message by itself, and channels from their beginning to their end."""
+    shell = (Do.SAY, m.ChannelRequest(CHANNEL, "shell", True, b"").encode())
+    data = (Do.SAY, m.ChannelData(CHANNEL, b"data" * 20).encode())
+    kept = (Do.SAY, m.ChannelData(CHANNEL, b"kept" * 20).encode())
+    errors = (Do.SAY, m.ChannelExtendedData(CHANNEL, 1, b"data").encode())
+    more = (Do.SAY, m.ChannelWindowAdjust(CHANNEL, 4000).encode())
+    eof, close = (Do.SAY, m.ChannelEof(CHANNEL).encode()), (Do.SAY, m.ChannelClose(CHANNEL).encode())
+    forward = (Do.SAY, m.GlobalRequest("tcpip-forward", True, r.TcpipForward("", 0).encode()).encode())
+    again = (Do.SAY, m.ChannelOpen("session", 6, 1000, 32768).encode())
+    acts = [(Do.ACT, bytes((192 + number,)) + bytes(more)) for number in range(14) for more in ((0, 1), (0, 1, 2))]
+    return [
+        *conversation.seeds(Role.SERVER, STATES, SAMPLES),
+        script((1, 0), shell, (Do.ACT, b"\0"), data, kept, errors, more, acts[6], acts[12], eof, close, again),
+        script((1, 0), forward, (Do.ACT, b"\0\0\0\x16\0"), again, (Do.ACT, b"\0"), close, (Do.ACT, b"\xc5\0"), close),
+        script((0, 0), *acts[:8], more, *acts[8:22]),
+        *(script((1, place), act, data, more, act, close) for place in (0, 1, 2) for act in acts),
+    ]
+
+
+if __name__ == "__main__":
+    main("channels_server", fuzz, seeds, mutate, MODULES)

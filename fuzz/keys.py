@@ -1,0 +1,164 @@
+"""Keys, whatever is in them: private keys in OpenSSH's format and PEM, public keys as lines and blobs, signatures.
+
+The first byte of an input chooses what the rest is.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cryptography.hazmat.primitives import serialization as s
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from fuzz.clear import constant, fit_to_show
+from fuzz.running import main
+from fuzz.running import mutate as mutate_bytes
+from sshproto.errors import KeyFormatError, SignatureInvalid
+from sshproto.keys.openssh import BEGIN
+from sshproto.keys.private import PassphraseNeeded, PassphraseWrong, PrivateKey
+from sshproto.keys.public import PublicKey
+from tests.support.seeds import USER_KEY
+
+MODULES = ("sshproto.keys.private", "sshproto.keys.public", "sshproto.keys.openssh", "sshproto.keys.pem",
+           "sshproto.keys.signatures")  # fmt: skip
+_SIGNED = b"what was signed"
+_OPENSSH_END = "-----END OPENSSH PRIVATE KEY-----"
+
+
+def _check(key: PublicKey) -> None:
+    again = PublicKey.from_blob(key.blob)
+    if again != key or PublicKey.parse(key.openssh()) != key:
+        raise AssertionError(f"written it is another: {key!r}")
+    fit_to_show(repr(key), 12_000)
+    key.fingerprint()
+
+
+def _private(data: bytes) -> None:
+    for passphrase in (None, b"xyzzy"):
+        try:
+            key = PrivateKey.load(data, passphrase)
+        except (PassphraseNeeded, PassphraseWrong):
+            continue
+        _check(key.public_key)
+        key.public_key.verify(key.sign(_SIGNED), _SIGNED, key.public_key.signature_algorithms[0])
+        return
+
+
+def _container(data: bytes) -> None:
+    lines = base64.encodebytes(data).decode("ascii")
+    _private(f"{BEGIN}\n{lines}{_OPENSSH_END}\n".encode())
+
+
+def _signature(data: bytes) -> None:
+    for key in _KEYS:
+        for algorithm in key.public_key.signature_algorithms:
+            good = _GOOD[key.public_key.type, algorithm]
+            try:
+                key.public_key.verify(data, _SIGNED, algorithm)
+            except SignatureInvalid:
+                if data == good:
+                    raise AssertionError("a good signature is refused") from None
+            else:
+                if data != good and key.public_key.type == "ssh-ed25519":
+                    raise AssertionError("a second signature for the same data")
+
+
+def _signature_of_other_data(data: bytes) -> None:
+    for key in _KEYS:
+        for algorithm in key.public_key.signature_algorithms:
+            try:
+                key.public_key.verify(data, b"what was not signed", algorithm)
+            except SignatureInvalid:
+                continue
+            raise AssertionError("a forgery")
+
+
+_WHAT: tuple[Callable[[bytes], object], ...] = (
+    _private,
+    _container,
+    lambda data: _check(PublicKey.parse(data)),
+    lambda data: _check(PublicKey.from_blob(data)),
+    _signature,
+    _signature_of_other_data,
+)
+
+
+def fuzz(data: bytes) -> None:
+    """Read ``data`` as what its first byte says."""
+    try:
+        _WHAT[(data[0] if data else 0) % len(_WHAT)](data[1:])
+    except KeyFormatError as error:
+        fit_to_show(error)
+
+
+def mutate(data: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
+    """Change bytes; those that base64 hides as well."""
+    if data[:1] == b"\0" and b"BEGIN" in data and rng.randrange(2):
+        lines = data[1:].split(b"\n")
+        letters = b"".join(line for line in lines if b"-" not in line and b":" not in line)
+        try:
+            body = base64.b64decode(letters)
+        except binascii.Error:
+            body = letters
+        edges = [line for line in lines if b"-" in line or b":" in line]
+        changed = base64.b64encode(mutate_bytes(body, [body, *rng.sample(others, 1)], rng))
+        parts = [changed[place : place + 64] for place in range(0, len(changed), 64)]
+        return b"\0" + b"\n".join([*edges[:1], *parts, *edges[-1:], b""])
+    return mutate_bytes(data, others, rng)
+
+
+def _pem(handle: Any, form: s.PrivateFormat, passphrase: bytes | None = None) -> bytes:
+    encryption = s.NoEncryption() if passphrase is None else s.BestAvailableEncryption(passphrase)
+    made: bytes = handle.private_bytes(s.Encoding.PEM, form, encryption)
+    return made
+
+
+# The same in every run: an EC key of a number, and an RSA key of two primes.
+_EC = ec.derive_private_key(0x1234567890ABCDEF, ec.SECP256R1())
+
+
+def _prime(label: str, more: int) -> int:
+    return (int.from_bytes(constant(128, label), "big") | 3 << 1022 | 1) + more
+
+
+def _rsa() -> rsa.RSAPrivateKey:
+    p, q = _prime("p", 816), _prime("q", 114)
+    d = pow(65537, -1, (p - 1) * (q - 1))
+    numbers = rsa.RSAPublicNumbers(65537, p * q)
+    return rsa.RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), pow(q, -1, p), numbers).private_key()
+
+
+_HANDLES = (_EC, _rsa())
+_KEYS = (USER_KEY, *(PrivateKey.load(_pem(handle, s.PrivateFormat.PKCS8)) for handle in _HANDLES))
+_GOOD = {
+    (key.public_key.type, name): key.sign(_SIGNED, name)
+    for key in _KEYS
+    for name in key.public_key.signature_algorithms
+}
+
+
+def seeds() -> list[bytes]:
+    """Keys of each type in each format."""
+    files = [key.openssh() for key in _KEYS]
+    files = [it.encode() if isinstance(it, str) else it for it in files]
+    bodies = [base64.b64decode(b"".join(it.split(b"\n")[1:-2])) for it in files]
+    forms = (s.PrivateFormat.PKCS8, s.PrivateFormat.TraditionalOpenSSL)
+    pems = [_pem(handle, form) for handle in _HANDLES for form in forms]
+    pems += [_pem(_EC, form, b"xyzzy") for form in forms]
+    lines = [f"{key.public_key.openssh()} comment".encode() for key in _KEYS]
+    return [
+        *(b"\0" + it for it in (*files, *pems)),
+        *(b"\1" + it for it in bodies),
+        *(b"\2" + it for it in (*lines, b"ssh-rsa AAAA", b"1024 35 1234 x", b"---- BEGIN SSH2 PUBLIC KEY ----")),
+        *(b"\3" + key.public_key.blob for key in _KEYS),
+        *(bytes((4,)) + it for it in _GOOD.values()),
+        *(bytes((5,)) + it for it in _GOOD.values()),
+    ]
+
+
+if __name__ == "__main__":
+    main("keys", fuzz, seeds, mutate, MODULES)
