@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from sshproto.errors import InvalidArgument, SSHError
 from sshproto.replay.analysis import PORTS, Analysis, AnalysisLimits, Conversation
+from sshproto.replay.capture.network import LINK_TYPES
 from sshproto.replay.capture.reader import CHUNK, SECRETS_SSH, CaptureError, CaptureReader
 from sshproto.replay.secrets import KeyLogError, Secrets
 
@@ -68,8 +69,9 @@ def conversations(
         limits: Bounds.
         progress: Called now and then with how many bytes were read, and how many there are in all; None if nobody
             knows. Files count as they are, compressed ones too.
-        on_damage: Called with the name of a file and what is wrong with it: it is damaged, it is none, or it stops in
-            the middle of a packet. What stands before has been analysed, and the next file is read.
+        on_damage: Called with the name of a file and what is wrong with it: it is damaged, it is none, none of its
+            links is known, or it stops in the middle of a packet. What stands before has been analysed, and the next
+            file is read.
         on_key_log_error: Called with the name of a file that has a key log inside and what is wrong with that, or of
             one of ``key_logs`` and what is wrong with a line that was added.
 
@@ -77,8 +79,9 @@ def conversations(
         InvalidArgument: ``paths`` is a single name.
         OSError: A file can't be opened or read; :attr:`OSError.filename` is its name.
         KeyFileError: Something else than a key log stands in ``key_logs`` from the beginning.
-        CaptureError: A file is damaged or is no capture, and there is no ``on_damage``: raised after all that could be
-            read. (That it stops in the middle of a packet is common, and is no error.)
+        CaptureError: A file is damaged, is no capture, or is one of links that are not known, and there is no
+            ``on_damage``: raised after all that could be read. (That it stops in the middle of a packet is common, and
+            is no error.)
     """
     if isinstance(paths, str | bytes):  # its letters would be taken for names
         raise InvalidArgument(f"paths is a list of names, not {paths!r}")
@@ -107,6 +110,7 @@ def conversations(
     damage: CaptureError | None = None
     for name in names:
         error = None
+        frames = analysis.reader.frames if rotated else 0
         if analysis.reader.form and not rotated:
             yield from analysis.finish()
             analysis = begin(analysis.connections)
@@ -116,7 +120,7 @@ def conversations(
         except CaptureError as found:
             error = found
         else:
-            error = analysis.reader.cut
+            error = analysis.reader.cut or _unknown_links(analysis.reader, frames)
         for problem in analysis.problems:
             if on_key_log_error is not None:
                 on_key_log_error(name, problem)
@@ -131,6 +135,15 @@ def conversations(
     yield from analysis.finish()
     if damage is not None:
         raise damage
+
+
+def _unknown_links(reader: CaptureReader, frames: int) -> CaptureError | None:
+    """Why nothing shows of a capture, if none of its link types is known; ``frames`` is how many there were before."""
+    links = sorted({each.link_type for each in reader.interfaces})
+    if reader.frames == frames or not links or not LINK_TYPES.isdisjoint(links):
+        return None
+    problem = f"{', '.join(map(str, links))} is not known here, nothing of its packets shows"
+    return CaptureError(reader.form, "link type", 0, problem)
 
 
 def _look_ahead(name: str, secrets: Secrets, limits: AnalysisLimits | None) -> None:
@@ -291,12 +304,14 @@ class KeyFileError(KeyLogError):
     Attributes:
         path: Its name.
         line: The number of the line or entry, from 1.
+        taken: How many other lines of it were taken.
     """
 
     def __init__(self, path: str, error: KeyLogError) -> None:
         SSHError.__init__(self, f"{path}: {error}")
         self.path = path
         self.line = error.line
+        self.taken = error.taken
 
 
 def add_key_logs(secrets: Secrets, paths: Iterable[str | os.PathLike[str]]) -> int:
@@ -304,7 +319,7 @@ def add_key_logs(secrets: Secrets, paths: Iterable[str | os.PathLike[str]]) -> i
 
     Raises:
         OSError: A file can't be opened or read.
-        KeyFileError: A line is something else; those before it are taken.
+        KeyFileError: A line is something else, the first of such; all others of that file are taken.
     """
     return _add(secrets.add_key_log, paths)
 

@@ -312,7 +312,7 @@ class Analysis:
         for block in self.reader.secrets:
             try:
                 self.secrets.add_key_log(block)
-            except KeyLogError as error:  # the lines before it are taken
+            except KeyLogError as error:  # the other lines are taken
                 self.problems.append(error)
         self.reader.secrets.clear()
         self.look_again()

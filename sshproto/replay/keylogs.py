@@ -24,6 +24,7 @@ from sshproto.replay.secrets import (
     KeyLogLine,
     Secrets,
     parse_key_log,
+    plain_text,
 )
 from sshproto.wire.messages import Message
 
@@ -56,8 +57,7 @@ def read(text: str | bytes) -> Iterator[Line]:
     Args:
         text: The file.
     """
-    content = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    for number, line in enumerate(content.rstrip("\0").splitlines()[:LINES], 1):
+    for number, line in enumerate(plain_text(text).splitlines()[:LINES], 1):
         if not line.strip():
             continue
         try:

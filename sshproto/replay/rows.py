@@ -102,7 +102,11 @@ CONNECTION_COLUMNS: tuple[Column, ...] = (
     Column("host_key_sha256", Kind.TEXT, "the fingerprint of the host key"),
     Column("cipher_c2s", Kind.TEXT, "the cipher, client to server"),
     Column("cipher_s2c", Kind.TEXT, "the same, server to client"),
-    Column("mac_c2s", Kind.TEXT, "the MAC, client to server; void if the cipher brings its own"),
+    Column(
+        "mac_c2s",
+        Kind.TEXT,
+        "the MAC, client to server; what the lists add up to, also where the cipher brings its own",
+    ),
     Column("mac_s2c", Kind.TEXT, "the same, server to client"),
     Column("compression_c2s", Kind.TEXT, "the compression, client to server"),
     Column("compression_s2c", Kind.TEXT, "the same, server to client"),

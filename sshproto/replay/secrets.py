@@ -10,7 +10,9 @@ their key exchange it is known where they belong; without, they are tried wherev
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -28,6 +30,7 @@ SHARED = "shared secret"
 PRIVATE = "private value"
 DERIVED = "derived keys"
 
+_HEXADECIMAL = re.compile("(0x)?[0-9a-fA-F]{8,}")
 _COOKIE = 32
 _LONGEST = 16 * 1024
 _VALUES = 8
@@ -39,11 +42,13 @@ class KeyLogError(SSHError, ValueError):
 
     Attributes:
         line: Its number, from 1.
+        taken: How many others were taken.
     """
 
     def __init__(self, line: int, problem: str, what: str = "key log, line") -> None:
         super().__init__(f"{what} {line}: {problem}")
         self.line = line
+        self.taken = 0
 
 
 @attrs.frozen
@@ -95,12 +100,24 @@ def parse_key_log(text: str | bytes) -> Iterator[KeyLogLine]:
     Raises:
         KeyLogError: A line is something else.
     """
-    content = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    for number, line in enumerate(content.rstrip("\0").splitlines(), 1):  # zeros fill up a Decryption Secrets Block
-        words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
+    for number, words in _lines(text):
         yield _parse_line(number, words)
+
+
+def plain_text(text: str | bytes) -> str:
+    """What a file of secrets says: UTF-8, or what its byte order mark says it is, as on Windows."""
+    if isinstance(text, bytes):
+        wide = text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = text.decode("utf-16" if wide else "utf-8", "replace")
+    return text.removeprefix("\ufeff").rstrip("\0")  # zeros fill up a Decryption Secrets Block
+
+
+def _lines(text: str | bytes) -> Iterator[tuple[int, list[str]]]:
+    """The lines of a key log that say something, with their numbers."""
+    for number, line in enumerate(plain_text(text).splitlines(), 1):
+        words = line.split()
+        if words and not words[0].startswith("#"):
+            yield number, words
 
 
 def _parse_line(number: int, words: list[str]) -> KeyLogLine:
@@ -110,7 +127,9 @@ def _parse_line(number: int, words: list[str]) -> KeyLogLine:
         raise KeyLogError(number, f"has {len(words)} fields, expected a cookie, a kind and a value")
     cookie, kind, value = words
     if kind not in (SHARED_SECRET, PRIVATE_KEY):
-        raise KeyLogError(number, f"is of the kind {kind[:32]!r}, expected {SHARED_SECRET} or {PRIVATE_KEY}")
+        # Of a line that is laid out otherwise this may be the secret.
+        shown = f"{len(kind)} hexadecimal digits" if _HEXADECIMAL.fullmatch(kind) else repr(kind[:32])
+        raise KeyLogError(number, f"is of the kind {shown}, expected {SHARED_SECRET} or {PRIVATE_KEY}")
     if len(cookie) != _COOKIE:
         raise KeyLogError(number, f"has a cookie of {len(cookie)} hexadecimal digits, expected {_COOKIE}")
     if len(value) > _LONGEST:
@@ -134,8 +153,7 @@ def parse_session_keys(text: str | bytes) -> Iterator[KeyLogLine | DerivedKeys]:
     Raises:
         KeyLogError: It is something else.
     """
-    content = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    for number, entry in enumerate(_entries(content), 1):
+    for number, entry in enumerate(_entries(plain_text(text)), 1):
         if not isinstance(entry, Mapping):
             raise KeyLogError(number, f"is a {type(entry).__name__}, expected an object", "session keys, entry")
         yield from _session_keys(_Entry(number, cast(Mapping[str, Any], entry)))
@@ -239,12 +257,20 @@ class Secrets:
         """Take the lines of a key log, or of a Decryption Secrets Block; how many there were.
 
         Raises:
-            KeyLogError: A line is something else; those before it are taken.
+            KeyLogError: A line is something else, the first of such if there are more; all others are taken.
         """
         count = 0
-        for line in parse_key_log(text):
-            self.add(line)
-            count += 1
+        wrong: KeyLogError | None = None
+        for number, words in _lines(text):
+            try:
+                self.add(_parse_line(number, words))
+            except KeyLogError as error:
+                wrong = wrong or error
+            else:
+                count += 1
+        if wrong is not None:
+            wrong.taken = count
+            raise wrong
         return count
 
     def add_session_keys(self, text: str | bytes) -> int:

@@ -230,15 +230,23 @@ class Queue:
 def secrets(args: argparse.Namespace) -> Secrets:
     """What the options of :func:`add_options` give to open connections with.
 
+    Key logs may have lines of other kinds among them, which is said.
+
     Raises:
-        Failure: A file can't be read, or something in it is not what belongs there.
+        Failure: A file can't be read, or is none of what belongs there.
     """
     from sshproto.replay.secrets import Secrets
     from sshproto_io import captures
 
     known = Secrets()
     try:
-        captures.add_key_logs(known, args.keylog)
+        for path in args.keylog:
+            try:
+                captures.add_key_logs(known, [path])
+            except captures.KeyFileError as error:
+                if not error.taken:
+                    raise
+                complain(f"{error}; lines that are none are passed over")
         captures.add_session_keys(known, args.session_keys)
     except captures.KeyFileError as error:
         raise Failure(f"{error}") from None

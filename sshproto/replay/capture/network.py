@@ -46,6 +46,8 @@ _MPLS = frozenset({0x8847, 0x8848})
 _PPPOE, _BRIDGED, _ERSPAN_2, _ERSPAN_3 = 0x8864, 0x6558, 0x88BE, 0x22EB
 _TCP, _UDP = 6, 17
 _VXLAN, _GENEVE = 4789, 6081
+_AUTHENTICATION = frozenset({51})  # RFC 4302
+_EXTENSIONS = frozenset({0, 43, 44, 51, 60, 135, 139, 140})
 
 _CUT = "cut before the end of the headers"
 _MALFORMED = "malformed"
@@ -319,7 +321,7 @@ class Network:
         if fragment & 0x3FFF:
             key = (addresses, ident, protocol)
             return self._fragment(at, key, fragment, protocol, data[start:stop], depth, whole=stop == end)
-        return self._transport(at, protocol, addresses, data, start, stop, end, depth)
+        return self._extended(at, protocol, addresses, data, start, stop, end, depth)
 
     def _ip6(self, at: _Frame, data: bytes, start: int, stop: int, depth: int) -> Segment | str:
         if stop - start < 40:
@@ -327,9 +329,17 @@ class Network:
         _, total, protocol, addresses = _IP6(data, start)
         start += 40
         end = start + total if total else stop  # 0: as in IPv4, or a jumbogram (RFC 2675)
-        stop = min(stop, end)
+        return self._extended(at, protocol, addresses, data, start, min(stop, end), end, depth)
+
+    def _extended(
+        self, at: _Frame, protocol: int, addresses: bytes, data: bytes, start: int, stop: int, end: int, depth: int
+    ) -> Segment | str:
+        """What follows the header of an IP packet: extension headers, of IPv4 only authentication, or the transport."""
+        if depth > MAX_HEADERS:
+            return _MALFORMED
+        known = _EXTENSIONS if len(addresses) == 32 else _AUTHENTICATION
         for _ in range(MAX_HEADERS):
-            if protocol not in {0, 43, 44, 51, 60, 135, 139, 140}:
+            if protocol not in known:
                 return self._transport(at, protocol, addresses, data, start, stop, end, depth)
             if stop - start < 8:
                 return _CUT if end - start >= 8 else _MALFORMED
@@ -395,7 +405,8 @@ class Network:
             pieces.append(piece)
             place += len(piece)
         self._remove(key)
-        return self._transport(at, datagram.protocol, key[0], b"".join(pieces), 0, place, place, depth)
+        # Fragments within fragments end by their depth.
+        return self._extended(at, datagram.protocol, key[0], b"".join(pieces), 0, place, place, depth + 1)
 
     def _give_up(self, key: _Key) -> None:
         self._remove(key)
@@ -472,3 +483,7 @@ class Network:
         276: _cooked2,
     }
     """What packets begin with, by LINKTYPE."""
+
+
+LINK_TYPES = frozenset(Network._LINKS)
+"""Those that are known; packets that begin with anything else bring nothing."""

@@ -118,6 +118,18 @@ def test_no_key_log(info, tmp_path, option, text, words):
     assert (ran.status, ran.out, ran.err) == (1, [], [f"sshproto: {tmp_path / 'none'}: No such file or directory"])
 
 
+def test_a_key_log_with_other_lines(info, tmp_path):
+    show = command()
+    path = tmp_path / "keys"
+    path.write_bytes(b"CLIENT_RANDOM 00 11\n" + show.key_log + b"abc\n")
+    ran = info("--json", "--keylog", path, tape(show, form="pcap"))
+    assert ran.objects[0]["decrypted"] is not None
+    assert ran.status == 0
+    (line,) = ran.err
+    assert line.startswith(f"sshproto: {path}: key log, line 1: is of the kind '00', expected SHARED_SECRET")
+    assert line.endswith("; lines that are none are passed over")
+
+
 def test_several_key_logs(info, tmp_path):
     shows = [command(), shell()]
     paths = [tmp_path / "first", tmp_path / "second"]

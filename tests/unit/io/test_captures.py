@@ -55,6 +55,22 @@ def test_a_file(recording: Recording, tmp_path: Path) -> None:
     assert list(conversations([path], ports=())) == []
 
 
+def test_links_that_are_not_known(recording: Recording, tmp_path: Path) -> None:
+    """Nothing of them shows, which is not the same as that there is no SSH."""
+    records = talk(recording).records()
+    strange = written(tmp_path / "a", pcap(records, link_type=147))
+    known = written(tmp_path / "b", capture(talk(recording)))
+    problem = "pcap.link type at offset 0: 147 is not known here, nothing of its packets shows"
+    for names in ([strange, known], [known, strange]):
+        for rotated in (False, True):
+            told: dict[str, CaptureError] = {}
+            assert len(list(conversations(names, rotated=rotated, on_damage=told.__setitem__))) == 1
+            assert {name: f"{error}" for name, error in told.items()} == {str(strange): problem}
+    with pytest.raises(CaptureError, match="147 is not known"):
+        list(conversations([strange]))
+    assert list(conversations([written(strange, pcap([], link_type=147))])) == []
+
+
 def test_no_file_at_all() -> None:
     assert list(conversations([])) == []
 
@@ -317,11 +333,12 @@ def test_bad_key_logs(tmp_path: Path, add: Any, text: bytes, problem: str) -> No
         add(Secrets(), [tmp_path / "absent"])
 
 
-def test_what_stands_before_an_error_is_taken(recording: Recording, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("text", "line"), [("{}\nnonsense", 2), ("nonsense\n{}", 1)])
+def test_what_stands_around_an_error_is_taken(recording: Recording, tmp_path: Path, text: str, line: int) -> None:
     known = Secrets()
-    with pytest.raises(KeyFileError, match="line 2"):
-        add_key_logs(known, [written(tmp_path / "keys", f"{recording.key_log[0]}\nnonsense".encode())])
-    assert len(known) == 1
+    with pytest.raises(KeyFileError, match=f"line {line}") as caught:
+        add_key_logs(known, [written(tmp_path / "keys", text.format(recording.key_log[0]).encode())])
+    assert caught.value.taken == len(known) == 1
 
 
 def test_a_key_log_that_grows(recording: Recording, tmp_path: Path) -> None:

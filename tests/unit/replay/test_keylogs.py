@@ -30,7 +30,7 @@ def test_lines():
 
 def test_bytes_and_what_fills_up_a_block():
     assert list(keylogs.read(f"{COOKIE} SHARED_SECRET 0102\n\0\0".encode())) == [Line(1, ENTRY)]
-    [wrong] = keylogs.read(b"\xff\xfe")
+    [wrong] = keylogs.read(b"\xff\xfa")
     assert wrong.problem
 
 

@@ -59,6 +59,8 @@ def test_a_key_log() -> None:
     assert list(parse_key_log(text)) == lines
     assert list(parse_key_log(text.replace("\n", "\r\n").encode())) == lines
     assert list(parse_key_log(text.encode() + bytes(3))) == lines  # as a Decryption Secrets Block is filled up
+    for encoding in ("utf-8-sig", "utf-16"):  # as editors and shells of Windows write
+        assert list(parse_key_log(text.encode(encoding))) == lines
     secrets = Secrets()
     assert secrets.add_key_log(text) == 3
     assert len(secrets) == 2
@@ -71,6 +73,7 @@ def test_a_key_log() -> None:
         ("one", "has 1 fields"),
         (f"{COOKIE} SHARED_SECRET 01 02", "has 4 fields"),
         (f"{COOKIE} MASTER_SECRET 01", "is of the kind 'MASTER_SECRET'"),
+        (f"{COOKIE} {'5a' * 32} host.example", "is of the kind 64 hexadecimal digits, expected SHARED"),
         (f"{COOKIE[2:]} SHARED_SECRET 01", "has a cookie of 30 hexadecimal digits"),
         (f"{COOKIE} SHARED_SECRET 012", "is not hexadecimal"),
         (f"{COOKIE[:-2]}zz SHARED_SECRET 01", "is not hexadecimal"),
@@ -81,9 +84,9 @@ def test_a_key_log() -> None:
 def test_what_is_no_key_log(line: str, problem: str) -> None:
     secrets = Secrets()
     with pytest.raises(KeyLogError, match=f"key log, line 2: {problem}") as caught:
-        secrets.add_key_log(f"{COOKIE} SHARED_SECRET 01\n{line}\n")
-    assert caught.value.line == 2
-    assert len(secrets) == 1  # what stood before is taken
+        secrets.add_key_log(f"{COOKIE} SHARED_SECRET 01\n{line}\n{line}\n{COOKIE} PRIVATE_KEY 01\n")
+    assert (caught.value.line, caught.value.taken) == (2, 2)
+    assert len(secrets) == 2  # all others are taken
 
 
 def test_values_of_one_cookie() -> None:

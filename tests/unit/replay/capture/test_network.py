@@ -182,6 +182,13 @@ def test_extension_headers():
     assert reason(ipv6(b"", protocol=59), 101) == "not TCP"
 
 
+def test_authentication_headers_of_ipv4():
+    header = bytes((6, 4)) + bytes(22)
+    assert one(ipv4(header + TCP, protocol=51), 101) == WHOLE4
+    assert reason(ipv4(bytes((6, 60)) + bytes(22) + TCP, protocol=51), 101) == "malformed"
+    assert reason(ipv4(bytes((6, 0)) + bytes(6) + TCP, protocol=60), 101) == "not TCP"  # of IPv6 alone
+
+
 def test_lengths_that_the_network_card_will_set():
     assert one(ethernet(ipv4(TCP, total=0))) == WHOLE4
     assert one(ethernet(ipv6(TCP, total=0), 0x86DD)) == WHOLE6
@@ -312,6 +319,25 @@ def test_fragments_in_any_order(cut, wrap, flow, cuts, seed, twice):
     if not twice:
         assert network.incomplete == 0
         assert network.skipped == ({"fragment": len(fragments) - 1} if len(fragments) > 1 else {})
+
+
+def test_extension_headers_in_fragments():
+    """Those of the fragmentable part stand behind the fragment header, and the whole packet has them."""
+    options = struct.pack(">BBHI", 43, 0, 0, 0) + struct.pack(">BBHI", 6, 0, 0, 0)
+    first, *others = c.fragments6(options + LONG, [800, 1600])
+    first = first[:40] + bytes((60,)) + first[41:]
+    network = Network()
+    found = [segment for packet in (first, *others) for segment in feed(network, packet, 101)]
+    assert [(s[2], s[6][s[7] : s[8]]) for s in found] == [(FLOW6, LONG[20:])]
+
+
+def test_fragments_in_fragments_are_bounded():
+    network = Network()
+    for ident in range(500):  # each begins with the header of the last fragment of the next
+        header = struct.pack(">BBHI", 44, 0, 8, ident + 1)
+        feed(network, ipv6(struct.pack(">BBHI", 44, 0, 1, ident) + header, protocol=44), 101)
+    assert feed(network, ipv6(struct.pack(">BBHI", 44, 0, 8, 0) + TCP, protocol=44), 101) == []
+    assert network.skipped == {"fragment": 500, "malformed": 1}
 
 
 def test_fragments_that_conflict():
