@@ -14,22 +14,16 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from sshproto.channels.requests import (
-    CancelStreamlocalForward,
-    CancelTcpipForward,
     DirectStreamlocal,
     DirectTcpip,
     Env,
     Exec,
     ExitSignal,
     ExitStatus,
-    ForwardedStreamlocal,
-    ForwardedTcpip,
     PtyRequest,
     Session,
     Shell,
-    StreamlocalForward,
     Subsystem,
-    TcpipForward,
 )
 from sshproto.errors import ChannelEnded, ConnectionLoss, SSHError, UsageError
 from sshproto.events import (
@@ -46,7 +40,8 @@ from sshproto.events import (
     PromptsAnswered,
     Question,
 )
-from sshproto.operations.forwarding import Address, ByteStream, Listener, connect_channel, relay
+from sshproto.operations.forwarding import Address, ByteStream, Listener, connect_channel
+from sshproto.operations.listening import Listening
 from sshproto.operations.steps import Call, Operation, Together, call, hand_over, is_operation
 
 if TYPE_CHECKING:
@@ -276,9 +271,7 @@ class _Service:
         self._handler = handler
         self._world = world
         self._user = ""
-        self._listeners: dict[Address, Listener] = {}
-        self._listening = 0  # these, and those in the making: to the connection one is gone when its cancel has come
-        self._over = False
+        self._listening = Listening(hub, partial(self._ask, handler.allow_listen), world.listen)
 
     def run(self) -> Operation[ConnectionLoss]:
         try:
@@ -295,15 +288,13 @@ class _Service:
                     case ChannelOpenRequested():
                         yield from self._start(question, self._open(question))
                     case GlobalRequested():
-                        yield from self._start(question, self._global(question))
+                        yield from self._start(question, self._listening.answer(question))
                     case _:
                         self._hub.conn.refuse(question)
         except ConnectionLoss as loss:
             return loss
         finally:
-            self._over = True
-            for listener in self._listeners.values():
-                listener.close()
+            self._listening.close()
 
     def _bug(self, error: Exception) -> Operation[None]:
         """Tell of an error that the application has to know of."""
@@ -497,80 +488,6 @@ class _Service:
         except Exception as error:  # noqa: BLE001  a bug of the application's, which must not take others with it
             yield from self._bug(error)
             return _BUG_STATUS
-
-    # -------------------------------------------------------------------------------------------------- remote forwards
-
-    def _global(self, question: GlobalRequested) -> Operation[None]:
-        match question.request:
-            case TcpipForward(address=address, port=port):
-                yield from self._listen(question, (address, port))
-            case StreamlocalForward(path=path):
-                yield from self._listen(question, path)
-            case CancelTcpipForward(address=address, port=port):
-                yield from self._cancel(question, (address, port))
-            case CancelStreamlocalForward(path=path):
-                yield from self._cancel(question, path)
-            case _:
-                pass
-
-    def _listen(self, question: GlobalRequested, address: Address) -> Operation[None]:
-        if address in self._listeners or self._listening >= self._hub.limits.forwards:
-            return
-        self._listening += 1
-        try:
-            yield from self._listen_at(question, address)
-        finally:
-            self._listening -= 1
-
-    def _listen_at(self, question: GlobalRequested, address: Address) -> Operation[None]:
-        verdict = yield from self._ask(self._handler.allow_listen, address)
-        if not verdict:
-            return
-        try:
-            listener = yield from self._world.listen(address if verdict is True else verdict)
-        except OSError:
-            return
-        if self._over:
-            listener.close()
-            return
-        wanted, data = address, b""
-        if isinstance(address, tuple) and isinstance(listener.address, tuple):
-            wanted = (address[0], listener.address[1])
-            if address[1] == 0:
-                data = listener.address[1].to_bytes(4, "big")
-        self._listeners[wanted] = listener
-        try:
-            yield from self._hub.command(lambda: self._hub.conn.succeed(question, data))
-            while True:
-                try:
-                    stream = yield from listener.accept()
-                except OSError:
-                    return
-                yield from hand_over(self._bring(wanted, stream), stream.close)
-        finally:
-            if self._listeners.get(wanted) is listener:  # else it was cancelled, and maybe asked for anew
-                del self._listeners[wanted]
-            listener.close()
-
-    def _cancel(self, question: GlobalRequested, address: Address) -> Operation[None]:
-        listener = self._listeners.pop(address, None)
-        if listener is not None:
-            listener.close()
-            yield from self._hub.command(lambda: self._hub.conn.succeed(question))
-
-    def _bring(self, address: Address, stream: ByteStream) -> Operation[None]:
-        try:
-            if isinstance(address, str):
-                kind: Any = ForwardedStreamlocal(address)
-            else:
-                origin = stream.origin if isinstance(stream.origin, tuple) else ("", 0)
-                kind = ForwardedTcpip(*address, *origin)
-            channel = yield from self._hub.open_channel(kind)
-            yield from relay(channel, stream)
-        except (SSHError, OSError):
-            pass
-        finally:
-            stream.close()
 
 
 def finish(channel: Channel, status: object) -> Operation[None]:

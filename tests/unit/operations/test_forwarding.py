@@ -8,6 +8,7 @@ import pytest
 
 from sshproto.channels.requests import (
     AuthAgent,
+    CancelStreamlocalForward,
     CancelTcpipForward,
     DirectStreamlocal,
     DirectTcpip,
@@ -15,6 +16,7 @@ from sshproto.channels.requests import (
     ForwardedTcpip,
     OpenFailure,
     Session,
+    StreamlocalForward,
     TcpipForward,
 )
 from sshproto.errors import ChannelEnded, InternalError, InvalidArgument, OpenRefused, RequestRefused, UnexpectedEof
@@ -57,9 +59,9 @@ def exchange(stream, data):
     return results[1]
 
 
-def pause():
+def pause(seconds=1.0):
     """Time for listeners to be made."""
-    yield Sleep(1.0)
+    yield Sleep(seconds)
 
 
 def answering(scene, address, prefix=b""):
@@ -506,8 +508,30 @@ def test_listeners_that_were_cancelled_while_a_handler_thinks_are_counted(make):
     assert handler.asked == 3
     handler.decided.fire()
     scene.client.perform(pause())
-    assert len(scene.net.listeners) <= 3
-    conn.disconnect()
+    assert scene.net.listeners == {}
+    listening = scene.client.begin(listen(scene.client.hub, HERE))  # there is room again
+    scene.settle()
+    handler.decided.fire()
+    scene.client.perform(pause())
+    assert list(scene.net.listeners) == [HERE]
+    listening.value().close()
+    scene.settle()
+    assert scene.net.listeners == {}
+
+
+def test_what_is_cancelled_in_the_making_and_asked_for_anew_is_made_once(scene):
+    scene.net.slow = 5.0
+    conn = scene.client.conn
+    for request in (TcpipForward(*HERE), CancelTcpipForward(*HERE), TcpipForward(*HERE), StreamlocalForward(PATH)):
+        conn.global_request(request, want_reply=False)
+    scene.settle()
+    assert scene.net.listeners == {}
+    scene.client.perform(pause(20.0))
+    assert set(scene.net.listeners) == {HERE, PATH}
+    assert not scene.bugs
+    scene.net.listeners[HERE].connect().close()
+    for request in (CancelTcpipForward(*HERE), CancelStreamlocalForward(PATH)):
+        conn.global_request(request, want_reply=False)
     scene.settle()
     assert scene.net.listeners == {}
 
