@@ -188,6 +188,11 @@ def _do(deed: Deed, way: int, number: int, content: bytes = b"") -> tuple[Any, b
 def seeds() -> list[bytes]:
     """Nothing, one thing, and a few that are known."""
     found: list[bytes] = [script((flags, 0)) for flags in range(8)]
+    # In the names of a KEXINIT, in a share, in the signature.
+    tampered = [
+        _do(Deed.FLIP, way, number, bytes((place, 1))) for way in (0, 1) for number in (1, 2) for place in (9, 20)
+    ]
+    found += [script((flags, 0), it) for flags in (0, 1) for it in (*tampered, _do(Deed.FLIP, 1, 2, b"\xa0\1"))]
     for way in (0, 1):
         for number in range(0, 24, 2):
             found += [script((number % 8, 0), _do(deed, way, number, b"\3\1")) for deed in Deed]

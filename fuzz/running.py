@@ -164,14 +164,16 @@ class _Run:
             taken = time.process_time() - begin
             if taken > SLOW:
                 raise TimeoutError(f"it took {taken:.1f} s")
-        except Exception as error:  # whatever it is, it is what is looked for
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever it is, it is what is looked for; a panic of Rust's is no Exception
             self.failures += 1
             self._failed(data, error)
             return False
         self.slowest = max(self.slowest, taken)
         return self.reached.more
 
-    def _failed(self, data: bytes, error: Exception) -> None:
+    def _failed(self, data: bytes, error: BaseException) -> None:
         """Write an input down, unless another has failed in the same place."""
         frames = traceback.extract_tb(error.__traceback__)
         place = f"{type(error).__name__} {[(frame.filename, frame.lineno) for frame in frames[-2:]]}"

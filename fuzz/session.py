@@ -73,7 +73,7 @@ def mutate(data: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
     chunks = [place for place, (kind, _) in enumerate(row) if kind is Kind.DATA]
     for _ in range(rng.choice((1, 1, 2, 4))):
         place = rng.randrange(len(row) + 1)
-        match rng.randrange(9):
+        match rng.randrange(10):
             case 0 if row:
                 del row[place - 1]
             case 1 if row:
@@ -84,7 +84,9 @@ def mutate(data: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
                 row[place:place] = theirs[start : start + rng.randrange(1, 5)]
             case 3:
                 row.insert(place, (Kind.TIME, struct.pack(">d", rng.choice((0.0, 1e3, 1e9, 59.0, -1.0, 1e308)))))
-            case 4 if row:
+            case 4:
+                row.insert(place, (rng.choice((Kind.TIMEOUT, Kind.TIMEOUT, Kind.EOF, Kind.DRAIN, Kind.TAKE)), b""))
+            case 5 if row:
                 kind, content = row[place - 1]
                 row[place - 1] = kind, mutate_bytes(content, [it for _, it in row], rng)
             case _ if chunks:

@@ -27,6 +27,7 @@ MAXIMUM_SCRYPT = 2**23
 
 _BLOCK = re.compile("-----BEGIN ((?:[A-Z0-9]+ )*)PRIVATE KEY-----")
 _LABELS = ("", "ENCRYPTED ", "RSA ", "EC ")
+_HEADERS = re.compile(r"[ \t]*\r?\nProc-Type: 4,ENCRYPTED\r?\nDEK-Info: ([A-Z0-9-]+),([0-9A-Fa-f]*)\r?\n[ \t]*\r?\n")
 _SCRYPT = bytes.fromhex("06092b06010401da47040b")  # the object identifier 1.3.6.1.4.1.11591.4.11
 
 
@@ -72,7 +73,20 @@ def find(content: str) -> Block | None:
         encrypted = True
     else:
         encrypted = "Proc-Type: 4,ENCRYPTED" in body
+        if encrypted:
+            _check_headers(label, body)
     return Block(label, encrypted, block.encode("utf-8", "surrogateescape") + b"\n")
+
+
+def _check_headers(label: str, body: str) -> None:
+    """Check what RFC 1421 section 4.6.1 puts before an encrypted block: the backend panics on an IV that is short."""
+    headers = _HEADERS.match(body)
+    if headers is None:
+        raise KeyFormatError(f"{label}: it is encrypted, and has not the two headers of RFC 1421 that say how")
+    cipher, iv = headers.groups()
+    digits = 32 if cipher.startswith("AES-") else 16
+    if len(iv) != digits:
+        raise KeyFormatError(f"{label}: an IV of {len(iv)} hexadecimal digits for {cipher}, expected {digits}")
 
 
 def _elements(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:

@@ -428,6 +428,28 @@ def test_the_cost_of_pkcs8_is_bounded_before_any_work():
         PrivateKey.load(pbes2(pbkdf2(2048)), b"word")
 
 
+@pytest.mark.parametrize("cipher", ["AES-256-CBC", "AES-128-CBC", "DES-EDE3-CBC"])
+def test_an_iv_that_is_too_short_does_not_reach_the_backend(cipher):
+    """Whose code panics on it, which no ``except Exception`` of an application's would catch."""
+    handle = ec.derive_private_key(5, ec.SECP256R1())
+    good = handle.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, BestAvailableEncryption(b"xyzzy"))
+    before, _, rest = good.partition(b"DEK-Info: ")
+    iv, _, body = rest.partition(b"\n")
+    assert PrivateKey.load(good, b"xyzzy").public_key.type == "ecdsa-sha2-nistp256"
+    digits = iv.partition(b",")[2]
+    size = 32 if cipher.startswith("AES") else 16
+    for count in (0, 1, 2, 14, 15, size - 2, size - 1, size + 1, size + 2):
+        headers = f"DEK-Info: {cipher},".encode() + (digits * 2)[:count] + b"\n"
+        with pytest.raises(KeyFormatError, match=f"an IV of {count} hexadecimal digits for {cipher}, expected {size}"):
+            PrivateKey.load(before + headers + body, b"xyzzy")
+    for headers in (b"", b"DEK-Info: \n", b"DEK-Info: AES-256-CBC,zz\n", b"X: y\nDEK-Info: " + iv + b"\n"):
+        with pytest.raises(KeyFormatError, match="two headers of RFC 1421"):
+            PrivateKey.load(before + headers + body, b"xyzzy")
+    assert (
+        PrivateKey.load(good.replace(b"\n", b"\r\n"), b"xyzzy").public_key == PrivateKey.load(good, b"xyzzy").public_key
+    )
+
+
 def test_deeply_nested_der():
     content = b""
     while len(content) < 16_000:
