@@ -123,8 +123,6 @@ def _diff(args: argparse.Namespace) -> int:
     from sshproto.replay.difference import compare
 
     operands = [_Operand(args.a), _Operand(args.b)]
-    if args.a == args.b and not operands[0].number:
-        raise Failure(f"{args.a}: it is given twice; say which connections: {args.a}:1 {args.b}:2")
     _collect(args, operands)
     a, b = operands
     comparison = compare(a.portrait, b.portrait)

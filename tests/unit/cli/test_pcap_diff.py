@@ -102,7 +102,9 @@ def test_many_differences(diff):
 def test_which_connection(diff):
     captures = {"a": tape(shell(), command()), "b:2": tape(shell()), "none": tape()}
     assert diff(captures, "a", "b:2") == (2, "", ["sshproto: a: it has several connections (1, 2); say which: a:1"])
-    assert diff(captures, "a", "a") == (2, "", ["sshproto: a: it is given twice; say which connections: a:1 a:2"])
+    assert diff(captures, "a", "a") == (2, "", ["sshproto: a: it has several connections (1, 2); say which: a:1"])
+    status, out, err = diff(captures, "b:2", "b:2")
+    assert (status, out.splitlines()[-1], err) == (0, "No difference.", [])
     assert diff(captures, "a:7", "b:2")[0] == 2
     assert diff(captures, "a:1", "b:2")[0] == 0, "a file that is called so"
     assert diff(captures, "a:1", "none") == (2, "", ["sshproto: none: there is no SSH connection in it"])
