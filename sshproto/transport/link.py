@@ -224,7 +224,7 @@ class Link:
                 self.lose(error)
             except WireError as error:
                 self.lose(ProtocolViolation(str(error)))
-            except Exception as error:  # noqa: BLE001  a bug of ours must not tear the caller's loop
+            except BaseException as error:  # noqa: BLE001  a bug of ours must not tear the caller's loop
                 self._bug(error)
         else:
             event = events.popleft()
@@ -641,7 +641,7 @@ class Link:
             self.lose(error)
         except WireError as error:
             self.lose(ProtocolViolation(str(error)))
-        except Exception as error:  # noqa: BLE001  see next_event
+        except BaseException as error:  # noqa: BLE001  see next_event
             self._bug(error)
 
     def _unexpected_eof(self) -> UnexpectedEof:
@@ -657,8 +657,10 @@ class Link:
             f"the peer closed the connection without a DISCONNECT, in the phase of {self.phase.value}", self.phase.value
         )
 
-    def _bug(self, error: Exception) -> None:
-        if self.config.debug_raise:
+    def _bug(self, error: BaseException) -> None:
+        # A panic in the backend's Rust is no Exception; all else that is none, as Ctrl-C, is not for us.
+        ours = isinstance(error, Exception) or type(error).__module__ == "pyo3_runtime"
+        if self.config.debug_raise or not ours:
             raise error
         details = "".join(traceback.format_exception(error))
         loss = InternalError(f"internal error: {type(error).__name__}", details)

@@ -931,6 +931,42 @@ def test_a_bug_ends_the_connection_and_tells_the_peer_nothing_of_the_inside(side
     assert (told.code, told.description) == (11, "internal error")  # type: ignore[attr-defined]
 
 
+class PanicException(BaseException):
+    """As PyO3 makes it when the backend's Rust panics."""
+
+    __module__ = "pyo3_runtime"
+
+
+def test_a_panic_of_the_backend_is_a_bug_and_no_more(side: str) -> None:
+    pair = both(debug_raise=False).login()
+    end, peer = ends(pair, side)
+
+    def panicking(engine: Any, payload: bytes) -> None:
+        raise PanicException("index out of bounds")
+
+    end.conn._engine._TRANSPORT = dict.fromkeys(range(256), panicking)
+    peer.conn.ignore(b"x")
+    pair.run()
+    error = loss(end.events)
+    assert isinstance(error, InternalError)
+    assert isinstance(error.__cause__, PanicException)
+
+
+def test_an_interruption_is_not_ours(side: str) -> None:
+    pair = both(debug_raise=False).login()
+    end, peer = ends(pair, side)
+
+    def interrupted(engine: Any, payload: bytes) -> None:
+        raise KeyboardInterrupt
+
+    end.conn._engine._TRANSPORT = dict.fromkeys(range(256), interrupted)
+    inject(peer, m.Ignore(b"x"))
+    end.conn.receive_data(peer.conn.data_to_send(), 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        end.conn.next_event()
+    assert end.conn.error is None
+
+
 def test_a_bug_is_raised_where_that_is_wanted() -> None:
     pair = both(debug_raise=True).login()
 
