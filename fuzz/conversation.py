@@ -120,7 +120,8 @@ _REQUESTS = (
     *(r.Signal("TERM"), r.KeepaliveChannel(), r.Env("LANG", b"C"), r.UnknownRequest("x@example.org", b"x")),
 )
 _GLOBALS = (
-    *(r.TcpipForward("", 0), r.Keepalive(), r.NoMoreSessions(), r.HostKeysProve((HOST_KEY.public_key.blob,))),
+    *(r.TcpipForward("", 0), r.CancelTcpipForward("", 2222), r.StreamlocalForward("/run/x"), r.Keepalive()),
+    *(r.CancelStreamlocalForward("/run/x"), r.NoMoreSessions(), r.HostKeysProve((HOST_KEY.public_key.blob,))),
     r.UnknownGlobal("x@example.org", b"x"),
 )
 _COMMANDS: list[Deed] = [
@@ -148,26 +149,22 @@ def _made(role: Role, state: str) -> Puppet:
 
 
 def _fresh(role: Role, state: str) -> Puppet:
-    chain = [state]
-    while (before := STATES[role][chain[-1]][0]) is not None:
-        chain.append(before)
-    monitor = Monitor(role)
+    before = STATES[role][state][0]
+    if before is None:
+        monitor = Monitor(role)
+        changes: dict[str, Any] = {"limits": LIMITS, "timeouts": TIMEOUTS, "entropy": constant, "trace": monitor}
+        puppet = Puppet.new(role, **changes)
+    else:
+        puppet = bring(role, before)
+        monitor = puppet.conn._engine._trace
     # The steps of tests/support/puppet.py accept the host key.
     monitor.trusted = role is Role.SERVER or state[:1] not in "IKk" or state[1:2] in {"2", "3"}
-    changes: dict[str, Any] = {"limits": LIMITS, "timeouts": TIMEOUTS, "entropy": constant, "trace": monitor}
-    puppet = Puppet.new(role, **changes)
-    for step in reversed(chain):
-        # While both have keys they are used: the steps know how to do without.
-        _step(puppet, step)
-    return puppet
+    return _step(puppet, state)
 
 
 def bring(role: Role, state: str) -> Puppet:
     """A connection in a state of tests/support/puppet.py, watched."""
-    found = _made(role, state).copy() if state in _COPIED else _fresh(role, state)
-    engine = found.conn._engine
-    engine.outbox._trace = engine._trace
-    return found
+    return _made(role, state).copy() if state in _COPIED else _fresh(role, state)
 
 
 @attrs.define
@@ -268,7 +265,7 @@ class Conversation:
         try:
             if isinstance(asked, ev.HostKeyOffered):
                 conn._engine._trace.trusted = True  # or it is rejected
-            deeds[how % len(deeds)](conn, asked, rest)
+            deeds[how % 64 % len(deeds)](conn, asked, rest)
         except UsageError:
             if self._state() != before:
                 raise Fault("misuse has changed something") from None

@@ -13,7 +13,7 @@ from fuzz.clear import fit_to_show
 from fuzz.running import main
 from fuzz.running import mutate as mutate_bytes
 from sshproto.config import Limits, Preferences
-from sshproto.errors import ConnectionLoss, WireError
+from sshproto.errors import ConnectionLoss, Incompatible, WireError
 from sshproto.transport import negotiation
 from sshproto.wire.messages import KexInit
 from sshproto.wire.table import Role
@@ -68,7 +68,8 @@ def fuzz(data: bytes) -> None:
     try:
         found = negotiation.negotiate(client, server, us=tuple(Role)[flags & 1], preferences=preferences, strict=strict)
     except ConnectionLoss as error:
-        fit_to_show(error, 40_000)
+        if not isinstance(error, Incompatible):  # which shows what is ours as it is, and here nothing is
+            fit_to_show(error)
         return
     except KeyError:
         # A cipher that nobody here has, which only an observer meets.

@@ -82,6 +82,13 @@ class Reached:
             self._reached.add((frame.f_code.co_filename, frame.f_lineno))
         return self._traced
 
+    def missing(self) -> Iterator[str]:
+        """The lines that were not reached, module by module."""
+        for name in sorted(self._files):
+            lines = sorted({line for line in _lines(name) if (name, line) not in self._reached})
+            if lines:
+                yield f"{name}: {', '.join(map(str, lines))}"
+
     def __str__(self) -> str:
         lines = {where for where in self._reached if len(where) == 2 and where[0] in self._files}
         there = {(name, line) for name in self._files for line in _lines(name)}

@@ -110,6 +110,7 @@ def main(
     parser.add_argument("--sift", type=int, default=0, metavar="BYTES", help=(
         "run nothing new; write to corpus/ what of --corpus reaches more than the seeds, the smallest first, "
         "and no more than so many bytes"))  # fmt: skip
+    parser.add_argument("--missing", action="store_true", help="tell which lines were not reached")
     arguments = parser.parse_args()
     if arguments.files:
         for path in arguments.files:
@@ -139,6 +140,8 @@ def main(
     taken = time.monotonic() - start
     print(f"{name}: {run.count} runs in {taken:.0f} s, {len(fresh)} joined the seeds, slowest {run.slowest:.2f} s")
     print(f"{name}: {run.reached}; {run.failures} failures")
+    for line in run.reached.missing() if arguments.missing else ():
+        print(line)
     sys.exit(run.failures > 0)
 
 

@@ -295,7 +295,7 @@ class TraceReader:
         if not text.endswith(b"\n"):
             raise self._wrong("", f"a record ends with a line feed, this one with {text[-8:]!r}")
         try:
-            read: Any = json.loads(text, parse_constant=_no_number)
+            read: Any = json.loads(text, parse_constant=_no_number, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             shown = printable(text[:_SHOWN], _SHOWN)
             raise self._wrong("", f"not JSON ({printable(str(error))}): {shown}") from None
@@ -426,6 +426,12 @@ def _kind(value: Any) -> str:
     if value is None:
         return "nothing"
     return repr(printable(value, _SHOWN)) if isinstance(value, str) else printable(repr(value), _SHOWN)
+
+
+def _finite(text: str) -> float:
+    """A number that can be written again: 1e999 reads as infinity, which JSON has no word for."""
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text)
 
 
 def _no_number(text: str) -> Any:

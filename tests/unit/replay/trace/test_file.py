@@ -159,6 +159,7 @@ RECORD = {"time": 0, "name": "ssh:idle", "data": {}}
         (b"\x1e" + b"[" * 100_000 + b"\n", "", "not JSON"),
         (b'\x1e{"a": 1' + b"0" * 5000 + b"}\n", "", "not JSON"),
         (b'\x1e{"a": NaN}\n', "", "not JSON"),
+        (b'\x1e{"a": -1e999}\n', "", "-1e999 is no number"),  # infinity, which cannot be written again
         (b"\x1e\xff\n", "", "not JSON"),
         (b"\x1e{}\x1e{}\n", "", "ends with a line feed"),
         (file(header=changed(file_schema="urn:ietf:params:qlog:file:contained")), "file_schema", "contained"),
