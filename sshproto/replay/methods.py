@@ -14,7 +14,7 @@ from sshproto.errors import ConnectionLoss
 from sshproto.transport.kex import METHODS, Family, KexMethod
 from sshproto.transport.kex.dh import DH, DhMethod
 from sshproto.transport.kex.ecdh import ECDH, Curve, EcdhMethod
-from sshproto.transport.kex.gex import MAXIMUM_BITS
+from sshproto.transport.kex.gex import GEX, MAXIMUM_BITS
 from sshproto.transport.kex.groups import GENERATOR, GROUP14, GROUP15, GROUP16, GROUP18, Group
 from sshproto.transport.kex.hybrid import HybridMethod
 from sshproto.wire.codec import mpint, string
@@ -176,6 +176,9 @@ _OTHERS = (
     ObservedMethod("diffie-hellman-group16-sha384@ssh.com", "sha384", DH, group=GROUP16),
     ObservedMethod("diffie-hellman-group16-sha512@ssh.com", "sha512", DH, group=GROUP16),
     ObservedMethod("diffie-hellman-group18-sha512@ssh.com", "sha512", DH, group=GROUP18),
+    ObservedMethod("diffie-hellman-group-exchange-sha224@ssh.com", "sha224", GEX),
+    ObservedMethod("diffie-hellman-group-exchange-sha384@ssh.com", "sha384", GEX),
+    ObservedMethod("diffie-hellman-group-exchange-sha512@ssh.com", "sha512", GEX),
 )
 
 OBSERVED: dict[str, ObservedMethod] = {method.name: method for method in (*map(_observed, METHODS.values()), *_OTHERS)}

@@ -70,15 +70,19 @@ OBSERVED_MACS: dict[str, MacSpec] = {
     spec.name: spec
     for spec in (
         *_both("hmac-md5-96", 16, 12, "md5"),
-        MacSpec("hmac-sha2-256-96", 32, 12, False, "sha256"),
-        MacSpec("hmac-sha2-512-96", 64, 12, False, "sha512"),
+        *_both("hmac-sha2-256-96", 32, 12, "sha256"),
+        *_both("hmac-sha2-512-96", 64, 12, "sha512"),
         *_both("hmac-ripemd160", 20, 20, ""),
         MacSpec("hmac-ripemd160@openssh.com", 20, 20, False, ""),
         MacSpec("umac-64@openssh.com", 16, 8, False, ""),
         MacSpec("umac-64-etm@openssh.com", 16, 8, True, ""),
         MacSpec("umac-128@openssh.com", 16, 16, False, ""),
         MacSpec("umac-128-etm@openssh.com", 16, 16, True, ""),
+        MacSpec("hmac-sha224@ssh.com", 28, 28, False, ""),
         MacSpec("hmac-sha256@ssh.com", 32, 32, False, ""),
+        MacSpec("hmac-sha256-2@ssh.com", 32, 32, False, ""),
+        MacSpec("hmac-sha384@ssh.com", 48, 48, False, ""),
+        MacSpec("hmac-sha512@ssh.com", 64, 64, False, ""),
         MacSpec("none", 0, 0, False, ""),
     )
 }
