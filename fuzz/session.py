@@ -8,17 +8,20 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from fuzz import schema
 from fuzz.clear import ciphers_off, constant, cut, fit_to_show, framed, payload
 from fuzz.running import main
 from fuzz.running import mutate as mutate_bytes
 from sshproto import events as ev
+from sshproto.channels import requests as r
 from sshproto.errors import SSHError
 from sshproto.replay.trace import file
 from sshproto.replay.trace.file import Privacy
 from sshproto.replay.trace.seeds import Kind, items, play, seed
 from tests.support import traces
+from tests.support.pair import client_answers, server_answers
 
 MODULES = ("sshproto.replay.trace.seeds", "sshproto.connection", "sshproto.client", "sshproto.server",
            "sshproto.transport.link", "sshproto.channels", "sshproto.auth")  # fmt: skip
@@ -99,6 +102,10 @@ def mutate(data: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
     return _joined(row)[:60000]
 
 
+def _obliging(conn: Any, question: ev.Question) -> None:
+    (server_answers if isinstance(question, ev.ChannelOpenRequested) else client_answers)(conn, question)
+
+
 def seeds() -> list[bytes]:
     """Sessions of both sides: one with secrets of all kinds, and one with a key exchange in the middle."""
     with ciphers_off():
@@ -109,6 +116,27 @@ def seeds() -> list[bytes]:
         recorded.pair.run()
         conn.disconnect()
         recorded.pair.run()
+        pieces.append(recorded)
+        recorded = traces.make(client_answer=_obliging)
+        pair = recorded.pair.login()
+        client, server = pair.client.conn, pair.server.conn
+        client.global_request(r.TcpipForward("", 2222))
+        shell = client.open_channel(r.Session())
+        pair.run()
+        client.request(shell, r.PtyRequest("vt100", modes=((53, 1),)))
+        client.request(shell, r.Shell())
+        pair.run()
+        server.send(0, b"word: ", 1)
+        back = server.open_channel(r.ForwardedTcpip("", 2222, "::1", 1))
+        pair.run()
+        server.send(back, b"data")
+        server.send_eof(back)
+        client.request(shell, r.WindowChange(80, 24))
+        pair.run()
+        server.request(0, r.ExitStatus(1))
+        server.close_channel(0)
+        client.receive_eof(0.0)
+        pair.run()
         pieces.append(recorded)
     return [seed(file.read(trace)) for piece in pieces for trace in piece.both()]
 
