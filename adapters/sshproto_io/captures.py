@@ -78,7 +78,7 @@ def conversations(
     Raises:
         InvalidArgument: ``paths`` is a single name.
         OSError: A file can't be opened or read; :attr:`OSError.filename` is its name.
-        KeyFileError: Something else than a key log stands in ``key_logs`` from the beginning.
+        KeyFileError: One of ``key_logs`` is none: something else stands in it from the beginning, and no line of one.
         CaptureError: A file is damaged, is no capture, or is one of links that are not known, and there is no
             ``on_damage``: raised after all that could be read. (That it stops in the middle of a packet is common, and
             is no error.)
@@ -88,6 +88,14 @@ def conversations(
     names = [os.fspath(path) for path in paths]
     known = Secrets() if secrets is None else secrets
     logs = [_GrowingLog(os.fspath(path), known) for path in key_logs]
+    for log in logs:
+        try:
+            log.begin()
+        except KeyLogError as wrong:
+            if not wrong.taken:
+                raise KeyFileError(log.name, wrong) from None
+            if on_key_log_error is not None:
+                on_key_log_error(log.name, wrong)
 
     def begin(connections: int = 0) -> Analysis:
         return Analysis(known, ports=ports, policy=policy, keep=keep, ask=ask, limits=limits, connections=connections)
@@ -99,6 +107,8 @@ def conversations(
         for log in logs:
             try:
                 found = log.more(last=last)
+            except OSError:  # it may come back
+                found = False
             except KeyLogError as error:
                 found = True
                 if on_key_log_error is not None:
@@ -250,22 +260,29 @@ def _size(names: Iterable[str]) -> int | None:
 
 
 class _GrowingLog:
-    """A key log that is written to while it is read.
-
-    Raises:
-        OSError: It can't be opened or read.
-        KeyFileError: A line is something else.
-    """
+    """A key log that is written to while it is read."""
 
     def __init__(self, name: str, secrets: Secrets) -> None:
         self.name = name
         self._secrets = secrets
         self._offset = 0
         self._lines = 0
+
+    def begin(self) -> None:
+        """Take what is there.
+
+        Raises:
+            OSError: It can't be opened or read.
+            KeyLogError: A line is something else; all others are taken.
+        """
+        data = Path(self.name).read_bytes()
+        self._offset = data.rfind(b"\n") + 1
+        self._lines = data.count(b"\n")
         try:
-            self.more()
+            self._secrets.add_key_log(data)
         except KeyLogError as error:
-            raise KeyFileError(name, error) from None
+            if error.line <= self._lines:  # otherwise its end is still to come
+                raise
 
     def more(self, *, last: bool = False) -> bool:
         """Take what was added; whether there was anything.

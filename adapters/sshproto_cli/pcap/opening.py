@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import codecs
-import contextlib
 import errno
 import heapq
 import os
@@ -227,10 +226,14 @@ class Queue:
             self._take(heapq.heappop(self._waiting)[1])
 
 
-def secrets(args: argparse.Namespace) -> Secrets:
+def secrets(args: argparse.Namespace, *, key_logs: bool = True) -> Secrets:
     """What the options of :func:`add_options` give to open connections with.
 
     Key logs may have lines of other kinds among them, which is said.
+
+    Args:
+        args: Parsed arguments.
+        key_logs: Take the key logs, too.
 
     Raises:
         Failure: A file can't be read, or is none of what belongs there.
@@ -240,7 +243,7 @@ def secrets(args: argparse.Namespace) -> Secrets:
 
     known = Secrets()
     try:
-        for path in args.keylog:
+        for path in args.keylog if key_logs else ():
             try:
                 captures.add_key_logs(known, [path])
             except captures.KeyFileError as error:
@@ -282,11 +285,11 @@ def conversations(
     from sshproto_cli.pcap.progress import Progress
     from sshproto_io import captures
 
-    known = secrets(args)
+    live_capture = STDIN in args.files
+    known = secrets(args, key_logs=not live_capture)
     wanted: frozenset[int] = frozenset(getattr(args, "connection", ()))
     numbers: list[int] = []
     damage: list[str] = []
-    living: dict[int, Conversation] = {}
 
     def begin(conversation: Conversation) -> None:
         number = conversation.connection.number
@@ -294,7 +297,6 @@ def conversations(
             numbers.append(number)
         if wanted and number not in wanted:
             return
-        living[number] = conversation
         if keep:
             conversation.sinks.append(_Keeper(conversation.events))
         if ask is not None:
@@ -306,10 +308,7 @@ def conversations(
         progress.clear()
         complain(f"{path}: {describe(error)}")
 
-    growing = _Growing(args.keylog if STDIN in args.files else (), known)
-
     def read(done: int, total: int | None) -> None:
-        growing.read_on(living.values())
         if output is not None:
             output.flush()
         progress(done, total)
@@ -319,6 +318,7 @@ def conversations(
             [path for path in args.files if _readable(path, damage)],
             rotated=getattr(args, "rotated", False),
             secrets=known,
+            key_logs=args.keylog if live_capture else (),
             ask=begin,
             policy=policy,
             ports=args.port or PORTS,
@@ -326,11 +326,12 @@ def conversations(
             on_damage=lambda path, error: damage.append(f"{path}: {describe(error)}"),
             on_key_log_error=tell,
         ):
-            living.pop(conversation.connection.number, None)
             if not wanted or conversation.connection.number in wanted:
                 if output is None:  # nobody knows what is done with it
                     progress.clear()
                 yield conversation
+    except captures.KeyFileError as error:
+        raise Failure(f"{error}") from None
     finally:
         progress.clear()
     if absent := sorted(wanted.difference(numbers)):
@@ -355,39 +356,6 @@ def _readable(path: str, problems: list[str]) -> bool:
         problems.append(describe(error))
         return False
     return True
-
-
-class _Growing:
-    """Key logs that are written while a capture is: what is added to them opens connections that are still there."""
-
-    def __init__(self, paths: Iterable[str], known: Secrets) -> None:
-        self._known = known
-        self._seen = {path: self._state(path) for path in paths}
-
-    @staticmethod
-    def _state(path: str) -> tuple[int, int]:
-        try:
-            about = Path(path).stat()
-        except OSError:  # it may come back
-            return 0, 0
-        return about.st_size, about.st_mtime_ns
-
-    def read_on(self, living: Iterable[Conversation]) -> None:
-        """Take what is new."""
-        from sshproto.replay.secrets import KeyLogError
-        from sshproto_io import captures
-
-        before = len(self._known)
-        for path, seen in self._seen.items():
-            state = self._state(path)
-            if state == seen:
-                continue
-            self._seen[path] = state
-            with contextlib.suppress(OSError, KeyLogError):  # its last line may not be complete
-                captures.add_key_logs(self._known, [path])
-        if len(self._known) != before:
-            for conversation in living:
-                conversation.observer.add_secrets()
 
 
 class _Keeper:

@@ -214,19 +214,21 @@ def test_a_key_log_that_grows(tmp_path):
             process.stdin.write(data)
             process.stdin.flush()
 
-        def wait_for(frame: bytes) -> None:
-            while process.stdout.readline().split()[2:3] != [frame]:
-                pass
+        def wait_for(frame: bytes) -> list[bytes]:
+            lines = [process.stdout.readline()]
+            while lines[-1].split()[2:3] != [frame]:
+                lines.append(process.stdout.readline())
+            return lines
 
         give(parts[0])
         wait_for(b"20")
         log.write_bytes(show.key_log + b"half a l")
         give(parts[1][len(parts[0]) :])
-        wait_for(b"24")
+        late = b"".join(wait_for(b"24"))
         give(parts[2][len(parts[1]) :])
         process.stdin.close()
         rest = process.stdout.read()
-    assert b"a key has come late" in rest
+    assert b"a key has come late" in late  # before what comes with it is told
     assert b"CHANNEL_DATA" in rest
     assert process.returncode == 0
 

@@ -396,11 +396,23 @@ def test_the_last_line_of_a_key_log_may_lack_its_end(recording: Recording, tmp_p
     for logs in ([log], [str(log)]):
         (one,) = conversations([path], key_logs=logs)
         assert one.summary.opened
-    written(log, f"{recording.key_log[0]}\nnonsense\n".encode())
-    with pytest.raises(KeyFileError, match=f"{log}: key log, line 2"):
+    errors: dict[str, KeyLogError] = {}
+    written(log, f"nonsense\n{recording.key_log[0]}".encode())
+    (one,) = conversations([path], key_logs=[log], on_key_log_error=errors.__setitem__)
+    assert one.summary.opened
+    assert errors[str(log)].line == 1
+    written(log, b"nonsense\n")
+    with pytest.raises(KeyFileError, match=f"{log}: key log, line 1"):
         list(conversations([path], key_logs=[log]))
     with pytest.raises(FileNotFoundError):
         list(conversations([path], key_logs=[tmp_path / "absent"]))
+
+
+def test_a_key_log_that_goes_away(recording: Recording, tmp_path: Path) -> None:
+    path = written(tmp_path / "a", pcap([*talk(recording, hang_up=False).records(), *noise(500)]))
+    log = written(tmp_path / "log", f"{recording.key_log[0]}".encode())
+    (one,) = conversations([path], key_logs=[log], progress=lambda *_: log.unlink(missing_ok=True))
+    assert one.summary.opened
 
 
 def test_a_key_log_that_is_begun_anew(recording: Recording, tmp_path: Path) -> None:
