@@ -36,8 +36,11 @@ class Reached:
         self._monitoring = getattr(sys, "monitoring", None)
         self.more = False
         self._before = 0
+        self._traced_before: Any = None
         if self._monitoring is not None:
-            self._monitoring.use_tool_id(_TOOL, "fuzz")
+            if self._monitoring.get_tool(_TOOL) is None:
+                self._monitoring.use_tool_id(_TOOL, "fuzz")
+            self._monitoring.restart_events()
             self._monitoring.register_callback(_TOOL, self._monitoring.events.LINE, self._line)
             self._monitoring.register_callback(_TOOL, self._monitoring.events.BRANCH, self._branch)
             # For good: what is told of once is not told of again, and to switch it costs more than that.
@@ -46,11 +49,12 @@ class Reached:
     def __enter__(self) -> None:
         self._before = len(self._reached)
         if self._monitoring is None:
+            self._traced_before = sys.gettrace()
             sys.settrace(self._call)
 
     def __exit__(self, *exception: object) -> None:
         if self._monitoring is None:
-            sys.settrace(None)
+            sys.settrace(self._traced_before)
         self.more = len(self._reached) > self._before
 
     def _ours(self, code: CodeType) -> bool:
