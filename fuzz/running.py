@@ -178,8 +178,9 @@ class _Run:
 
     def _failed(self, data: bytes, error: BaseException) -> None:
         """Write an input down, unless another has failed in the same place."""
-        frames = traceback.extract_tb(error.__traceback__)
-        place = f"{type(error).__name__} {[(frame.filename, frame.lineno) for frame in frames[-2:]]}"
+        first = error.__cause__ or error
+        frames = traceback.extract_tb(first.__traceback__)
+        place = f"{type(first).__name__} {[(frame.filename, frame.lineno) for frame in frames[-2:]]}"
         if place in self._seen:
             return
         self._seen.add(place)
