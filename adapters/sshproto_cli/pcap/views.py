@@ -123,7 +123,8 @@ class TextView:
         why = "; ".join(dict.fromkeys(self._sealed.values()))
         if self._sources:
             return f"in part, {how}" + (f"; {why}" if why else "")
-        return f"no: {why}" if why else "no: no key exchange was seen to its end"
+        unfit = [problem for each in self._conversation.observer.kex.rounds.values() for problem in sorted(each.said)]
+        return f"no: {unfit[0] if unfit else why or 'no key exchange was seen to its end'}"
 
 
 _SOURCES = {"shared secret": "the shared secret", "private value": "a private value", "derived keys": "derived keys"}

@@ -119,6 +119,14 @@ def test_what_is_not_there_is_said(info):
     assert (shown["login"], shown["MAC"], shown["cipher"]) == ("not known", "hmac-sha2-256", "aes128-ctr")
 
 
+def test_a_wrong_key(info, tmp_path):
+    show = command()
+    path = tmp_path / "keys"
+    path.write_bytes(show.key_log.split()[0] + b" SHARED_SECRET " + b"11" * 32)
+    shown = rows(info("--keylog", path, tape(show, form="pcap")).out)
+    assert shown["opened"] == "no: the shared secret that is known for this key exchange does not fit it"
+
+
 def test_some_keys(info):
     show = Show()
     show.client.rekey()
