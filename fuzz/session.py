@@ -5,6 +5,7 @@ What an input is says sshproto/replay/trace/seeds.py.  Ciphers are off, so that 
 
 from __future__ import annotations
 
+import json
 import random
 import struct
 from collections.abc import Iterable, Sequence
@@ -69,6 +70,20 @@ def _packets(data: bytes, rng: random.Random) -> bytes:
     return b"".join(row)
 
 
+def _called(content: bytes, rng: random.Random) -> bytes:
+    """A call of which an argument is another."""
+    try:
+        told = json.loads(content)
+        args = told["args"]
+        name = rng.choice(sorted(args))
+    except (ValueError, TypeError, KeyError, IndexError):
+        return content
+    args[name] = rng.choice((0, 1, -1, 2**31, 2**32, 2**70, "", "x", "\0", "\udcff", True, "x" * 40000, args[name]))
+    if not rng.randrange(4):
+        del args[name]
+    return json.dumps(told).encode()
+
+
 def mutate(data: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
     """Change items, and packets in them."""
     if not rng.randrange(20):
@@ -92,7 +107,10 @@ def mutate(data: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
                 row.insert(place, (rng.choice((Kind.TIMEOUT, Kind.TIMEOUT, Kind.EOF, Kind.DRAIN, Kind.TAKE)), b""))
             case 5 if row:
                 kind, content = row[place - 1]
-                row[place - 1] = kind, mutate_bytes(content, [it for _, it in row], rng)
+                if kind is Kind.CALL and rng.randrange(4):
+                    row[place - 1] = kind, _called(content, rng)
+                else:
+                    row[place - 1] = kind, mutate_bytes(content, [it for _, it in row], rng)
             case _ if chunks:
                 chosen = rng.choice(chunks)
                 if chosen < len(row):
