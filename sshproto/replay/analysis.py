@@ -428,5 +428,7 @@ def analyze(
         except CaptureError:
             if not analysis.reader.form:
                 raise
+        if not analysis.reader.form and analysis.reader.cut is not None:  # too short for anything
+            raise analysis.reader.cut
     found += analysis.finish()
     return sorted(found, key=lambda conversation: conversation.connection.number)

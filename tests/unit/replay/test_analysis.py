@@ -336,6 +336,9 @@ def test_damage_ends_a_file_but_not_the_analysis(recording: Recording) -> None:
 def test_analyze_raises_only_for_what_is_no_capture(recording: Recording) -> None:
     with pytest.raises(CaptureError, match="not pcap, nor pcapng"):
         analyze(b"something else")
+    for start in (b"", b"\xd4", b"\x1f\x8b"):
+        with pytest.raises(CaptureError, match="the file ends"):
+            analyze(start)
     assert len(analyze(damaged(capture(talk(recording))))) == 1
     assert len(analyze(capture(talk(recording))[:-3])) == 1
     assert len(analyze(memoryview(capture(talk(recording))))) == 1
