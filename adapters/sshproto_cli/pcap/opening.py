@@ -248,6 +248,10 @@ def secrets(args: argparse.Namespace, *, key_logs: bool = True) -> Secrets:
                 captures.add_key_logs(known, [path])
             except captures.KeyFileError as error:
                 if not error.taken:
+                    if Path(path).is_file() and Path(path).read_bytes().lstrip()[:1] in (b"{", b"["):
+                        raise Failure(
+                            f"{path}: this is JSON, no key log; session keys go with --session-keys"
+                        ) from None
                     raise
                 complain(f"{error}; lines that are none are passed over")
         captures.add_session_keys(known, args.session_keys)

@@ -106,6 +106,7 @@ def test_each_damaged_file_is_told(info):
     ("option", "text", "words"),
     [
         ("--keylog", "# a comment\nabc\n", "key log, line 2: has 1 fields, expected a cookie, a kind and a value"),
+        ("--keylog", '[{"key": "00"}]', "this is JSON, no key log; session keys go with --session-keys"),
         ("--session-keys", "[1]", "session keys, entry 1: is a int, expected an object"),
     ],
 )
