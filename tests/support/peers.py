@@ -90,10 +90,10 @@ def need(program: str) -> str:
     return path
 
 
-def need_module(name: str) -> ModuleType:
+def need_module(name: str, extra: str = "interop") -> ModuleType:
     """The module ``name``; its deprecation warnings at import are not ours to see."""
     if importlib.util.find_spec(name) is None:
-        unavailable(f"{name} is not installed: pip install '.[interop]'")
+        unavailable(f"{name} is not installed: pip install '.[{extra}]'")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module(name)
