@@ -1,4 +1,4 @@
-"""Learn both machines, or one, and write what was learnt. It takes some ten minutes."""
+"""Learn both machines, or one, and write what was learnt. It takes some minutes."""
 
 from __future__ import annotations
 

@@ -2,10 +2,10 @@
 
 The W-method in its frugal form (Wp): to every state, by its shortest way; from there every word, or every two or three
 words one after the other; and then whatever tells the state that should have been reached from all others.  If the
-connection has no more than ``depth`` states beyond those of the machine, a wrong machine does not pass; but for words that
-are not meant to lead anywhere (``PASSING``), behind which no second word is tried as long as they lead nowhere.  Nothing is asked of a connection that
-has ended, which is why this can be afforded.  Beyond that depth come walks of two to five words from each state, chosen
-by lot, always the same ones.
+connection has no more than ``depth`` states beyond those of the machine, a wrong machine does not pass; but behind
+words that are not meant to lead anywhere (``PASSING``), and don't, no second one is tried.  Nothing is asked of a
+connection that has ended, which is why this can be afforded.  Beyond that depth come walks of two to five words from
+each state, chosen by lot, always the same ones.
 """
 
 from __future__ import annotations
