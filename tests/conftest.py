@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--second",
         action="store_true",
-        help="for a second Python: leaves out what is marked as a matrix, and pairs of different faces",
+        help="for a second Python: leaves out what is marked slow or matrix, and pairs of different faces",
     )
     parser.addoption(
         "--claims",
@@ -68,7 +68,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     claims.check(items)  # and those that have marks of their parameters
     if not config.getoption("--second"):
         return
-    left_out = {item for item in items if _is_mixed(item) or item.get_closest_marker("matrix")}
+    marks = ("slow", "matrix")
+    left_out = {item for item in items if _is_mixed(item) or any(map(item.get_closest_marker, marks))}
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
 

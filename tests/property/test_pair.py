@@ -279,6 +279,7 @@ def test_a_damaged_stream_ends_the_connection_once_and_raises_nothing(
     check_ended_once(end.events)
 
 
+@pytest.mark.slow
 @pytest.mark.covers("R166")
 @pytest.mark.parametrize("role", ["client", "server"])
 def test_a_peer_that_closes_at_every_byte_of_the_handshake(role: str, streams: Any) -> None:

@@ -236,6 +236,7 @@ EXPENSIVE: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPENSIVE)
 def test_what_is_written_to_cost_much(name: str) -> None:
     """Under tracemalloc everything takes some times as long as otherwise."""

@@ -32,6 +32,8 @@ from tests.support.puppet import CHANNEL, PEER_CHANNEL, WINDOW, Puppet, bring, b
 from tests.support.rogue import IDENT, frame, loss
 from tests.support.seeds import USER_KEY
 
+pytestmark = pytest.mark.slow
+
 CLIENT, SERVER = Role.CLIENT, Role.SERVER
 BLOB = USER_KEY.public_key.blob
 

@@ -20,6 +20,8 @@ from sshproto.wire.codec import string, text, uint32
 from tests.support.rogue import inject
 from tests.support.running import End, Host, Scene
 
+pytestmark = pytest.mark.slow
+
 WINDOW = 1 << 20
 CHANNEL = 0
 ROUNDS = 60

@@ -294,6 +294,7 @@ TestChannels = Channels.TestCase
 TestChannels.settings = budget(0.5)
 TestChannels.pytestmark = [
     PATIENCE,
+    pytest.mark.slow,
     pytest.mark.covers(
         "R164", "V16", "V29", "R42", "R84", "R89", "R93", "R95", "P4", "P6", "P8", "P13", "P16", "P17", "P20", "P21"
     ),

@@ -388,10 +388,15 @@ TestServers = Servers.TestCase
 TestServers.settings = budget(1.0)
 TestServers.pytestmark = [
     PATIENCE,
+    pytest.mark.slow,
     pytest.mark.covers(
         "V11", "V12", "V61", "R57", "R60", "R61", "R62", "R63", "R76", "P3", "P5", "P9", "P10", "P11", "P12", "P17"
     ),
 ]
 TestClients = Clients.TestCase
 TestClients.settings = budget(1.0)
-TestClients.pytestmark = [PATIENCE, pytest.mark.covers("V07", "V09", "V10", "R70", "R76", "R129", "P5", "P18", "P21")]
+TestClients.pytestmark = [
+    PATIENCE,
+    pytest.mark.slow,
+    pytest.mark.covers("V07", "V09", "V10", "R70", "R76", "R129", "P5", "P18", "P21"),
+]

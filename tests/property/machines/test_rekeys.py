@@ -130,5 +130,6 @@ TestRekeys = Rekeys.TestCase
 TestRekeys.settings = budget(0.5)
 TestRekeys.pytestmark = [
     PATIENCE,
+    pytest.mark.slow,
     pytest.mark.covers("R34", "R42", "R43", "R164", "V13", "P6", "P8", "P16", "P20", "P21"),
 ]

@@ -278,6 +278,7 @@ TestWhole = Whole.TestCase
 TestWhole.settings = budget(0.5)
 TestWhole.pytestmark = [
     PATIENCE,
+    pytest.mark.slow,
     pytest.mark.covers(
         *("R163", "R164", "R165", "V01", "V03"),
         *(

@@ -111,6 +111,7 @@ def test_cut_at_every_byte_it_gives_what_is_whole_and_says_where(small: bytes) -
         assert found.encode() == (small[:start] if records >= 0 else b"")
 
 
+@pytest.mark.slow
 def test_cut_at_every_byte_it_replays_as_far_as_it_goes(small: bytes) -> None:
     whole = verify(small)
     started = small.index(b"\x1e", small.index(b"connection_started"))
