@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--second",
         action="store_true",
-        help="for a second Python: leaves out what is marked slow or matrix, and pairs of different faces",
+        help="for a second Python: leaves out what is slow, other programs, and pairs of different faces",
     )
     parser.addoption(
         "--claims",
@@ -68,10 +68,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     claims.check(items)  # and those that have marks of their parameters
     if not config.getoption("--second"):
         return
-    marks = ("slow", "matrix")
-    left_out = {item for item in items if _is_mixed(item) or any(map(item.get_closest_marker, marks))}
+    left_out = {item for item in items if item.get_closest_marker("slow") or _is_of_others(item) or _is_mixed(item)}
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
+
+
+def _is_of_others(item: pytest.Item) -> bool:
+    """Whether a test is about other programs, which are the same whatever Python runs here."""
+    return "interop" in item.path.parts
 
 
 def _is_mixed(item: pytest.Item) -> bool:

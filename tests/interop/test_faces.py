@@ -26,7 +26,7 @@ from tests.support.peers import HOST, Key, Ran, Server
 from tests.support.places import Place, Site, browse, dial, half_close, site, socks4, socks5
 from tests.support.seeds import HOST_KEY, USER, USER_KEY
 
-pytestmark = [pytest.mark.timeout(90), pytest.mark.matrix]
+pytestmark = pytest.mark.timeout(90)
 
 MOST = 64 * 1024 * 1024
 SIZE = 256 * 1024 * 1024

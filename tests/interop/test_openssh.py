@@ -70,7 +70,6 @@ def test_ssh_to_us_by_key_exchange(serving: Server, keys: dict[str, Key], kex: s
     check(peers.ssh(serving, PROBE, key=keys["ed25519"], options=[f"-oKexAlgorithms={kex}"], stdin=INPUT))
 
 
-@pytest.mark.matrix
 @pytest.mark.parametrize(("cipher", "mac"), SUITES)
 def test_ssh_to_us_by_cipher_and_mac(serving: Server, keys: dict[str, Key], cipher: str, mac: str | None) -> None:
     check(peers.ssh(serving, PROBE, key=keys["ed25519"], options=suite_options_ssh(cipher, mac), stdin=INPUT))
@@ -134,7 +133,6 @@ def big() -> bytes:
     return os.urandom(1024 * 1024) * 64
 
 
-@pytest.mark.matrix
 @pytest.mark.parametrize("cipher", ["aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr"])
 def test_ssh_to_us_with_rekeys_all_the_way(serving: Server, keys: dict[str, Key], big: bytes, cipher: str) -> None:
     options = ["-oRekeyLimit=1M", f"-oCiphers={cipher}", "-oKexAlgorithms=curve25519-sha256"]
@@ -151,7 +149,6 @@ def test_we_to_sshd_by_key_exchange(stock: Server, keys: dict[str, Key], kex: st
     check(ours.execute(stock, PROBE, key=keys["ed25519"], options=["--kex", kex], stdin=INPUT))
 
 
-@pytest.mark.matrix
 @pytest.mark.parametrize(("cipher", "mac"), SUITES)
 def test_we_to_sshd_by_cipher_and_mac(stock: Server, keys: dict[str, Key], cipher: str, mac: str | None) -> None:
     check(ours.execute(stock, PROBE, key=keys["ed25519"], options=suite_options_ours(cipher, mac), stdin=INPUT))
@@ -192,7 +189,6 @@ def test_several_methods_in_turn(keys: dict[str, Key]) -> None:
         assert b"password" in half.stderr
 
 
-@pytest.mark.matrix
 @pytest.mark.parametrize("cipher", ["aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr"])
 def test_we_to_sshd_with_rekeys_all_the_way(keys: dict[str, Key], big: bytes, cipher: str) -> None:
     with peers.sshd(["RekeyLimit 1M"], authorized_keys=[keys["ed25519"].public]) as server:
