@@ -314,13 +314,24 @@ def test_variables(server, key):
     assert re.fullmatch(rb"SSH_CONNECTION=127\.0\.0\.1 \d+ 127\.0\.0\.1 %d" % server.port, client)
 
 
+def at_rest(pid: int) -> tuple[int, int]:
+    """How many descriptors and threads a process has when that changes no more: those of clients before may yet end."""
+    found, since = (descriptors(pid), threads(pid)), time.monotonic()
+    while time.monotonic() < since + 0.5:
+        time.sleep(0.02)
+        now = descriptors(pid), threads(pid)
+        if now != found:
+            found, since = now, time.monotonic()
+    return found
+
+
 def test_nothing_is_left_of_sessions(server, key, home):
     """No descriptor, no thread, no process that nobody has waited for."""
     pid = pid_of(server)
 
     async def conversation(client):
         await client.run("true")
-        before = descriptors(pid), threads(pid)
+        before = at_rest(pid)
         for pty in (None, PTY) * 3:
             await client.run("exit 3", pty=pty)
             async with client.start("exec sleep 1000", pty=pty):  # left while it runs
