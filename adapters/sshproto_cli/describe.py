@@ -91,6 +91,16 @@ class Describer:
         self._earlier: dict[Role, m.KexInit] = {}
         self._strict: bool | None = None
 
+    @staticmethod
+    def chosen(negotiated: Negotiated) -> Words:
+        """See :func:`chosen`."""
+        return chosen(negotiated)
+
+    @staticmethod
+    def protection(negotiated: Negotiated, sender: Role) -> Words:
+        """See :func:`protection`."""
+        return protection(negotiated, sender)
+
     def describe(self, sender: Role, message: m.Message, *, secrets: bool = False) -> Words:
         """What ``message`` carries.
 

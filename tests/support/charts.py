@@ -9,7 +9,7 @@ from sshproto.config import ServerConfig
 from sshproto.replay.analysis import Analysis, Conversation
 from sshproto.replay.picture.steps import Chart
 from sshproto.replay.picture.timeline import Timeline, chart
-from sshproto_cli.pcap.words import Words
+from sshproto_cli.describe import Describer
 from tests.support.pair import HOST_KEY
 from tests.support.tapes import Show
 
@@ -21,7 +21,7 @@ def charts(data: bytes, **options: Any) -> list[Chart]:
     lines: dict[int, Timeline] = {}
 
     def ask(conversation: Conversation) -> None:
-        lines[conversation.connection.number] = timeline = Timeline(Words(), **options)
+        lines[conversation.connection.number] = timeline = Timeline(Describer(), **options)
         conversation.sinks.append(timeline)
 
     analysis = Analysis(ask=ask)

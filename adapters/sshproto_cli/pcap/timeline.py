@@ -121,7 +121,7 @@ def _timeline(args: argparse.Namespace) -> int:
 def _charts(args: argparse.Namespace, form: str) -> tuple[list[Chart], int, Failure | None]:
     """What is to be drawn, how many connections are too many, and what went wrong on the way."""
     from sshproto.replay.picture.timeline import STEPS, Budget, Timeline, chart
-    from sshproto_cli.pcap.words import Words
+    from sshproto_cli.describe import Describer
 
     limit = args.limit if args.limit is not None else STEPS if form == "html" else _DRAWN
     budget = Budget(limit)
@@ -133,7 +133,7 @@ def _charts(args: argparse.Namespace, form: str) -> tuple[list[Chart], int, Fail
         begun += 1
         if begun > _CONNECTIONS[form]:
             return
-        timeline = Timeline(Words(), budget=budget, contents=args.show_data)
+        timeline = Timeline(Describer(), budget=budget, contents=args.show_data)
         living[id(conversation)] = timeline
         conversation.sinks.append(timeline)
 
