@@ -101,6 +101,21 @@ def put(text: str) -> None:
         raise Failure(f"standard output: {describe(error)}") from None
 
 
+def seconds(longest: float) -> Callable[[str], float]:
+    """A number of seconds, more than 0 and up to ``longest``; the type of an option."""
+
+    def read(text: str) -> float:
+        try:
+            found = float(text)
+        except ValueError:
+            found = 0.0
+        if not 0 < found <= longest:
+            raise argparse.ArgumentTypeError(f"not a number of seconds, more than 0, up to {longest:g}: {text!r}")
+        return found
+
+    return read
+
+
 def port(text: str, least: int = 1) -> int:
     """A port number; the type of an option.
 

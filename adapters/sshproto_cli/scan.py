@@ -6,7 +6,7 @@ import argparse
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from sshproto_cli.options import Failure, Parser, complain, describe, port, put
+from sshproto_cli.options import Failure, Parser, complain, describe, port, put, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -56,7 +56,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
-        type=_seconds,
+        type=seconds(_LONGEST_TIMEOUT),
         default=DEFAULT_TIMEOUT,
         help="how long to wait for a connection, and then for the server's part of it; %(default)g if not given",
     )
@@ -65,16 +65,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("host", metavar="HOST")
     parser.set_defaults(run=run)
     return parser
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= _LONGEST_TIMEOUT:
-        raise argparse.ArgumentTypeError(f"not a number of seconds, more than 0, up to {_LONGEST_TIMEOUT:g}: {text!r}")
-    return seconds
 
 
 def run(args: argparse.Namespace) -> int:

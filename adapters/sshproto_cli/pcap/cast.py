@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from sshproto_cli.options import complain
+from sshproto_cli.options import complain, seconds
 from sshproto_cli.output import STDOUT, Output
 from sshproto_cli.pcap.opening import FAILED, add_options, carry_out
 from sshproto_cli.pcap.picking import Picker, add_channel
@@ -39,22 +39,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--idle",
         metavar="SECONDS",
-        type=_seconds,
+        type=seconds(_LONGEST),
         help="players wait no longer than this where nothing happens; the times stay as they were",
     )
     parser.add_argument("--title", metavar="TEXT", default="", help="what it is called")
     parser.set_defaults(run=run)
     return parser
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= _LONGEST:
-        raise argparse.ArgumentTypeError(f"not a number of seconds, more than 0, up to {_LONGEST:g}: {text!r}")
-    return seconds
 
 
 def run(args: argparse.Namespace) -> int:
