@@ -16,7 +16,7 @@ from sshproto.connection import Connection
 from sshproto.operations.hub import Hub
 from sshproto.operations.steps import Call, Ready, Sleep, Spawn, Together, Wait
 from sshproto_io import LINGER
-from sshproto_io._async import Beginning, Link
+from sshproto_io._async_link import Beginning, Link
 from sshproto_io.sockets import no_delay
 
 if TYPE_CHECKING:

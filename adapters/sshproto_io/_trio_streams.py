@@ -15,8 +15,8 @@ import trio
 
 from sshproto.operations.channel import Channel
 from sshproto.operations.steps import Operation
-from sshproto_io import _async
-from sshproto_io._async import ENDED, Link
+from sshproto_io import _async_streams
+from sshproto_io._async_link import ENDED, Link
 
 if TYPE_CHECKING:
     from sshproto.wire.codec import Buffer
@@ -55,14 +55,14 @@ class Gate:
             self._inside.cancel()
 
 
-class Reader(_async.Reader, trio.abc.ReceiveStream):
+class Reader(_async_streams.Reader, trio.abc.ReceiveStream):
     """One direction of a channel: what comes from the peer.
 
     Cancelling a read loses nothing.  Iterating gives pieces, iterating over :meth:`lines` gives lines.
     """
 
     def __init__(self, link: Link, channel: Channel, stream: int = 0) -> None:
-        _async.Reader.__init__(self, link, channel, stream)
+        _async_streams.Reader.__init__(self, link, channel, stream)
         self._receiving = Gate()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -87,11 +87,11 @@ class Reader(_async.Reader, trio.abc.ReceiveStream):
         await trio.lowlevel.checkpoint()
 
 
-class Writer(_async.Writer, trio.abc.SendStream):
+class Writer(_async_streams.Writer, trio.abc.SendStream):
     """One direction of a channel: what goes to the peer."""
 
     def __init__(self, link: Link, channel: Channel, stream: int = 0) -> None:
-        _async.Writer.__init__(self, link, channel, stream)
+        _async_streams.Writer.__init__(self, link, channel, stream)
         self._sending = Gate()
 
     async def send_all(self, data: Buffer) -> None:
@@ -137,11 +137,11 @@ class Writer(_async.Writer, trio.abc.SendStream):
         await trio.lowlevel.checkpoint()
 
 
-class Stream(Reader, Writer, _async.Stream, trio.abc.HalfCloseableStream):
+class Stream(Reader, Writer, _async_streams.Stream, trio.abc.HalfCloseableStream):
     """Both directions of a channel, such as a TCP connection."""
 
     def __init__(self, link: Link, channel: Channel) -> None:
-        _async.Stream.__init__(self, link, channel)
+        _async_streams.Stream.__init__(self, link, channel)
         self._receiving = Gate()
         self._sending = Gate()
 

@@ -18,8 +18,10 @@ from sshproto.connection import Connection
 from sshproto.operations.login import log_in
 from sshproto.operations.serving import Handler, serve
 from sshproto.server import ServerConnection
-from sshproto_io import ConnectFailed, Setup, TimeoutExpired, _async
-from sshproto_io._async import BaseServer, ClientLink, Forward, Opening, Reader, Stream, Writer
+from sshproto_io import ConnectFailed, Setup, TimeoutExpired, _async, _async_streams
+from sshproto_io._async import BaseServer, ClientLink, Forward
+from sshproto_io._async_link import Opening
+from sshproto_io._async_streams import Reader, Stream, Writer
 from sshproto_io._asyncio_link import Peer
 from sshproto_io.sockets import dial, world
 
@@ -54,7 +56,7 @@ T = TypeVar("T")
 # --------------------------------------------------------------------------------------------------------------- client
 
 
-class Process(_async.Process[Reader, Writer]):
+class Process(_async_streams.Process[Reader, Writer]):
     """A program that runs at the server."""
 
     READER = Reader

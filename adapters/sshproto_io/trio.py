@@ -20,8 +20,9 @@ from sshproto.client import ClientConnection
 from sshproto.operations.login import log_in
 from sshproto.operations.serving import Handler, serve
 from sshproto.server import ServerConnection
-from sshproto_io import ConnectFailed, Setup, TimeoutExpired, _async
-from sshproto_io._async import BaseServer, ClientLink, Forward, parts
+from sshproto_io import ConnectFailed, Setup, TimeoutExpired, _async, _async_streams
+from sshproto_io._async import BaseServer, ClientLink, Forward
+from sshproto_io._async_link import parts
 from sshproto_io._trio_link import Peer, plain_nursery
 from sshproto_io._trio_streams import Reader, Stream, Writer
 from sshproto_io.sockets import world
@@ -58,7 +59,7 @@ _LOG = logging.getLogger(__name__)
 # --------------------------------------------------------------------------------------------------------------- client
 
 
-class Process(_async.Process[Reader, Writer]):
+class Process(_async_streams.Process[Reader, Writer]):
     """A program that runs at the server."""
 
     READER = Reader
