@@ -19,6 +19,7 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import itertools
 import os
 import pwd
 import queue
@@ -225,9 +226,23 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 
 def free_port() -> int:
-    with socket.create_server((HOST, 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """A port that nobody listens at, for a program that is told where to listen.
+
+    The system gives none of these to those who ask it for any, and each of the processes that run tests has its own: so
+    nobody else takes it meanwhile, or is dialled in its place.
+    """
+    while True:
+        port = 20_000 + _worker() * 1500 + next(_PORTS) % 1500
+        with contextlib.suppress(OSError), socket.create_server((HOST, port)):
+            return port
+
+
+_PORTS = itertools.count(os.getpid())
+
+
+def _worker() -> int:
+    """The number of this process among those that run tests."""
+    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
 
 
 def _descendants(pid: int) -> list[int]:
