@@ -103,7 +103,7 @@ def main(
     """
     parser = argparse.ArgumentParser(prog=f"python -m fuzz.{name}", description=f"Fuzz {name}.")
     parser.add_argument("files", nargs="*", type=Path, help="run these inputs, and no others")
-    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seconds", type=float, default=60, help="of processor time: a busy machine takes longer")
     parser.add_argument("--seed", type=int, default=0, help="the same seed makes the same inputs")
     parser.add_argument("--runs", type=int, default=0, help="stop after so many runs")
     parser.add_argument("--corpus", type=Path, help="read inputs from this folder, and write new ones there")
@@ -125,8 +125,8 @@ def main(
     pool = list(begun)
     fresh: list[bytes] = []
     rng = random.Random(arguments.seed)
-    start = time.monotonic()
-    while time.monotonic() - start < arguments.seconds and not 0 < arguments.runs <= run.count:
+    start = time.process_time()
+    while time.process_time() - start < arguments.seconds and not 0 < arguments.runs <= run.count:
         if run.count < len(begun):
             run(begun[run.count])
             continue
@@ -137,7 +137,7 @@ def main(
             fresh.append(data)
             if arguments.corpus is not None and len(data) <= _KEPT:
                 _write(arguments.corpus, data)
-    taken = time.monotonic() - start
+    taken = time.process_time() - start
     print(f"{name}: {run.count} runs in {taken:.0f} s, {len(fresh)} joined the seeds, slowest {run.slowest:.2f} s")
     print(f"{name}: {run.reached}; {run.failures} failures")
     for line in run.reached.missing() if arguments.missing else ():
