@@ -173,6 +173,8 @@ class Limits:
     """packet_length after login, and the size of a decompressed payload."""
     input_before_auth: int = 8 * 1024 * 1024
     packets_before_auth: int = 20_000
+    rekeys_before_auth: int = 4
+    """Key exchanges that the peer may start between the first one and the end of login: hardly anybody does."""
     name_list: int = 16 * 1024
     """One name-list of a KEXINIT."""
     names: int = 256

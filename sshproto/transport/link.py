@@ -553,6 +553,8 @@ class Link:
     def _on_kexinit(self, payload: bytes) -> None:
         if self.kex.session_id is not None:
             if not self.kex.active:
+                if self.phase is not Phase.OPEN:
+                    self._quota.rekey_before_login()
                 self._quota.peer_rekey(self.timers.now, self._received)
             self.timers.arm(Timer.KEX, self.config.timeouts.kex)
         self.kex.receive_init(payload, self._sequence_number())

@@ -24,12 +24,13 @@ class Quota:
         now: The time in seconds.
     """
 
-    __slots__ = ("_ignored", "_limits", "_packets", "_rekeys", "_rekeys_at", "_rekeys_received")
+    __slots__ = ("_early_rekeys", "_ignored", "_limits", "_packets", "_rekeys", "_rekeys_at", "_rekeys_received")
 
     def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
         self._packets = 0
         self._ignored = 0
+        self._early_rekeys = 0
         self._rekeys = float(limits.peer_rekeys)
         self._rekeys_at = now
         self._rekeys_received = 0
@@ -48,6 +49,12 @@ class Quota:
         self._ignored += 1
         if self._ignored > self._limits.ignored_messages:
             raise LimitExceeded(f"too many messages came too late, the last is {name}", "ignored_messages")
+
+    def rekey_before_login(self) -> None:
+        """The peer starts a key exchange although nothing is said under the keys yet (RFC 4253 section 9)."""
+        self._early_rekeys += 1
+        if self._early_rekeys > self._limits.rekeys_before_auth:
+            raise LimitExceeded("the peer rekeys too often before login", "rekeys_before_auth")
 
     def peer_rekey(self, now: float, received: int) -> None:
         """The peer starts a key exchange.

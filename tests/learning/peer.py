@@ -33,8 +33,8 @@ PREFERENCES = Preferences(kex=(CURVE,), host_key=("ssh-ed25519",), cipher=(CIPHE
 
 LIMITS = Limits(
     **dict.fromkeys(
-        """ignored_messages unsolicited_replies peer_rekeys service_requests auth_failures auth_requests
-        client_auth_attempts info_rounds banners banner_bytes empty_adjusts requests_pending""".split(),
+        """ignored_messages unsolicited_replies peer_rekeys rekeys_before_auth service_requests auth_failures
+        auth_requests client_auth_attempts info_rounds banners banner_bytes empty_adjusts requests_pending""".split(),
         10**9,
     )
 )

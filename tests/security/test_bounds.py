@@ -28,7 +28,7 @@ from sshproto.transport.suites import DirectionKeys, key_sizes
 from sshproto.wire import messages as m
 from sshproto.wire.codec import name, string, text, uint32
 from sshproto.wire.table import Role
-from tests.support.puppet import CHANNEL, PEER_CHANNEL, WINDOW, Puppet, bring, bring_with, request
+from tests.support.puppet import CHANNEL, PEER_CHANNEL, STATES, WINDOW, Puppet, bring, bring_with, request
 from tests.support.rogue import IDENT, frame, loss
 from tests.support.seeds import USER_KEY
 
@@ -266,6 +266,7 @@ ELSEWHERE = {
     "minimum_rsa_bits": "tests/unit/keys/test_public.py",
     "rekey_bytes": "test_a_worn_key",
     "rekey_packets": "test_a_worn_key",
+    "rekeys_before_auth": "test_rekeys_of_the_peer_before_login",
     "peer_rekeys": "test_rekeys_of_the_peer",
     "peer_rekey_bytes": "test_rekeys_of_the_peer",
     "window_pool": "test_windows_share_a_pool",
@@ -482,19 +483,51 @@ def test_what_the_application_sends_while_keys_are_exchanged(role: Role) -> None
     assert puppet.conn._engine.outbox._deferred_size == 0
 
 
+def rekey(puppet: Puppet, now: float = 0.0) -> bool:
+    """The peer rekeys, from its KEXINIT to its NEWKEYS; whether it may."""
+    puppet.say(puppet.kexinit(first=False), now=now)
+    if puppet.conn.should_close:
+        return False
+    puppet.exchange()
+    puppet.new_keys()
+    return True
+
+
+@pytest.mark.covers("B12", "V13", "V45", "P5")
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("state", ["T", "A"])
+def test_rekeys_of_the_peer_before_login(role: Role, state: str) -> None:
+    """So many in all, time and data earn none; those that we start don't count, and those after login don't either."""
+    limits = Limits(rekeys_before_auth=3)
+    puppet = bring_with(role, state, limits=limits)
+    assert [rekey(puppet, 100.0 * index) for index in range(4)] == [True, True, True, False]
+    error = puppet.conn.error
+    assert isinstance(error, LimitExceeded)
+    assert error.limit == "rekeys_before_auth"
+    assert error.code == 2
+
+    puppet = bring_with(role, state, limits=limits)
+    for _ in range(5):
+        puppet.conn._engine._start_rekey()  # nothing in there does so before login
+        puppet.heard()
+        assert rekey(puppet)
+    assert [rekey(puppet) for _ in range(4)] == [True, True, True, False]
+
+
+@pytest.mark.covers("B12", "P5", "P6")
+@pytest.mark.parametrize("role", Role)
+def test_rekeys_of_the_peer_after_login_are_others(role: Role) -> None:
+    puppet = bring_with(role, "A", limits=Limits(rekeys_before_auth=3))
+    assert all(rekey(puppet) for _ in range(3))
+    STATES[role]["C0"][1](puppet)
+    assert all(rekey(puppet) for _ in range(10))
+
+
 @pytest.mark.covers("B12", "V13", "V15")
 @pytest.mark.parametrize("role", Role)
 def test_rekeys_of_the_peer(role: Role) -> None:
     """So many in a row; after a while, or for so many bytes, more."""
     limits = Limits(peer_rekeys=3, peer_rekey_bytes=10_000)
-
-    def rekey(puppet: Puppet, now: float) -> bool:
-        puppet.say(puppet.kexinit(first=False), now=now)
-        if puppet.conn.should_close:
-            return False
-        puppet.exchange()
-        puppet.new_keys()
-        return True
 
     puppet = bring_with(role, "C", limits=limits)
     assert [rekey(puppet, 0.0) for _ in range(4)] == [True, True, True, False]

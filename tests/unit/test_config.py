@@ -132,7 +132,8 @@ def test_the_plans_bounds_are_the_defaults() -> None:
 
     Deliberately wider than the plan, with the reason: deferred_packets (the plan's 64 is one key exchange of a busy
     connection with many channels), output_hard and input_hard (the application's buffers, 4 MiB in the plan),
-    peer_rekeys (10 in the plan; interoperability tests rekey all the time).
+    peer_rekeys (10 in the plan; interoperability tests rekey all the time).  Before login, rekeys_before_auth holds it
+    narrow.
     """
     limits = attrs.asdict(Limits())
     planned = {
@@ -152,6 +153,7 @@ def test_the_plans_bounds_are_the_defaults() -> None:
         "rekey_packets": 2**31,
         "input_before_auth": 8 * 1024 * 1024,
         "packets_before_auth": 20_000,
+        "rekeys_before_auth": 4,
         "ignored_messages": 64,
         "service_requests": 4,
         "auth_failures": 6,

@@ -27,7 +27,14 @@ from tests.support.seeds import USER_KEY, key
 
 METHODS = ("publickey", "password", "keyboard-interactive")
 STRANGER = key("stranger")
-LIMITS = Limits(peer_rekeys=10_000, auth_failures=4, auth_requests=30, info_rounds=5, client_auth_attempts=12)
+LIMITS = Limits(
+    peer_rekeys=10_000,
+    rekeys_before_auth=10_000,
+    auth_failures=4,
+    auth_requests=30,
+    info_rounds=5,
+    client_auth_attempts=12,
+)
 FAULTS = (ProtocolViolation, LimitExceeded, AuthExhausted, ServiceRefused)
 
 FORMS = (
