@@ -1,0 +1,115 @@
+"""What is measured, and in what units."""
+
+from __future__ import annotations
+
+import attrs
+
+from tests.bench.ends import CIPHERS
+
+MIB = 1 << 20
+
+
+@attrs.frozen(kw_only=True)
+class Work:
+    """Something that a pair of ends does.
+
+    Attributes:
+        name: What ``--only`` calls it; :attr:`group` stands for all of a kind.
+        group: Of what kind it is.
+        title: What tables call it.
+        job: What the client is told; see :class:`~tests.bench.ends.Job`.
+        cipher: Under what it runs.
+        unit: What one of :attr:`figures` is.
+        scale: What a figure is multiplied with, after it was divided by how much was done.
+        amount, quick: How much is done.
+        warming: How much of the same before that.
+        already: How many idle ones there are before that.
+        figures: What is kept of a sample: ``client`` and ``server`` (each end's share), ``wall``, ``rate``.
+    """
+
+    name: str
+    group: str
+    title: str
+    job: str
+    cipher: str
+    unit: str
+    scale: float
+    amount: int
+    quick: int
+    warming: int = 0
+    already: int = 0
+    figures: tuple[str, ...] = ("both", "client", "server", "wall")
+
+    @property
+    def measures(self) -> str:
+        """What of a state is compared: processor or memory."""
+        return "memory" if self.already else "cpu"
+
+    @property
+    def count(self) -> int:
+        """How much is measured, of the full amount."""
+        return self.amount - self.already
+
+
+def _bulk(job: str, cipher: str) -> Work:
+    return Work(
+        name=f"{job}-{cipher}",
+        group="bulk",
+        title=f"{job.capitalize()} by exec, {cipher}",
+        job=job,
+        cipher=cipher,
+        unit="CPU-s/GB",
+        scale=1e9,
+        amount=(512 if cipher == "aes128-gcm" else 256) * MIB,
+        quick=32 * MIB,
+        warming=8 * MIB,
+        figures=("both", "client", "server", "rate"),
+    )
+
+
+def _small(name: str, title: str, amount: int, quick: int) -> Work:
+    return Work(
+        name=name,
+        group=name,
+        title=title,
+        job=name,
+        cipher="aes128-gcm",
+        unit="CPU ms",
+        scale=1e3,
+        amount=amount,
+        quick=quick,
+        warming=50 if name == "exec50" else 10,
+    )
+
+
+def _idle(job: str, what: str) -> Work:
+    return Work(
+        name=job,
+        group="memory",
+        title=f"Memory of an idle {what}",
+        job=job,
+        cipher="aes128-gcm",
+        unit="KiB",
+        scale=1 / 1024,
+        amount=220,
+        quick=120,
+        already=20,
+        figures=("server", "client"),
+    )
+
+
+WORKS = (
+    *(_bulk(job, cipher) for cipher in CIPHERS for job in ("download", "upload")),
+    _small("connect", "Connect, publickey login, close", 200, 40),
+    _small("exec", "Exec of an in-process `true`, one at a time", 500, 100),
+    _small("exec50", "Exec of an in-process `true`, 50 at once", 1000, 200),
+    _idle("connections", "connection"),
+    _idle("channels", "channel"),
+)
+
+
+def chosen(names: list[str]) -> list[Work]:
+    """The works that are named, or all; a name is a work's, a group's, or a job's with a cipher left out."""
+    if not names:
+        return list(WORKS)
+    return [work for work in WORKS if {work.name, work.group, work.job} & set(names)]
