@@ -14,6 +14,7 @@ import attrs
 
 from sshproto import algorithms
 from sshproto.errors import InvalidArgument
+from sshproto.values import frozen
 
 if TYPE_CHECKING:
     from sshproto.keys.private import PrivateKey
@@ -76,7 +77,7 @@ def _algorithms(category: str, default: tuple[str, ...] | None) -> Any:
     return attrs.field(default=default, converter=_names, validator=_known(category))
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class Preferences:
     """Algorithms to offer, best first. The names are :mod:`sshproto.algorithms`'.
 
@@ -155,7 +156,7 @@ _WEAKEST_RSA = 1024
 _STRONGEST_RSA = 16384
 
 
-@attrs.frozen(kw_only=True, field_transformer=_checked_limits)
+@frozen(kw_only=True, cache_hash=True, field_transformer=_checked_limits)
 class Limits:
     """Bounds on everything that a peer can make grow. Sizes are bytes; each bound is the most that is still accepted.
 
@@ -245,13 +246,15 @@ class Limits:
     """``env`` requests on one channel."""
     forwards: int = 64
     """Listeners that the peer may have us keep."""
+    forwarded_pending: int = attrs.field(default=32, validator=_one_or_more)
+    """Connections to one of those listeners that the peer has not decided on; of all of them, four times as many."""
     host_name: int = 255
     """Host names and addresses in forwarding requests."""
     host_keys_announced: int = 64
     """Keys in one hostkeys-00@openssh.com announcement."""
 
 
-@attrs.frozen(kw_only=True, field_transformer=_checked_timeouts)
+@frozen(kw_only=True, field_transformer=_checked_timeouts)
 class Timeouts:
     """Deadlines in seconds; None means never."""
 
@@ -291,7 +294,7 @@ def _identification(instance: Any, attribute: attrs.Attribute[Any], value: str) 
         raise InvalidArgument(f"software and comments make a line of {length} bytes, at most {_IDENT_LINE} are allowed")
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Trace:
     """One packet, for who watches a connection from inside.
 
@@ -318,7 +321,7 @@ def _instance(kind: type) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
     return validate
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Config:
     """What both roles decide.
 
@@ -339,9 +342,9 @@ class Config:
             :class:`~sshproto.errors.InternalError`; for tests and fuzzing.
     """
 
-    preferences: Preferences = attrs.field(factory=Preferences, validator=_instance(Preferences))
-    limits: Limits = attrs.field(factory=Limits, validator=_instance(Limits))
-    timeouts: Timeouts = attrs.field(factory=Timeouts, validator=_instance(Timeouts))
+    preferences: Preferences = attrs.field(default=Preferences(), validator=_instance(Preferences))
+    limits: Limits = attrs.field(default=Limits(), validator=_instance(Limits))
+    timeouts: Timeouts = attrs.field(default=Timeouts(), validator=_instance(Timeouts))
     software: str = attrs.field(default=f"sshproto_{VERSION}", validator=_identification)
     comments: str = attrs.field(default="", validator=_identification)
     entropy: Entropy = attrs.field(default=system_entropy, repr=False)
@@ -371,7 +374,7 @@ def _user(instance: Any, attribute: attrs.Attribute[Any], value: str) -> None:
         raise InvalidArgument(f"user must be 1 to {instance.limits.user_name} bytes without control characters")
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ClientConfig(Config):
     """What a client decides.
 
@@ -428,7 +431,7 @@ def _banner(instance: Any, attribute: attrs.Attribute[Any], value: str) -> None:
         raise InvalidArgument(f"banner has {size} bytes, at most {_BANNER_BYTES} can be sent")
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ServerConfig(Config):
     """What a server decides.
 

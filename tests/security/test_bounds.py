@@ -269,6 +269,7 @@ ELSEWHERE = {
     "rekeys_before_auth": "test_rekeys_of_the_peer_before_login",
     "peer_rekeys": "test_rekeys_of_the_peer",
     "peer_rekey_bytes": "test_rekeys_of_the_peer",
+    "forwarded_pending": "tests/unit/operations/test_forwarding.py",
     "window_pool": "test_windows_share_a_pool",
     "window_floor": "test_windows_share_a_pool",
 }

@@ -519,6 +519,75 @@ def test_listeners_that_were_cancelled_while_a_handler_thinks_are_counted(make):
     assert scene.net.listeners == {}
 
 
+def forwarded(scene):
+    """The connections that the server has brought and the client has not decided on."""
+    return [question for question in scene.client.conn.questions if isinstance(question.kind, ForwardedTcpip)]
+
+
+def come(scene, address, count):
+    """So many connect to a listener of the server's; their ends."""
+    callers = [scene.net.listeners[address].connect() for _ in range(count)]
+    scene.settle()
+    return callers
+
+
+@pytest.mark.covers("B31", "V16", "P21")
+def test_connections_that_the_client_does_not_decide_on_wait_at_the_listener(make):
+    """One more is taken when one is accepted, and when one is refused; what is accepted is no matter any more."""
+    scene = make(server_forwarded_pending=3)
+    invited = scene.client.perform(listen(scene.client.hub, HERE))
+    come(scene, HERE, 9)
+    assert len(forwarded(scene)) == 3
+    scene.client.perform(invited.accept())
+    scene.settle()
+    assert len(forwarded(scene)) == 3
+    scene.client.hub.refuse(scene.client.perform(invited.next_question()))
+    scene.settle()
+    assert len(forwarded(scene)) == 3
+    for _ in range(7):
+        assert scene.client.perform(invited.accept()).opened
+    scene.settle()
+    assert forwarded(scene) == []
+    assert len(scene.server.conn.channels) == 8
+
+
+@pytest.mark.covers("B31", "V16", "P21")
+def test_listeners_share_what_may_be_undecided(make):
+    """Five that nobody decides on leave no more than four of them would; then a decision is anybody's chance."""
+    scene = make(server_forwarded_pending=2)
+    places = [("here", port) for port in range(1, 6)]
+    invited = [scene.client.perform(listen(scene.client.hub, place)) for place in places]
+    for place in places:
+        come(scene, place, 5)
+    brought = [len(one._invitation.waiting) for one in invited]
+    assert brought == [2, 2, 2, 2, 1]  # that it already listened when there was no more room is why the last has one
+    scene.client.perform(invited[0].accept())
+    scene.client.perform(invited[0].accept())
+    scene.settle()
+    assert len(forwarded(scene)) == 8
+
+
+@pytest.mark.parametrize("end", ["cancelled", "lost"])
+def test_a_listener_that_has_no_room_can_be_closed(make, end):
+    scene = make(server_forwarded_pending=2, server_forwards=1)
+    scene.client.perform(listen(scene.client.hub, HERE))
+    come(scene, HERE, 5)
+    if end == "lost":
+        scene.cut()
+        scene.settle()
+        assert scene.server.running() == []
+    else:
+        scene.client.conn.global_request(CancelTcpipForward(*HERE), want_reply=False)
+        scene.settle()
+        assert scene.net.listeners == {}
+        assert len(forwarded(scene)) == 2
+        again = scene.client.perform(listen(scene.client.hub, THERE))  # its place is free, too
+        assert list(scene.net.listeners) == [THERE]
+        again.close()
+        scene.settle()
+    assert scene.net.listeners == {}
+
+
 def test_what_is_cancelled_in_the_making_and_asked_for_anew_is_made_once(scene):
     scene.net.slow = 5.0
     conn = scene.client.conn
