@@ -38,4 +38,8 @@ def multiline(text: str | bytes, limit: int = 4096) -> str:
 
 def printable(text: str | bytes, limit: int = 256) -> str:
     """``text`` on one line with every control character escaped, fit for an error message or a log."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "surrogateescape")
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return text  # as nearly always
     return multiline(text, limit).replace("\t", "\\t").replace("\n", "\\n")

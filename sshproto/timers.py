@@ -13,6 +13,8 @@ from enum import Enum
 class Timer(Enum):
     """What a deadline is for. The value names it in :class:`~sshproto.errors.TimedOut`."""
 
+    __hash__ = object.__hash__  # a member equals only itself; Enum's own is written in Python
+
     HANDSHAKE = "handshake"
     """From the start to the end of the first key exchange."""
     AUTH = "authentication"

@@ -14,17 +14,16 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from sshproto.errors import SignatureInvalid, WireError
 from sshproto.text import printable
+from sshproto.values import frozen
 from sshproto.wire.codec import Buffer, Reader, mpint, string, text
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.hashes import HashAlgorithm
 
 
-@attrs.frozen
+@frozen
 class SignatureAlgorithm:
     """One way to sign.
 
@@ -54,6 +53,7 @@ SIGNATURES: dict[str, SignatureAlgorithm] = {
 """Every signature algorithm by name; of those for one key type the best stands first."""
 
 
+@functools.cache
 def signature_algorithms(key_type: str) -> tuple[str, ...]:
     """The algorithms that keys of ``key_type`` can do, best first; none for a type that is unknown."""
     return tuple(name for name, algorithm in SIGNATURES.items() if algorithm.key_type == key_type)

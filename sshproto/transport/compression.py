@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import zlib
 
-import attrs
-
 from sshproto.errors import CompressionError, InvalidArgument
+from sshproto.values import frozen
 from sshproto.wire.codec import Buffer
 
 
-@attrs.frozen
+@frozen
 class CompressionSpec:
     """A compression method.
 

@@ -15,11 +15,12 @@ and only then is the application asked about the host key.  NEWKEYS leaves after
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
-from sshproto.config import ClientConfig, Config, ServerConfig
+from sshproto.config import ClientConfig, Config, Preferences, ServerConfig
 from sshproto.errors import (
     HostKeyRejected,
     HostKeySignatureInvalid,
@@ -38,6 +39,7 @@ from sshproto.transport import kex, negotiation
 from sshproto.transport.compression import COMPRESSIONS
 from sshproto.transport.keyschedule import direction_keys, exchange_hash
 from sshproto.transport.suites import DirectionKeys, key_sizes
+from sshproto.values import define, frozen
 from sshproto.wire.messages import KexDhGexReply, KexDhReply, KexEcdhReply, KexInit, NewKeys
 from sshproto.wire.table import Role, message_name
 
@@ -60,7 +62,7 @@ class KexOutlet(Outlet, Protocol):
         """Our NEWKEYS has left, and the sealer has switched."""
 
 
-@attrs.frozen
+@frozen
 class _Secrets:
     """What a finished method yields, for the two NEWKEYS."""
 
@@ -68,7 +70,7 @@ class _Secrets:
     exchange_hash: bytes = attrs.field(repr=False)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Round:
     """One key exchange, from the moment that both KEXINITs are known.
 
@@ -104,7 +106,7 @@ class KeyExchange:
         host_key: The server's key, once accepted.
         strict: Whether the strict key exchange was agreed (OpenSSH PROTOCOL section 1.9).
         peer_reads_extensions: The peer has said that it reads EXT_INFO (RFC 8308 section 2.1).
-        ours: Our KEXINIT of the exchange that is under way.
+        ours: Our KEXINIT of the exchange that is under way, but for its cookie.
         authenticated: Whether USERAUTH_SUCCESS has passed, so that delayed compression runs.
     """
 
@@ -120,6 +122,7 @@ class KeyExchange:
         self.strict = False
         self.peer_reads_extensions = False
         self.ours: KexInit | None = None
+        self._our_payload = b""
         self.authenticated = False
 
     # ------------------------------------------------------------------------------------------------------------ state
@@ -154,24 +157,21 @@ class KeyExchange:
         if isinstance(config, ServerConfig):
             able = {name for key in config.host_keys for name in _public(key).signature_algorithms}
             names = tuple(name for name in names if name in able)
-        self.ours = ours = negotiation.offer(
-            preferences,
-            self._role,
-            cookie=config.entropy(16, "cookie"),
-            host_key_algorithms=names,
-            first=self.session_id is None,
-        )
-        self._outlet.outbox.send_now(ours)
+        self.ours, rest = _offer(preferences, self._role, names, self.session_id is None)
+        cookie = config.entropy(16, "cookie")
+        self._our_payload = payload = _HEAD + cookie + rest
+        message = self.ours if config.trace is None else attrs.evolve(self.ours, cookie=cookie)
+        self._outlet.outbox.send_now(message, payload)
         self._outlet.outbox.held = True
-        return ours
+        return self.ours
 
     def receive_init(self, payload: bytes, sequence_number: int) -> None:
         """The peer's KEXINIT, received as packet number ``sequence_number``."""
-        theirs = KexInit.parse(payload)
+        theirs = _read_offer(payload)
         if self._round is not None:  # in the first key exchange the legality table leaves that to us
             raise ProtocolViolation("a second KEXINIT came while a key exchange is under way")
         config = self._config
-        negotiation.check_offer(theirs, config.limits)
+        _check_offer(theirs, config.limits)
         ours = self.ours or self.start()
         client, server = (ours, theirs) if self._role is Role.CLIENT else (theirs, ours)
         if self.session_id is None:
@@ -182,11 +182,9 @@ class KeyExchange:
                 raise ProtocolViolation(
                     f"strict key exchange: KEXINIT came as packet {sequence_number}, it must be the first"
                 )
-        chosen = negotiation.negotiate(
-            client, server, us=self._role, preferences=config.preferences, strict=self.strict
-        )
+        chosen = _negotiate(client, server, us=self._role, preferences=config.preferences, strict=self.strict)
         method = kex.METHODS[chosen.kex]
-        mine = ours.encode()
+        mine = self._our_payload
         self._round = _Round(
             chosen=chosen,
             method=method,
@@ -410,6 +408,41 @@ class KeyExchange:
             self._outlet.outbox.sealer.set_compression(mine, authenticated=True)
         if COMPRESSIONS[other].delayed:
             self._outlet.opener.set_compression(other, authenticated=True)
+
+
+# What two sides say to each other in KEXINIT is, the cookies apart, what others have said before, so it is remembered:
+# in values whose cookie is nothing but zeros.
+
+_REMEMBERED = 64
+_LONGEST_REMEMBERED = 4096  # bytes of a KEXINIT: nobody should fill the memory with what is never said again
+_HEAD = bytes((KexInit.number,))
+_COOKIE = bytes(16)
+_BEHIND_COOKIE = len(_HEAD) + len(_COOKIE)
+
+
+@lru_cache(_REMEMBERED)
+def _offer(
+    preferences: Preferences, role: Role, host_key_algorithms: tuple[str, ...], first: bool
+) -> tuple[KexInit, bytes]:
+    """Our KEXINIT, and what is behind the cookie in its payload."""
+    made = negotiation.offer(preferences, role, cookie=_COOKIE, host_key_algorithms=host_key_algorithms, first=first)
+    return made, made.encode()[_BEHIND_COOKIE:]
+
+
+def _read_offer(payload: bytes) -> KexInit:
+    """The peer's KEXINIT."""
+    if _BEHIND_COOKIE < len(payload) <= _LONGEST_REMEMBERED:
+        return _read_rest(payload[_BEHIND_COOKIE:])
+    return KexInit.parse(payload)
+
+
+@lru_cache(_REMEMBERED)
+def _read_rest(rest: bytes) -> KexInit:
+    return KexInit.parse(_HEAD + _COOKIE + rest)
+
+
+_check_offer = lru_cache(_REMEMBERED)(negotiation.check_offer)
+_negotiate = lru_cache(_REMEMBERED)(negotiation.negotiate)
 
 
 def _public(key: PrivateKey | PublicKey) -> PublicKey:

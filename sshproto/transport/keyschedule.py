@@ -55,7 +55,7 @@ def direction_keys(
         sizes: Bytes of IV, key and MAC key.
     """
     iv, key, mac_key = (
-        derive(hash_name, secret, exchange_hash, session_id, letter, size)
+        derive(hash_name, secret, exchange_hash, session_id, letter, size) if size else b""
         for letter, size in zip(_LETTERS[sender], sizes, strict=True)
     )
     return DirectionKeys(iv=iv, key=key, mac_key=mac_key)

@@ -10,11 +10,11 @@ from __future__ import annotations
 from hmac import compare_digest
 from struct import Struct
 
-import attrs
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.hmac import HMAC
 
 from sshproto.errors import InvalidArgument
+from sshproto.values import frozen
 from sshproto.wire.codec import Buffer
 
 _SEQUENCE = Struct(">I").pack
@@ -27,7 +27,7 @@ _HASHES: dict[str, type[hashes.HashAlgorithm]] = {
 }
 
 
-@attrs.frozen
+@frozen
 class MacSpec:
     """A MAC algorithm.
 

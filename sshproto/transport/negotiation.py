@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import attrs
-
 from sshproto.config import Limits, Preferences
 from sshproto.errors import DisconnectCode, Incompatible, KeyExchangeFailed, LimitExceeded
 from sshproto.text import printable
 from sshproto.transport.macs import MACS
 from sshproto.transport.suites import CIPHERS
+from sshproto.values import frozen
 from sshproto.wire.codec import MAX_NAME_LENGTH
 from sshproto.wire.messages import KexInit
 from sshproto.wire.table import Role
@@ -49,7 +48,7 @@ _LISTS: tuple[str, ...] = (
 )
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Negotiated:
     """The algorithms of one key exchange.
 

@@ -101,9 +101,14 @@ class Outbox:
         self._deferred.append((message, payload, tag))
         self._deferred_size += size
 
-    def send_now(self, message: Message) -> None:
-        """Queue a message that may leave during a key exchange, past those that may not."""
-        self._seal(message, message.encode(), None)
+    def send_now(self, message: Message, payload: bytes | None = None) -> None:
+        """Queue a message that may leave during a key exchange, past those that may not.
+
+        Args:
+            message: What to send.
+            payload: What it is encoded, if that is known.
+        """
+        self._seal(message, message.encode() if payload is None else payload, None)
 
     def send_data(self, head: bytes, body: Buffer) -> None:
         """Queue the payload ``head + body``, of a channel. Not while :attr:`held`."""

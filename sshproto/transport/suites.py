@@ -9,9 +9,10 @@ import attrs
 
 from sshproto.errors import InvalidArgument
 from sshproto.transport.macs import MACS, OBSERVED_MACS, MacSpec
+from sshproto.values import frozen
 
 
-@attrs.frozen
+@frozen
 class CipherSpec:
     """A cipher.
 
@@ -72,7 +73,7 @@ OBSERVED_CIPHERS: dict[str, CipherSpec] = {
 """Ciphers that nobody can negotiate here, for who merely watches (RFC 4253 section 6.3, RFC 4345, RFC 5647)."""
 
 
-@attrs.frozen
+@frozen
 class DirectionKeys:
     """The key material of one direction (RFC 4253 section 7.2). It is secret, and not in the ``repr``."""
 

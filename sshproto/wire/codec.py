@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar, Protocol, Self
 import attrs
 
 from sshproto.errors import InvalidArgument, WireError
+from sshproto.values import frozen
 
 Buffer = bytes | bytearray | memoryview
 
@@ -97,13 +98,17 @@ class Reader:
             limit: The longest that is accepted, in bytes.
         """
         start = self.offset
-        length = self.uint32(field)
-        if length > self._end - self.offset:
-            left = self._end - self.offset
-            raise self.error(field, f"declares a string of {length} bytes, {left} are left", start)
+        begin = start + 4
+        if begin > self._end:
+            raise self.error(field, f"needs 4 bytes, {self._end - start} are left")
+        length = _UINT32.unpack_from(self._data, start)[0]
+        stop = begin + length
+        if stop > self._end:
+            raise self.error(field, f"declares a string of {length} bytes, {self._end - begin} are left")
         if limit is not None and length > limit:
-            raise self.error(field, f"is {length} bytes long, at most {limit} are accepted", start)
-        return self.raw(length, field)
+            raise self.error(field, f"is {length} bytes long, at most {limit} are accepted")
+        self.offset = stop
+        return bytes(self._data[begin:stop])
 
     def text(self, field: str = "", limit: int | None = None) -> str:
         """A string of UTF-8 text; bytes that are not UTF-8 become surrogates, so that nothing is lost."""
@@ -173,6 +178,8 @@ def uint64(value: int) -> bytes:
 
 
 def string(value: Buffer) -> bytes:
+    if type(value) is bytes:  # nearly always
+        return _UINT32.pack(len(value)) + value
     if isinstance(value, str):
         raise InvalidArgument("a string of bytes is needed, not text; encode it first")
     if isinstance(value, memoryview):
@@ -187,7 +194,8 @@ def text(value: str) -> bytes:
 def name(value: str) -> bytes:
     if "\0" in value:
         raise InvalidArgument("a name holds no NUL")
-    return string(value.encode("ascii"))
+    data = value.encode("ascii")
+    return _UINT32.pack(len(data)) + data
 
 
 def mpint(value: int) -> bytes:
@@ -199,9 +207,10 @@ def mpint(value: int) -> bytes:
 
 
 def name_list(value: tuple[str, ...]) -> bytes:
-    if isinstance(value, str) or any(not item or "," in item for item in value):
+    names = ",".join(value)
+    if isinstance(value, str) or "" in value or (value and names.count(",") != len(value) - 1):
         raise InvalidArgument("a name in a name-list is not empty and holds no comma")
-    return name(",".join(value))
+    return name(names)
 
 
 # ------------------------------------------------------------------------------------------------ types for annotations
@@ -215,7 +224,7 @@ class WireType(Protocol):
     def write(self, value: Any) -> bytes: ...
 
 
-@attrs.frozen(repr=False)
+@frozen(repr=False)
 class Codec:
     """A :class:`WireType` made of a reading and a writing function."""
 
@@ -226,7 +235,7 @@ class Codec:
         return self.write.__name__.removeprefix("_write_")
 
 
-@attrs.frozen
+@frozen
 class Fixed:
     """A field of a fixed number of bytes without a length (the KEXINIT cookie)."""
 
@@ -241,7 +250,7 @@ class Fixed:
         return bytes(value)
 
 
-@attrs.frozen
+@frozen
 class Trailing:
     """A field that some peers leave out at the end of a message; then it has the default value."""
 
@@ -280,7 +289,7 @@ TrailingString = Annotated[bytes, Trailing(_STRING, b"")]
 TrailingText = Annotated[str, Trailing(_TEXT, "")]
 
 
-@attrs.frozen
+@frozen
 class Struct:
     """A sequence of fields whose annotations are wire types.
 
@@ -323,12 +332,12 @@ class Struct:
             InvalidArgument: A value does not fit its field.
         """
         parts: list[bytes] = []
-        for field, codec in self.codecs():
-            value = getattr(self, field)
-            try:
-                parts.append(codec.write(value))
-            except (struct.error, ValueError, TypeError, OverflowError, AttributeError) as error:
-                kind = type(self).__name__
-                problem = str(error) if isinstance(error, InvalidArgument) else f"{type(error).__name__}: {error}"
-                raise InvalidArgument(f"{kind}.{field} cannot be sent: {problem}") from None
+        field = ""
+        try:
+            for field, codec in self.codecs():
+                parts.append(codec.write(getattr(self, field)))
+        except (struct.error, ValueError, TypeError, OverflowError, AttributeError) as error:
+            kind = type(self).__name__
+            problem = str(error) if isinstance(error, InvalidArgument) else f"{type(error).__name__}: {error}"
+            raise InvalidArgument(f"{kind}.{field} cannot be sent: {problem}") from None
         return b"".join(parts)

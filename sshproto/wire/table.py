@@ -29,13 +29,14 @@ from __future__ import annotations
 
 from enum import Enum
 
-import attrs
-
+from sshproto.values import frozen
 from sshproto.wire import messages
 
 
 class Role(Enum):
     """A side of a connection."""
+
+    __hash__ = object.__hash__  # a member equals only itself; Enum's own is written in Python
 
     CLIENT = "client"
     SERVER = "server"
@@ -57,6 +58,8 @@ class Verdict(Enum):
 class State(Enum):
     """The columns of the table."""
 
+    __hash__ = object.__hash__  # see Role
+
     FIRST_KEX_STRICT = "K"
     FIRST_KEX = "k"
     TRANSPORT = "T"
@@ -65,7 +68,7 @@ class State(Enum):
     REKEY = "R"
 
 
-@attrs.frozen
+@frozen
 class Row:
     """What a server and a client do with the messages ``first`` to ``last`` in the states K, k, T, A, C and R."""
 

@@ -19,13 +19,14 @@ import attrs
 
 from sshproto.config import Entropy, Oracle
 from sshproto.errors import ProtocolViolation, WrongPhase
+from sshproto.values import frozen
 from sshproto.wire.messages import Message
 
 ENTROPY_LABEL = "kex"
 """What private values are drawn for (:data:`sshproto.config.Entropy`)."""
 
 
-@attrs.frozen
+@frozen
 class Family:
     """A sequence of public messages.
 
@@ -41,7 +42,7 @@ class Family:
     hash_fields: Callable[[Sequence[Message]], bytes] = attrs.field(repr=False)
 
 
-@attrs.frozen
+@frozen
 class KexMethod(ABC):
     """A key-exchange method.
 

@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import cast
 
-import attrs
-
 from sshproto.config import Entropy, Oracle
 from sshproto.errors import KeyExchangeFailed
 from sshproto.transport.kex.base import ENTROPY_LABEL, ClientExchange, Family, KexMethod, ServerExchange
@@ -30,6 +28,7 @@ from sshproto.transport.kex.groups import (
     Group,
     strong_prime,
 )
+from sshproto.values import frozen
 from sshproto.wire.codec import mpint
 from sshproto.wire.messages import KexDhInit, KexDhReply, Message
 
@@ -128,7 +127,7 @@ def hash_fields(messages: Sequence[Message]) -> bytes:
 DH = Family("dh", (KexDhInit, KexDhReply), hash_fields)
 
 
-@attrs.frozen
+@frozen
 class DhMethod(KexMethod):
     """Diffie-Hellman in one fixed group."""
 

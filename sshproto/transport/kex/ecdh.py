@@ -13,11 +13,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import cast
 
-import attrs
-
 from sshproto.config import Entropy, Oracle
 from sshproto.errors import KeyExchangeFailed
 from sshproto.transport.kex.base import ENTROPY_LABEL, ClientExchange, Family, KexMethod, ServerExchange
+from sshproto.values import frozen
 from sshproto.wire.codec import mpint, string
 from sshproto.wire.messages import KexEcdhInit, KexEcdhReply, Message
 
@@ -44,7 +43,7 @@ class Ephemeral:
         return self._agree(share)
 
 
-@attrs.frozen
+@frozen
 class Curve(ABC):
     """A curve.
 
@@ -76,7 +75,7 @@ class Curve(ABC):
             )
 
 
-@attrs.frozen
+@frozen
 class Montgomery(Curve):
     """Curve25519 and Curve448 (RFC 7748)."""
 
@@ -126,7 +125,7 @@ def _x448(seed: bytes) -> tuple[bytes, Callable[[bytes], bytes]]:
     )
 
 
-@attrs.frozen
+@frozen
 class Weierstrass(Curve):
     """The NIST curves (RFC 5656 section 10.1).
 
@@ -198,7 +197,7 @@ def hash_fields(messages: Sequence[Message]) -> bytes:
 ECDH = Family("ecdh", (KexEcdhInit, KexEcdhReply), hash_fields)
 
 
-@attrs.frozen
+@frozen
 class EcdhMethod(KexMethod):
     """ECDH over one curve."""
 

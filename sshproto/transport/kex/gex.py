@@ -13,13 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-import attrs
-
 from sshproto.config import Entropy, Oracle
 from sshproto.errors import KeyExchangeFailed
 from sshproto.transport.kex.base import ClientExchange, Family, KexMethod, ServerExchange
 from sshproto.transport.kex.dh import DhEphemeral, check_public
 from sshproto.transport.kex.groups import GENERATOR, STRONG, Group
+from sshproto.values import frozen
 from sshproto.wire.codec import mpint, uint32
 from sshproto.wire.messages import (
     KexDhGexGroup,
@@ -55,7 +54,7 @@ def hash_fields(messages: Sequence[Message]) -> bytes:
 GEX = Family("gex", (KexDhGexRequest, KexDhGexGroup, KexDhGexInit, KexDhGexReply), hash_fields)
 
 
-@attrs.frozen
+@frozen
 class GexMethod(KexMethod):
     """Group exchange; the hash is the only choice."""
 

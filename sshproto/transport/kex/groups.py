@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from functools import cache
 
-import attrs
+from sshproto.values import frozen
 
 GENERATOR = 2
 
 
-@attrs.frozen
+@frozen
 class Group:
     """A MODP group.
 

@@ -11,12 +11,11 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-import attrs
-
 from sshproto.config import Entropy, Oracle
 from sshproto.errors import KeyExchangeFailed
 from sshproto.transport.kex.base import ENTROPY_LABEL, ClientExchange, KexMethod, ServerExchange
 from sshproto.transport.kex.ecdh import CURVE25519, ECDH, NISTP256, NISTP384, Curve, Ephemeral
+from sshproto.values import frozen
 from sshproto.wire.codec import string
 from sshproto.wire.messages import KexEcdhInit, KexEcdhReply, Message
 
@@ -32,7 +31,7 @@ _SEED_SIZE = 64
 _SECRET_SIZE = 32
 
 
-@attrs.frozen
+@frozen
 class Kem:
     """An ML-KEM parameter set (FIPS 203 table 3).
 
@@ -79,7 +78,7 @@ MLKEM768 = Kem("ML-KEM-768", 1184, 1088)
 MLKEM1024 = Kem("ML-KEM-1024", 1568, 1568)
 
 
-@attrs.frozen
+@frozen
 class HybridMethod(KexMethod):
     """One KEM with one curve."""
 
