@@ -31,7 +31,7 @@ FORBIDDEN_CALLS = frozenset({"open", "print", "input", "exec", "eval", "breakpoi
 
 ALLOWED_FROM_OS = {"config.py": {"urandom"}}
 
-LEAVES = frozenset({"text", "errors", "algorithms", "config", "events", "timers", "outlet", "questions"})
+LEAVES = frozenset({"text", "errors", "algorithms", "config", "events", "timers", "outlet", "questions", "values"})
 """Modules that any room may use, and that use nothing but each other."""
 
 RANKS = {
