@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 import attrs
 
 from sshproto.text import printable
+from sshproto.values import define, frozen
 
 if TYPE_CHECKING:
     from sshproto.channels.requests import ChannelOpenData, ChannelRequestData, GlobalRequestData
@@ -26,7 +27,7 @@ class Event:
     __slots__ = ()
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Question(Event):
     """An event that waits for an answer.
 
@@ -55,7 +56,7 @@ class _Secretive:
 # ------------------------------------------------------------------------------------------------------------ transport
 
 
-@attrs.frozen
+@frozen
 class VersionReceived(Event):
     """The peer has identified itself (RFC 4253 section 4.2).
 
@@ -74,7 +75,7 @@ class VersionReceived(Event):
     preamble: tuple[str, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class HostKeyOffered(Question):
     """Is this the server's key? Its owner has already proved to hold it.
 
@@ -90,7 +91,7 @@ class HostKeyOffered(Question):
     algorithm: str
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class SignatureNeeded(Question):
     """Sign this with a key that only the application can use (an agent, a token, a HSM).
 
@@ -109,7 +110,7 @@ class SignatureNeeded(Question):
     purpose: str
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class KeysExchanged(Event):
     """A key exchange is complete: both directions use the new keys.
 
@@ -126,7 +127,7 @@ class KeysExchanged(Event):
     first: bool
 
 
-@attrs.frozen
+@frozen
 class ExtInfoReceived(Event):
     """Extensions of the peer (RFC 8308); those we know have already been obeyed.
 
@@ -137,7 +138,7 @@ class ExtInfoReceived(Event):
     extensions: tuple[tuple[str, bytes], ...]
 
 
-@attrs.frozen
+@frozen
 class DebugReceived(Event):
     """SSH_MSG_DEBUG.
 
@@ -150,14 +151,14 @@ class DebugReceived(Event):
     always_display: bool
 
 
-@attrs.frozen
+@frozen
 class UnimplementedReceived(Event):
     """The peer does not know the message that we sent with this sequence number."""
 
     sequence_number: int
 
 
-@attrs.frozen
+@frozen
 class PongReceived(Event):
     """The answer to ``ping()``."""
 
@@ -167,7 +168,7 @@ class PongReceived(Event):
 # ----------------------------------------------------------------------------------------------- authentication: client
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class CredentialNeeded(Question):
     """How shall we log in?
 
@@ -185,7 +186,7 @@ class CredentialNeeded(Question):
     attempt: int = 0
 
 
-@attrs.frozen
+@frozen
 class BannerReceived(Event):
     """Text that the server wants shown before login (RFC 4252 section 5.4).
 
@@ -200,7 +201,7 @@ class BannerReceived(Event):
     language: str = ""
 
 
-@attrs.frozen
+@frozen
 class AuthFailed(Event):
     """A login attempt did not log us in.
 
@@ -215,7 +216,7 @@ class AuthFailed(Event):
     partial_success: bool
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Prompt:
     """One thing to ask the user for.
 
@@ -228,7 +229,7 @@ class Prompt:
     echo: bool
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PromptsReceived(Question):
     """The server asks (RFC 4256). Answer with ``answer_prompts``, one answer for each prompt, or ``give_up``.
 
@@ -242,7 +243,7 @@ class PromptsReceived(Question):
     prompts: tuple[Prompt, ...]
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PasswordExpired(Question):
     """The server wants a new password (RFC 4252 section 8). Answer with ``new_password`` or ``give_up``.
 
@@ -253,7 +254,7 @@ class PasswordExpired(Question):
     prompt: str
 
 
-@attrs.frozen
+@frozen
 class AuthSucceeded(Event):
     """We are logged in.
 
@@ -269,7 +270,7 @@ class AuthSucceeded(Event):
 # ----------------------------------------------------------------------------------------------- authentication: server
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class AuthQuestion(Question):
     """May this user in? Answer with ``accept_auth`` or ``reject_auth``; until then no input is processed.
 
@@ -280,12 +281,12 @@ class AuthQuestion(Question):
     user: str
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class NoneAuth(AuthQuestion):
     """The user offers nothing. Asked only with ``ServerConfig.ask_none``."""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PasswordAuth(_Secretive, AuthQuestion):
     """The user offers a password, and after ``change_password`` a replacement for it (RFC 4252 section 8).
 
@@ -296,7 +297,7 @@ class PasswordAuth(_Secretive, AuthQuestion):
     new_password: str | None = attrs.field(default=None, repr=False)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class KeyProbe(AuthQuestion):
     """Would this key do? Answer with ``offer_key`` or ``reject_auth``. Nothing has been proved."""
 
@@ -304,7 +305,7 @@ class KeyProbe(AuthQuestion):
     algorithm: str
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class KeyAuth(AuthQuestion):
     """The user has proved to hold this key: its signature has been verified."""
 
@@ -312,7 +313,7 @@ class KeyAuth(AuthQuestion):
     algorithm: str
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class InteractiveAuth(AuthQuestion):
     """The user wants to be asked (RFC 4256). Answer with ``prompt``, ``accept_auth`` or ``reject_auth``.
 
@@ -323,14 +324,14 @@ class InteractiveAuth(AuthQuestion):
     submethods: str = ""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PromptsAnswered(_Secretive, AuthQuestion):
     """The user's answers to ``prompt``. Answer with ``prompt`` again, ``accept_auth`` or ``reject_auth``."""
 
     answers: tuple[str, ...] = attrs.field(repr=False)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Authenticated(Event):
     """A user has logged in.
 
@@ -348,7 +349,7 @@ class Authenticated(Event):
 # ----------------------------------------------------------------------------------------------------------- connection
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class GlobalRequested(Question):
     """A request about the connection as a whole. Answer with ``succeed`` or ``fail``.
 
@@ -361,7 +362,7 @@ class GlobalRequested(Question):
     want_reply: bool
 
 
-@attrs.frozen
+@frozen
 class GlobalSucceeded(Event):
     """The peer granted our global request.
 
@@ -374,14 +375,14 @@ class GlobalSucceeded(Event):
     data: bytes = b""
 
 
-@attrs.frozen
+@frozen
 class GlobalFailed(Event):
     """The peer refused our global request, or does not know it."""
 
     request_id: int
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ChannelOpenRequested(Question):
     """The peer wants a channel. Answer with ``accept_channel`` or ``reject_channel``.
 
@@ -394,7 +395,7 @@ class ChannelOpenRequested(Question):
     kind: ChannelOpenData
 
 
-@attrs.frozen
+@frozen
 class ChannelOpened(Event):
     """The peer accepted our channel.
 
@@ -407,7 +408,7 @@ class ChannelOpened(Event):
     data: bytes = b""
 
 
-@attrs.frozen
+@frozen
 class ChannelOpenFailed(Event):
     """The peer refused our channel; the number is gone.
 
@@ -422,7 +423,7 @@ class ChannelOpenFailed(Event):
     description: str
 
 
-@attrs.define
+@define
 class DataReceived(Event):
     """Data on a channel. Not frozen, for speed's sake; treat it as a value.
 
@@ -439,28 +440,28 @@ class DataReceived(Event):
     stream: int = 0
 
 
-@attrs.frozen
+@frozen
 class ChannelWritable(Event):
     """There is room again, after a ``send`` that did not take everything."""
 
     channel: int
 
 
-@attrs.frozen
+@frozen
 class EofReceived(Event):
     """The peer will send no more data on this channel. We still may."""
 
     channel: int
 
 
-@attrs.frozen
+@frozen
 class ChannelClosed(Event):
     """Both sides have closed the channel; nothing more will happen on it."""
 
     channel: int
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class ChannelRequested(Question):
     """A request on a channel. Answer with ``succeed`` or ``fail``.
 
@@ -475,7 +476,7 @@ class ChannelRequested(Question):
     want_reply: bool
 
 
-@attrs.frozen
+@frozen
 class ChannelNotified(Event):
     """The peer tells something about a channel that needs no answer: window-change, signal, xon-xoff, exit-status,
     exit-signal, eow@openssh.com.
@@ -489,7 +490,7 @@ class ChannelNotified(Event):
     notice: ChannelRequestData
 
 
-@attrs.frozen
+@frozen
 class RequestSucceeded(Event):
     """The peer granted our channel request.
 
@@ -502,7 +503,7 @@ class RequestSucceeded(Event):
     request_id: int
 
 
-@attrs.frozen
+@frozen
 class RequestFailed(Event):
     """The peer refused our channel request, or does not know it."""
 
@@ -513,7 +514,7 @@ class RequestFailed(Event):
 # ------------------------------------------------------------------------------------------------------------------ end
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class ConnectionLost(Event):
     """The end. Exactly one, always the last event.
 

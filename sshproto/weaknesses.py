@@ -13,10 +13,9 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import attrs
-
 from sshproto import algorithms
 from sshproto.transport.negotiation import PSEUDO
+from sshproto.values import frozen
 
 if TYPE_CHECKING:
     from sshproto.wire.messages import KexInit
@@ -157,7 +156,7 @@ class Standing(Enum):
     """It is no algorithm but says something about its sender."""
 
 
-@attrs.frozen
+@frozen
 class Verdict:
     """What is to be thought of something that a server offers.
 

@@ -41,6 +41,7 @@ from sshproto.transport.kex.hybrid import HybridMethod
 from sshproto.transport.macs import MACS
 from sshproto.transport.negotiation import Negotiated
 from sshproto.transport.suites import CIPHERS
+from sshproto.values import frozen
 from sshproto.wire import messages as m
 from sshproto.wire.codec import Reader
 from sshproto.wire.table import Role
@@ -58,7 +59,7 @@ SECRETS = frozenset({"password", "old", "new", "new_password", "answers", "respo
 """Fields that may be shown if they are asked for."""
 
 
-@attrs.frozen
+@frozen
 class Words:
     """What a message carries.
 

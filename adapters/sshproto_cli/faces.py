@@ -12,9 +12,8 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import attrs
-
 from sshproto.operations.steps import Call, Operation, Ready, Spawn, Together
+from sshproto.values import frozen
 from sshproto_cli.options import Failure
 from sshproto_cli.terminal import Interrupted, Interrupts
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@attrs.frozen
+@frozen
 class Link:
     """A connection to a server, logged in, as an operation meets it.
 

@@ -14,8 +14,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING, NoReturn
 
-import attrs
-
+from sshproto.values import frozen
 from sshproto_cli.options import Failure, port
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ _HOST = re.compile(r"(?!-)[^\s\0-\x1f\x7f@/\[\]]+")
 _URI = "ssh://"
 
 
-@attrs.frozen
+@frozen
 class LocalForward:
     """``-L``: what comes to this side goes out from the server.
 
@@ -57,7 +56,7 @@ class LocalForward:
     target: Address
 
 
-@attrs.frozen
+@frozen
 class RemoteForward:
     """``-R``: what comes to the server goes out from this side.
 
@@ -70,7 +69,7 @@ class RemoteForward:
     target: Address
 
 
-@attrs.frozen
+@frozen
 class DynamicForward:
     """``-D``: a SOCKS proxy on this side whose connections go out from the server.
 
@@ -81,7 +80,7 @@ class DynamicForward:
     listen: Address
 
 
-@attrs.frozen
+@frozen
 class Hop:
     """A server to jump through.
 
@@ -182,7 +181,7 @@ def _fail(option: str, text: str, problem: str) -> NoReturn:
     raise Failure(f"{option} {text}: {problem}; expected {_EXPECTED[option]}")
 
 
-@attrs.frozen
+@frozen
 class _Part:
     """What stands between two colons.
 

@@ -22,6 +22,7 @@ from sshproto.events import ConnectionLost, HostKeyOffered, VersionReceived
 from sshproto.keys.public import LOWEST_RSA_BITS, PublicKey, blob_type
 from sshproto.keys.signatures import SIGNATURES, signature_algorithms
 from sshproto.text import printable
+from sshproto.values import define, frozen
 from sshproto.weaknesses import SOUND, Standing, Verdict, judge, judge_key, judge_strictness, offers_strict
 from sshproto.wire.codec import Reader
 from sshproto.wire.messages import KexDhGexReply, KexDhReply, KexEcdhReply, KexInit
@@ -54,7 +55,7 @@ _LISTS = {  # field of KEXINIT: our name of the list, category
 }
 
 
-@attrs.frozen
+@frozen
 class Offer:
     """A name in a list of KEXINIT, and what is to be thought of it."""
 
@@ -62,7 +63,7 @@ class Offer:
     verdict: Verdict
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class HostKey:
     """A host key.
 
@@ -83,7 +84,7 @@ class HostKey:
     problem: str = ""
 
 
-@attrs.frozen
+@frozen
 class Finding:
     """Something that is weak.
 
@@ -99,7 +100,7 @@ class Finding:
     reason: str
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Report:
     """What a server offers.
 
@@ -239,7 +240,7 @@ def _measure(blob: bytes) -> tuple[str, int | None]:
 # ------------------------------------------------------------------------------------------------------- one connection
 
 
-@attrs.define
+@define
 class Glimpse:
     """What one connection has shown.
 

@@ -17,12 +17,13 @@ import attrs
 
 from sshproto.channels.requests import CHANNEL_REQUESTS, ExitSignal, ExitStatus
 from sshproto.config import Trace
+from sshproto.values import frozen
 from sshproto.wire import messages as m
 from sshproto.wire.table import Role, message_name
 from sshproto_cli.describe import Describer, Detail, Words, chosen, protection
 
 
-@attrs.frozen
+@frozen
 class Sent:
     """Something that a side sent: its identification line, or a packet.
 
@@ -35,7 +36,7 @@ class Sent:
     what: str | Trace
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Step:
     """One line of the timeline: something that was sent, or a note about what it changed.
 
@@ -194,7 +195,7 @@ def steps(sent: Iterable[Sent]) -> Iterator[Step]:
 # -------------------------------------------------------------------------------------------------------------- drawing
 
 
-@attrs.frozen
+@frozen
 class Glyphs:
     """What lines are drawn with: clear and encrypted ones, arrow heads, headings."""
 

@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
-
 from sshproto.channels.requests import ExitSignal, PtyRequest, Subsystem
 from sshproto.events import Event
 from sshproto.keys.authorized_keys import parse
@@ -21,6 +19,7 @@ from sshproto.operations.forwarding import Address
 from sshproto.operations.serving import Challenge, Handler, ServedSession
 from sshproto.operations.steps import Operation
 from sshproto.text import printable
+from sshproto.values import frozen
 from sshproto_cli.child import Program, welcome
 from sshproto_cli.options import Failure, complain, read_file, reporter, say
 
@@ -119,7 +118,7 @@ class Gate:
         return hashlib.blake2b(password.encode("utf-8", "surrogateescape"), key=self._salt, digest_size=32).digest()
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Services:
     """What is done for who is in.
 

@@ -33,6 +33,7 @@ from sshproto.errors import (
 from sshproto.keys.known_hosts import KnownHosts
 from sshproto.operations.login import Credentials, HostKeyCheck, LoginPlan, host_key_check, prefer_known
 from sshproto.operations.session import CommandFailed, Completed
+from sshproto.values import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -81,7 +82,7 @@ class TimeoutExpired(SSHError, TimeoutError):
         self.seconds = seconds
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Setup:
     """What ``connect`` was asked for.
 

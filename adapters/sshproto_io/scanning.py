@@ -30,6 +30,7 @@ from sshproto.replay.analysis import PORTS, AnalysisLimits, Conversation
 from sshproto.replay.rows import EventRows, Row, connection_row
 from sshproto.replay.secrets import Secrets
 from sshproto.text import printable
+from sshproto.values import define, frozen
 from sshproto_io.captures import STANDARD_INPUT, conversations
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class ScanFailed(SSHError):
     """The processes can't do their work, whatever the capture."""
 
 
-@attrs.frozen
+@frozen
 class Scanned:
     """What one capture comes to.
 
@@ -85,7 +86,7 @@ class Scanned:
     problems: tuple[str, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class _Setup:
     secrets: Secrets | None
     events: bool
@@ -237,7 +238,7 @@ def _work(pipe: Connection, setup: _Setup) -> None:
             pipe.send(_read(names, setup))
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Worker:
     """A process.
 

@@ -45,6 +45,7 @@ from sshproto.events import (
 from sshproto.keys.private import PrivateKey
 from sshproto.keys.public import PublicKey
 from sshproto.text import multiline, printable
+from sshproto.values import define
 from sshproto.wire.messages import (
     SAFE_PAYLOAD,
     Message,
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
 _Q = TypeVar("_Q", bound=Question)
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Attempt:
     """One login attempt, from its first request to the server's last word on it.
 

@@ -17,6 +17,7 @@ import attrs
 
 from sshproto.errors import InvalidArgument
 from sshproto.text import printable
+from sshproto.values import frozen
 from sshproto.wire import codec
 from sshproto.wire.codec import Buffer, Name, Reader, String, Struct, Text
 from sshproto.wire.messages import UserauthRequest
@@ -36,7 +37,7 @@ KEYBOARD_INTERACTIVE = "keyboard-interactive"
 # ---------------------------------------------------------------------------------------------------------------- forms
 
 
-@attrs.frozen
+@frozen
 class Form(Struct):
     """The method-specific fields of a USERAUTH_REQUEST.
 
@@ -61,14 +62,14 @@ class Form(Struct):
         return (b"" if self.flag is None else codec.boolean(self.flag)) + Struct.encode(self)
 
 
-@attrs.frozen
+@frozen
 class NoneForm(Form):
     """``none``: nothing."""
 
     method = NONE
 
 
-@attrs.frozen
+@frozen
 class PublicKeyQuery(Form):
     """``publickey`` with FALSE: would this key do?"""
 
@@ -78,7 +79,7 @@ class PublicKeyQuery(Form):
     key: String
 
 
-@attrs.frozen
+@frozen
 class PublicKeySigned(Form):
     """``publickey`` with TRUE: the proof, a signature over :func:`signed_data`."""
 
@@ -89,7 +90,7 @@ class PublicKeySigned(Form):
     signature: String = attrs.field(repr=False)
 
 
-@attrs.frozen
+@frozen
 class Password(Form):
     """``password`` with FALSE."""
 
@@ -98,7 +99,7 @@ class Password(Form):
     password: Text = attrs.field(repr=False)
 
 
-@attrs.frozen
+@frozen
 class PasswordChange(Form):
     """``password`` with TRUE: the old password and its replacement."""
 
@@ -108,7 +109,7 @@ class PasswordChange(Form):
     new: Text = attrs.field(repr=False)
 
 
-@attrs.frozen
+@frozen
 class KeyboardInteractive(Form):
     """``keyboard-interactive``: a deprecated language tag, and hints at what the user would like to be asked."""
 

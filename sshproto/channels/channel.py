@@ -19,10 +19,9 @@ from __future__ import annotations
 import struct
 from enum import Enum, IntEnum
 
-import attrs
-
 from sshproto.channels.requests import ChannelOpenData, ChannelRequestData, Session, UnknownOpen
 from sshproto.errors import ProtocolViolation
+from sshproto.values import frozen
 from sshproto.wire.messages import (
     ChannelClose,
     ChannelData,
@@ -78,7 +77,7 @@ class ChannelVerdict(Enum):
     DISCONNECT = "D"
 
 
-@attrs.frozen
+@frozen
 class ChannelRow:
     """What is done with a ``message`` in each :class:`ChannelState`, one letter a state."""
 

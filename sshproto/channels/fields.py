@@ -7,8 +7,7 @@ Each checks in both directions, so that what we decode we could also send.
 
 from typing import Annotated
 
-import attrs
-
+from sshproto.values import frozen
 from sshproto.wire.codec import Codec, Reader, string, uint32
 
 MAX_TERM = 256
@@ -25,7 +24,7 @@ FIRST_UNDEFINED_MODE = 160
 """Opcodes from here on have arguments of unknown length: parsing stops (RFC 4254 section 8)."""
 
 
-@attrs.frozen
+@frozen
 class Bounded:
     """A string of at most ``limit`` bytes, none of which is in ``forbidden``."""
 
@@ -55,7 +54,7 @@ class Bounded:
         return string(value)
 
 
-@attrs.frozen
+@frozen
 class BoundedText:
     """The same as text, counted in bytes of UTF-8."""
 

@@ -21,6 +21,7 @@ import attrs
 
 from sshproto.channels.fields import EnvName, EnvValue, Host, Modes, Path, Port, Strings, Term
 from sshproto.errors import InvalidArgument
+from sshproto.values import frozen
 from sshproto.wire.codec import Boolean, Name, String, Struct, Text, TrailingText, Uint32, is_name
 from sshproto.wire.messages import ChannelOpen, ChannelRequest, GlobalRequest
 from sshproto.wire.table import Role
@@ -41,7 +42,7 @@ class OpenFailure(IntEnum):
     RESOURCE_SHORTAGE = 4
 
 
-@attrs.frozen
+@frozen
 class Unknown:
     """A kind or request that has no class here.
 
@@ -72,7 +73,7 @@ class Unknown:
 # -------------------------------------------------------------------------------------------------------- channel kinds
 
 
-@attrs.frozen
+@frozen
 class Kind(Struct):
     """Base of the channel kinds.
 
@@ -85,14 +86,14 @@ class Kind(Struct):
     receivers: ClassVar[Receivers] = AT_SERVER
 
 
-@attrs.frozen
+@frozen
 class Session(Kind):
     """A command, shell or subsystem (RFC 4254 section 6.1)."""
 
     type = "session"
 
 
-@attrs.frozen
+@frozen
 class DirectTcpip(Kind):
     """A TCP connection that the server is to make (RFC 4254 section 7.2).
 
@@ -108,7 +109,7 @@ class DirectTcpip(Kind):
     originator_port: Uint32 = 0
 
 
-@attrs.frozen
+@frozen
 class ForwardedTcpip(Kind):
     """A TCP connection that came to a port which we asked the server to listen on (RFC 4254 section 7.2).
 
@@ -125,7 +126,7 @@ class ForwardedTcpip(Kind):
     originator_port: Uint32 = 0
 
 
-@attrs.frozen
+@frozen
 class DirectStreamlocal(Kind):
     """A connection to a Unix-domain socket that the server is to make (OpenSSH PROTOCOL section 2.4)."""
 
@@ -135,7 +136,7 @@ class DirectStreamlocal(Kind):
     reserved_number: Uint32 = 0
 
 
-@attrs.frozen
+@frozen
 class ForwardedStreamlocal(Kind):
     """A connection that came to a Unix-domain socket which the server listens on for us (OpenSSH PROTOCOL 2.4)."""
 
@@ -145,7 +146,7 @@ class ForwardedStreamlocal(Kind):
     reserved: Text = ""
 
 
-@attrs.frozen
+@frozen
 class X11(Kind):
     """An X11 connection (RFC 4254 section 6.3.2)."""
 
@@ -155,7 +156,7 @@ class X11(Kind):
     originator_port: Uint32
 
 
-@attrs.frozen
+@frozen
 class AuthAgent(Kind):
     """A connection to the client's agent (OpenSSH's agent forwarding)."""
 
@@ -163,7 +164,7 @@ class AuthAgent(Kind):
     receivers = AT_CLIENT
 
 
-@attrs.frozen
+@frozen
 class UnknownOpen(Unknown):
     """Any other kind of channel."""
 
@@ -171,7 +172,7 @@ class UnknownOpen(Unknown):
 # ----------------------------------------------------------------------------------------------------- channel requests
 
 
-@attrs.frozen
+@frozen
 class Request(Struct):
     """Base of the channel requests.
 
@@ -190,7 +191,7 @@ class Request(Struct):
     starts: ClassVar[bool] = False
 
 
-@attrs.frozen
+@frozen
 class PtyRequest(Request):
     """A pseudo-terminal is wanted (RFC 4254 section 6.2).
 
@@ -210,7 +211,7 @@ class PtyRequest(Request):
     modes: Modes = ()
 
 
-@attrs.frozen
+@frozen
 class X11Request(Request):
     """X11 forwarding is wanted (RFC 4254 section 6.3.1).
 
@@ -228,14 +229,14 @@ class X11Request(Request):
     screen: Uint32 = 0
 
 
-@attrs.frozen
+@frozen
 class AuthAgentRequest(Request):
     """Agent forwarding is wanted (OpenSSH)."""
 
     type = "auth-agent-req@openssh.com"
 
 
-@attrs.frozen
+@frozen
 class Env(Request):
     """An environment variable (RFC 4254 section 6.4). Accept only names that are known to be harmless."""
 
@@ -244,7 +245,7 @@ class Env(Request):
     value: EnvValue
 
 
-@attrs.frozen
+@frozen
 class Shell(Request):
     """Start the user's shell (RFC 4254 section 6.5)."""
 
@@ -252,7 +253,7 @@ class Shell(Request):
     starts = True
 
 
-@attrs.frozen
+@frozen
 class Exec(Request):
     """Start a command (RFC 4254 section 6.5)."""
 
@@ -261,7 +262,7 @@ class Exec(Request):
     command: String
 
 
-@attrs.frozen
+@frozen
 class Subsystem(Request):
     """Start a subsystem, such as ``sftp`` (RFC 4254 section 6.5)."""
 
@@ -270,7 +271,7 @@ class Subsystem(Request):
     name: Text
 
 
-@attrs.frozen
+@frozen
 class WindowChange(Request):
     """The terminal's size has changed (RFC 4254 section 6.7); the fields are :class:`PtyRequest`'s."""
 
@@ -282,7 +283,7 @@ class WindowChange(Request):
     height: Uint32 = 0
 
 
-@attrs.frozen
+@frozen
 class XonXoff(Request):
     """Whether the client may do flow control with control-S and control-Q itself (RFC 4254 section 6.8)."""
 
@@ -292,7 +293,7 @@ class XonXoff(Request):
     client_can_do: Boolean
 
 
-@attrs.frozen
+@frozen
 class Signal(Request):
     """A signal for the program (RFC 4254 section 6.9): ``"TERM"``, without ``SIG``; OpenSSH adds
     ``"INFO@openssh.com"``. Names that are not known are ignored.
@@ -303,7 +304,7 @@ class Signal(Request):
     name: Name
 
 
-@attrs.frozen
+@frozen
 class Break(Request):
     """A break on the terminal line (RFC 4335).
 
@@ -320,7 +321,7 @@ class Break(Request):
         return min(max(self.length, 500), 3000)
 
 
-@attrs.frozen
+@frozen
 class ExitStatus(Request):
     """The program has ended (RFC 4254 section 6.10)."""
 
@@ -330,7 +331,7 @@ class ExitStatus(Request):
     status: Uint32
 
 
-@attrs.frozen
+@frozen
 class ExitSignal(Request):
     """A signal has ended the program (RFC 4254 section 6.10).
 
@@ -350,7 +351,7 @@ class ExitSignal(Request):
     language: TrailingText = ""
 
 
-@attrs.frozen
+@frozen
 class EndOfWrite(Request):
     """The peer reads no more; what we send is thrown away (OpenSSH PROTOCOL section 2.1)."""
 
@@ -360,7 +361,7 @@ class EndOfWrite(Request):
     notice = True
 
 
-@attrs.frozen
+@frozen
 class KeepaliveChannel(Request):
     """Are you there? Any reply will do (OpenSSH)."""
 
@@ -369,7 +370,7 @@ class KeepaliveChannel(Request):
     session_only = False
 
 
-@attrs.frozen
+@frozen
 class UnknownRequest(Unknown):
     """Any other channel request."""
 
@@ -381,7 +382,7 @@ class UnknownRequest(Unknown):
 # ------------------------------------------------------------------------------------------------------ global requests
 
 
-@attrs.frozen
+@frozen
 class Global(Struct):
     """Base of the global requests.
 
@@ -394,7 +395,7 @@ class Global(Struct):
     receivers: ClassVar[Receivers] = AT_SERVER
 
 
-@attrs.frozen
+@frozen
 class TcpipForward(Global):
     """Listen for TCP connections (RFC 4254 section 7.1).
 
@@ -408,7 +409,7 @@ class TcpipForward(Global):
     port: Port = 0
 
 
-@attrs.frozen
+@frozen
 class CancelTcpipForward(Global):
     """Stop listening (RFC 4254 section 7.1). ``port`` is the one that was chosen, if it was."""
 
@@ -417,7 +418,7 @@ class CancelTcpipForward(Global):
     port: Port
 
 
-@attrs.frozen
+@frozen
 class StreamlocalForward(Global):
     """Listen on a Unix-domain socket (OpenSSH PROTOCOL section 2.4)."""
 
@@ -425,7 +426,7 @@ class StreamlocalForward(Global):
     path: Path
 
 
-@attrs.frozen
+@frozen
 class CancelStreamlocalForward(Global):
     """Stop listening on it."""
 
@@ -433,7 +434,7 @@ class CancelStreamlocalForward(Global):
     path: Path
 
 
-@attrs.frozen
+@frozen
 class Keepalive(Global):
     """Are you there? Any reply will do (OpenSSH)."""
 
@@ -441,14 +442,14 @@ class Keepalive(Global):
     receivers = AT_BOTH
 
 
-@attrs.frozen
+@frozen
 class NoMoreSessions(Global):
     """The client will open no more sessions (OpenSSH PROTOCOL section 2.2)."""
 
     type = "no-more-sessions@openssh.com"
 
 
-@attrs.frozen
+@frozen
 class HostKeysAnnounced(Global):
     """All host keys of the server (OpenSSH PROTOCOL section 2.5). Nothing is proved yet, see :class:`HostKeysProve`."""
 
@@ -457,7 +458,7 @@ class HostKeysAnnounced(Global):
     keys: Strings
 
 
-@attrs.frozen
+@frozen
 class HostKeysProve(Global):
     """Prove that these host keys are yours (OpenSSH PROTOCOL section 2.5): the reply's data is a string with a
     signature for each key.
@@ -467,7 +468,7 @@ class HostKeysProve(Global):
     keys: Strings
 
 
-@attrs.frozen
+@frozen
 class UnknownGlobal(Unknown):
     """Any other global request."""
 

@@ -23,12 +23,13 @@ from sshproto.keys.public import (
     unsupported_type,
 )
 from sshproto.text import printable
+from sshproto.values import frozen
 
 PERMISSIVE = frozenset(("agent-forwarding", "port-forwarding", "pty", "user-rc", "x11-forwarding"))
 """Options that only give back what ``restrict`` took: who does not know them allows less, not more."""
 
 
-@attrs.frozen
+@frozen
 class AuthorizedKey:
     """One line.
 
@@ -56,7 +57,7 @@ class AuthorizedKey:
         return tuple(name for name in self.options if name not in PERMISSIVE and name not in enforced)
 
 
-@attrs.frozen
+@frozen
 class AuthorizedKeys:
     """The content of a file.
 

@@ -21,6 +21,7 @@ from sshproto.config import Entropy, system_entropy
 from sshproto.errors import InvalidArgument, KeyFormatError
 from sshproto.keys.public import MINIMUM_RSA_BITS, PublicKey, blob_type, decode_base64, decode_text, split_words
 from sshproto.text import printable
+from sshproto.values import frozen
 
 DEFAULT_PORT = 22
 
@@ -40,7 +41,7 @@ class Trust(enum.Enum):
     """The key is marked as not to be trusted."""
 
 
-@attrs.frozen
+@frozen
 class HostEntry:
     """One line.
 
@@ -75,7 +76,7 @@ class HostEntry:
         return match_patterns(name, self.names.lower())
 
 
-@attrs.frozen
+@frozen
 class Match:
     """The answer of :meth:`KnownHosts.lookup`.
 
@@ -159,7 +160,7 @@ def _hash_matches(names: str, name: str) -> bool:
     return hmac.compare_digest(hmac.digest(salt, name.encode("utf-8", "surrogateescape"), "sha1"), digest)
 
 
-@attrs.frozen
+@frozen
 class KnownHosts:
     """The content of one or several files.
 

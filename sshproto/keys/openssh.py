@@ -17,6 +17,7 @@ import attrs
 
 from sshproto.errors import KeyFormatError, WireError
 from sshproto.text import printable
+from sshproto.values import frozen
 from sshproto.wire.codec import Reader, string, text, uint32
 
 MAGIC = b"openssh-key-v1\0"
@@ -62,7 +63,7 @@ def _open_chacha(key: bytes, iv: bytes, data: bytes, tag: bytes) -> bytes:
     return stream(1).decryptor().update(data)
 
 
-@attrs.frozen
+@frozen
 class _FileCipher:
     key_size: int
     iv_size: int
@@ -79,7 +80,7 @@ _CIPHERS: dict[str, _FileCipher] = {
 }  # fmt: skip
 
 
-@attrs.frozen
+@frozen
 class Container:
     """What can be read of a file without its passphrase.
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import attrs
 
 from sshproto.errors import KeyFormatError
+from sshproto.values import frozen
 
 MAXIMUM_PEM = 24 * 1024
 """Longest block that is looked at, in characters; an RSA key of 16384 bits has some 13000."""
@@ -31,7 +32,7 @@ _HEADERS = re.compile(r"[ \t]*\r?\nProc-Type: 4,ENCRYPTED\r?\nDEK-Info: ([A-Z0-9
 _SCRYPT = bytes.fromhex("06092b06010401da47040b")  # the object identifier 1.3.6.1.4.1.11591.4.11
 
 
-@attrs.frozen
+@frozen
 class Block:
     """One private key of a PEM file.
 

@@ -26,6 +26,7 @@ import attrs
 from sshproto.errors import InvalidArgument, KeyFormatError, WireError
 from sshproto.keys.signatures import signature_algorithms, verify_signature
 from sshproto.text import printable
+from sshproto.values import frozen
 from sshproto.wire.codec import Buffer, Reader
 
 MINIMUM_RSA_BITS = 2048
@@ -210,7 +211,7 @@ def split_words(line: str, most: int = 3) -> list[str]:
     return re.split("[ \t]+", line, maxsplit=most - 1) if line else []
 
 
-@attrs.frozen(repr=False)
+@frozen(repr=False)
 class PublicKey:
     """A public key that has passed all checks. Made by :meth:`from_blob` and :meth:`parse`.
 

@@ -43,6 +43,7 @@ from sshproto.events import (
 from sshproto.operations.forwarding import Address, ByteStream, Listener, connect_channel
 from sshproto.operations.listening import Listening
 from sshproto.operations.steps import Call, Operation, Together, call, hand_over, is_operation
+from sshproto.values import frozen
 
 if TYPE_CHECKING:
     from sshproto.channels.requests import ChannelRequestData
@@ -56,7 +57,7 @@ _VARIABLE_BYTES = 128 * 1024
 _BUG_STATUS = 255
 
 
-@attrs.frozen
+@frozen
 class Partial:
     """A login step that was good, but is not enough (RFC 4252 section 5.1).
 
@@ -67,7 +68,7 @@ class Partial:
     methods: tuple[str, ...] | None = None
 
 
-@attrs.frozen
+@frozen
 class Challenge:
     """What to ask the user next (RFC 4256 section 3.2).
 
@@ -81,7 +82,7 @@ class Challenge:
     instruction: str = ""
 
 
-@attrs.frozen
+@frozen
 class ChangePassword:
     """The password is right but has expired: a new one is wanted (RFC 4252 section 8).
 
@@ -225,7 +226,7 @@ class Handler:
         told."""
 
 
-@attrs.frozen
+@frozen
 class World:
     """What serving needs of the world.
 

@@ -22,6 +22,7 @@ from sshproto.errors import ChannelEnded, InvalidArgument, SSHError
 from sshproto.operations.channel import Channel
 from sshproto.operations.steps import Operation
 from sshproto.text import printable
+from sshproto.values import frozen
 
 if TYPE_CHECKING:
     from sshproto.client import ClientConnection
@@ -32,7 +33,7 @@ Program = Exec | Shell | Subsystem
 """What can run in a session."""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Completed:
     """How a command ended, and what it wrote.
 

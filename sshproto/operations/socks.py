@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
-
 from sshproto.channels.requests import OpenFailure
 from sshproto.errors import ConnectionLoss, OpenRefused, SSHError, UsageError
 from sshproto.operations.forwarding import open_to, relay, take_all
 from sshproto.operations.steps import Operation, Sleep, Together, Wait
+from sshproto.values import frozen
 
 if TYPE_CHECKING:
     from sshproto.client import ClientConnection
@@ -120,7 +119,7 @@ class Pushback:
         self._held += data
 
 
-@attrs.frozen
+@frozen
 class SocksRequest:
     """Where a SOCKS client wants to go.
 

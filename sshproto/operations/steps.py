@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, TypeGuard, TypeVar
 
-import attrs
+from sshproto.values import frozen
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class Wait:
                 wake()
 
 
-@attrs.frozen
+@frozen
 class Sleep:
     """As a step: go on after some time, or before that if something fires. Nothing is sent back.
 
@@ -79,7 +79,7 @@ class Sleep:
     until: Wait | None = None
 
 
-@attrs.frozen
+@frozen
 class Ready:
     """As a step: go on when a descriptor can be read or written. Nothing is sent back.
 
@@ -124,7 +124,7 @@ class Together:
         self.operations = operations
 
 
-@attrs.frozen
+@frozen
 class Spawn:
     """As a step: start an operation that runs beside this one, and send back a function that cancels it.
 

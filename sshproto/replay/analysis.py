@@ -25,6 +25,7 @@ from sshproto.replay.findings import Finding, Findings, Memory, Policy
 from sshproto.replay.observer import HOLD, Observer
 from sshproto.replay.secrets import KeyLogError, Secrets
 from sshproto.replay.summary import Summary
+from sshproto.values import frozen
 
 __all__ = ["PORTS", "Analysis", "AnalysisLimits", "Conversation", "Sink", "analyze"]
 
@@ -51,7 +52,7 @@ class Sink(Protocol):
     def add(self, seen: Observed, /) -> None: ...
 
 
-@attrs.frozen
+@frozen
 class AnalysisLimits:
     """Bounds on what captures may make an analysis keep.
 
@@ -160,7 +161,7 @@ class Conversation:
         self.findings = self._findings.finish()
 
 
-@attrs.frozen
+@frozen
 class _Keep:
     events: list[Observed]
 

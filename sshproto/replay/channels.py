@@ -51,6 +51,7 @@ from sshproto.replay.events import (
     Side,
     role_of,
 )
+from sshproto.values import define
 from sshproto.wire import messages as m
 from sshproto.wire.table import Role
 
@@ -77,7 +78,7 @@ class Opening(Enum):
     REFUSED = "refused"
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Asked:
     """A request on a channel, or a notice.
 
@@ -98,7 +99,7 @@ class Asked:
     granted: bool | None = None
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Carried:
     """The bytes of one kind that one side has sent on a channel.
 
@@ -125,7 +126,7 @@ class Carried:
         return len(self.data) == self.size
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Channel:
     """One channel.
 

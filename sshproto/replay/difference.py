@@ -19,6 +19,7 @@ import attrs
 from sshproto.replay import portrait
 from sshproto.replay.portrait import CHANNEL, Portrait, Step
 from sshproto.transport.negotiation import Negotiated
+from sshproto.values import frozen
 from sshproto.wire.table import Role
 
 __all__ = ["STAGES", "Comparison", "Difference", "Portrait", "compare"]
@@ -39,7 +40,7 @@ _LISTS = {
 }
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Difference:
     """One difference.
 
@@ -77,7 +78,7 @@ class Difference:
         return values
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Comparison:
     """What :func:`compare` has found.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from sshproto.events import Event
+from sshproto.values import frozen
 from sshproto.wire.table import Role
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Integrity(Enum):
     """It has a MAC that is not known here."""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Observed:
     """Something that was seen.
 
@@ -57,7 +58,7 @@ class Observed:
     event: Event
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PacketOpened(Event):
     """A packet whose payload is known.
 
@@ -88,7 +89,7 @@ class PacketOpened(Event):
     guessed: bool = False
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class PacketSealed(Event):
     """Encrypted bytes that no key is known for.
 
@@ -103,7 +104,7 @@ class PacketSealed(Event):
     exact: bool
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class KeysMissing(Event):
     """From here on a side can't be read.
 
@@ -120,7 +121,7 @@ class KeysMissing(Event):
     problem: str
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Reopened(Event):
     """A key has come late: all that was told of a side since its last :class:`KeysMissing` is told again, opened.
 
@@ -131,7 +132,7 @@ class Reopened(Event):
     epoch: int
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class SecretFound(Event):
     """What opens a key exchange is known.
 
@@ -149,7 +150,7 @@ class SecretFound(Event):
     verified: bool
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class OfferSeen(Event):
     """A KEXINIT (RFC 4253 section 7.1).
 
@@ -162,7 +163,7 @@ class OfferSeen(Event):
     epoch: int
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class KexSeen(Event):
     """The public part of a key exchange is complete.
 
@@ -181,7 +182,7 @@ class KexSeen(Event):
     opened: bool
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class RolesSeen(Event):
     """It is known who is the client.
 
@@ -194,7 +195,7 @@ class RolesSeen(Event):
     sure: bool
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Missing(Event):
     """Bytes that are not in the recording.
 
@@ -207,12 +208,12 @@ class Missing(Event):
     problem: str
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Ended(Event):
     """The transport of a side has ended: it sends no more, and nothing before that is missing."""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Ssh1Packet(Event):
     """A packet of version 1 of the protocol that was sent in clear.
 
@@ -233,7 +234,7 @@ class Ssh1Packet(Event):
     size: int
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Problem(Event):
     """Something that can't be, or that can't be followed.
 

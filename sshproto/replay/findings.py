@@ -26,6 +26,7 @@ from sshproto.transport import negotiation
 from sshproto.transport.kex.gex import MINIMUM_BITS
 from sshproto.transport.kex.groups import strong_prime
 from sshproto.transport.negotiation import Negotiated
+from sshproto.values import define, frozen
 from sshproto.weaknesses import Standing, judge, judge_key
 from sshproto.wire import messages as m
 from sshproto.wire.codec import Reader
@@ -64,7 +65,7 @@ class Severity(Enum):
     CRITICAL = "critical"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Finding:
     """Something that is wrong with a connection.
 
@@ -85,7 +86,7 @@ class Finding:
     side: Side | None = None
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Policy:
     """What is expected of connections. What is None is not looked at.
 
@@ -184,7 +185,7 @@ def _terrapin_form(chosen: Negotiated, role: Role) -> str:
     return ""
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Extra:
     """A message in clear that does not belong there."""
 
@@ -193,7 +194,7 @@ class _Extra:
     frames: tuple[int, ...]
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _SideSeen:
     offer: tuple[m.KexInit, tuple[int, ...]] | None = None
     extras: list[_Extra] = attrs.Factory(list["_Extra"])

@@ -24,6 +24,7 @@ from sshproto.transport.ident import IdentReader
 from sshproto.transport.macs import MACS, OBSERVED_MACS, MacSpec
 from sshproto.transport.packets import Opener
 from sshproto.transport.suites import CIPHERS, OBSERVED_CIPHERS, CipherSpec, DirectionKeys, key_sizes, verifies
+from sshproto.values import define, frozen
 from sshproto.wire import messages
 from sshproto.wire.codec import Buffer
 from sshproto.wire.table import Role
@@ -169,7 +170,7 @@ def _begins_zlib(payload: Buffer) -> bool:
 # ----------------------------------------------------------------------------------------------------------------- keys
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Lock:
     """What a key has to open: one direction of traffic, from a NEWKEYS on.
 
@@ -362,7 +363,7 @@ class Version(Enum):
     SSH2 = 2
 
 
-@attrs.frozen
+@frozen
 class Packet:
     """A packet that may have to wait for the other side."""
 
@@ -371,7 +372,7 @@ class Packet:
     size: int
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Sealed:
     """What a side sends after a NEWKEYS for which no key is known yet.
 

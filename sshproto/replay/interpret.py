@@ -61,6 +61,7 @@ from sshproto.events import (
 from sshproto.keys.public import LOWEST_RSA_BITS, PublicKey
 from sshproto.replay.events import Side
 from sshproto.text import multiline, printable
+from sshproto.values import define
 from sshproto.wire import messages as m
 from sshproto.wire.codec import Reader
 from sshproto.wire.table import message_name
@@ -138,7 +139,7 @@ class _Logins:
         self._skip = ends
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _Channel:
     number: int
     keys: list[tuple[Side, int]]

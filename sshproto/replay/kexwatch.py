@@ -22,6 +22,7 @@ from sshproto.transport import negotiation
 from sshproto.transport.keyschedule import direction_keys, exchange_hash
 from sshproto.transport.negotiation import Negotiated
 from sshproto.transport.suites import DirectionKeys
+from sshproto.values import define, frozen
 from sshproto.wire.codec import Reader, mpint, string
 from sshproto.wire.messages import KexDhGexRequestOld, KexInit, Message
 from sshproto.wire.table import Role, message_name
@@ -46,7 +47,7 @@ class Tell(Protocol):
     def __call__(self, side: Side, *events: Event) -> None: ...
 
 
-@attrs.frozen
+@frozen
 class Solution:
     """What may be the secret of a key exchange.
 
@@ -63,7 +64,7 @@ class Solution:
     verified: bool
 
 
-@attrs.frozen
+@frozen
 class Candidate:
     """Keys that may be those of one direction.
 
@@ -82,7 +83,7 @@ class Candidate:
     verified: bool = False
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Round:
     """One key exchange.
 

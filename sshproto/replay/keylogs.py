@@ -26,13 +26,14 @@ from sshproto.replay.secrets import (
     parse_key_log,
     plain_text,
 )
+from sshproto.values import define, frozen
 from sshproto.wire.messages import Message
 
 LINES = 1 << 20
 """So many lines are looked at."""
 
 
-@attrs.frozen
+@frozen
 class Line:
     """A line of a key-log file.
 
@@ -71,7 +72,7 @@ def read(text: str | bytes) -> Iterator[Line]:
             yield Line(number, text=line.strip())
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Contents:
     """What is in a key log.
 
@@ -134,7 +135,7 @@ def contents(lines: Iterable[Line]) -> Contents:
 # ------------------------------------------------------------------------------------------------------- in captures
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class Exchange:
     """A key exchange that was seen.
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-import attrs
-
 from sshproto.errors import ConnectionLoss
 from sshproto.transport.kex import METHODS, Family, KexMethod
 from sshproto.transport.kex.dh import DH, DhMethod
@@ -17,6 +15,7 @@ from sshproto.transport.kex.ecdh import ECDH, Curve, EcdhMethod
 from sshproto.transport.kex.gex import GEX, MAXIMUM_BITS
 from sshproto.transport.kex.groups import GENERATOR, GROUP14, GROUP15, GROUP16, GROUP18, Group
 from sshproto.transport.kex.hybrid import HybridMethod
+from sshproto.values import frozen
 from sshproto.wire.codec import mpint, string
 from sshproto.wire.messages import (
     KexDhGexGroup,
@@ -33,7 +32,7 @@ _SEED = 64
 _KEM_SECRET = 32
 
 
-@attrs.frozen
+@frozen
 class ObservedMethod:
     """A method as it is seen from outside.
 

@@ -45,6 +45,7 @@ from sshproto.replay.events import (
     Ssh1Packet,
 )
 from sshproto.transport.negotiation import Negotiated
+from sshproto.values import define, frozen
 from sshproto.wire import messages as m
 from sshproto.wire.table import Role, message_name
 
@@ -67,7 +68,7 @@ _CHANCE = frozenset({"originator_port", "originator_address"})
 """Fields that depend on who dialled from where."""
 
 
-@attrs.frozen
+@frozen
 class Step:
     """A message, or something that was seen.
 
@@ -86,7 +87,7 @@ class Step:
     size: int = 0
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class SideSeen:
     """What one side has sent.
 

@@ -28,6 +28,7 @@ from sshproto.replay.capture.reader import CaptureError, Sliceable
 from sshproto.replay.events import Observed, PacketOpened, RolesSeen, Side, Ssh1Packet, role_of
 from sshproto.replay.findings import Severity
 from sshproto.replay.secrets import KeyLogError, Secrets
+from sshproto.values import define, frozen
 from sshproto.wire.table import message_name
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Kind(Enum):
     INTEGERS = "list of integer"
 
 
-@attrs.frozen
+@frozen
 class Column:
     """A column of a table.
 
@@ -333,7 +334,7 @@ class EventRows:
 # ------------------------------------------------------------------------------------------------------------- captures
 
 
-@attrs.define
+@define
 class Rows:
     """What a capture comes to.
 

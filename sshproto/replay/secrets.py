@@ -20,6 +20,7 @@ import attrs
 
 from sshproto.errors import SSHError
 from sshproto.replay.methods import ObservedMethod, Unfit, agree
+from sshproto.values import frozen
 from sshproto.wire.messages import Message
 from sshproto.wire.table import Role
 
@@ -51,7 +52,7 @@ class KeyLogError(SSHError, ValueError):
         self.taken = 0
 
 
-@attrs.frozen
+@frozen
 class KeyLogLine:
     """A line of a key log.
 
@@ -66,7 +67,7 @@ class KeyLogLine:
     value: bytes = attrs.field(repr=False)
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class DerivedKeys:
     """The keys of one direction.
 
@@ -176,7 +177,7 @@ def _entries(content: str) -> list[Any]:
     return entries
 
 
-@attrs.frozen
+@frozen
 class _Entry:
     number: int
     fields: Mapping[str, Any]

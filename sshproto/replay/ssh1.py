@@ -20,6 +20,7 @@ from sshproto.errors import WireError
 from sshproto.events import Event
 from sshproto.replay.events import PacketSealed, Problem, Side, Ssh1Packet
 from sshproto.text import printable
+from sshproto.values import frozen
 from sshproto.wire.codec import Reader
 from sshproto.wire.table import Role
 
@@ -69,7 +70,7 @@ class Ssh1Message:
     number: ClassVar[int]
 
 
-@attrs.frozen
+@frozen
 class Ssh1Disconnect(Ssh1Message):
     """SSH_MSG_DISCONNECT.
 
@@ -81,7 +82,7 @@ class Ssh1Disconnect(Ssh1Message):
     reason: str
 
 
-@attrs.frozen
+@frozen
 class Ssh1Key:
     """An RSA public key.
 
@@ -101,7 +102,7 @@ class Ssh1Key:
         return hashlib.md5(numbers, usedforsecurity=False).digest().hex(":")
 
 
-@attrs.frozen
+@frozen
 class Ssh1PublicKey(Ssh1Message):
     """SSH_SMSG_PUBLIC_KEY: what the server offers.
 
@@ -129,7 +130,7 @@ class Ssh1PublicKey(Ssh1Message):
         return hashlib.md5(numbers + self.cookie, usedforsecurity=False).digest()
 
 
-@attrs.frozen
+@frozen
 class Ssh1SessionKey(Ssh1Message):
     """SSH_CMSG_SESSION_KEY: what the client chooses.
 

@@ -27,6 +27,7 @@ from sshproto.replay.events import (
 )
 from sshproto.transport import negotiation
 from sshproto.transport.negotiation import Negotiated
+from sshproto.values import define
 from sshproto.wire.messages import KexInit
 from sshproto.wire.table import Role
 
@@ -49,7 +50,7 @@ def hassh(kexinit: KexInit, role: Role) -> str:
     return hashlib.md5(text.encode("ascii", "surrogateescape"), usedforsecurity=False).hexdigest()
 
 
-@attrs.define(eq=False)
+@define(eq=False)
 class _SideSeen:
     """What one side has sent."""
 

@@ -16,6 +16,7 @@ from typing import Annotated, ClassVar, Self
 import attrs
 
 from sshproto.errors import InvalidArgument, WireError
+from sshproto.values import frozen
 from sshproto.wire.codec import (
     Boolean,
     Buffer,
@@ -51,7 +52,7 @@ MAX_PROMPTS = 100
 """Prompts in one INFO_REQUEST that decode; :class:`~sshproto.config.Limits` allows fewer."""
 
 
-@attrs.frozen
+@frozen
 class Message(Struct):
     """Base of all messages.
 
@@ -88,7 +89,7 @@ class Message(Struct):
 # ------------------------------------------------------------------------------------------------- transport (RFC 4253)
 
 
-@attrs.frozen
+@frozen
 class Disconnect(Message):
     """SSH_MSG_DISCONNECT (RFC 4253 section 11.1)."""
 
@@ -98,7 +99,7 @@ class Disconnect(Message):
     language: TrailingText = ""
 
 
-@attrs.frozen
+@frozen
 class Ignore(Message):
     """SSH_MSG_IGNORE (RFC 4253 section 11.2). Some peers leave the field out."""
 
@@ -106,7 +107,7 @@ class Ignore(Message):
     data: TrailingString = b""
 
 
-@attrs.frozen
+@frozen
 class Unimplemented(Message):
     """SSH_MSG_UNIMPLEMENTED (RFC 4253 section 11.4)."""
 
@@ -114,7 +115,7 @@ class Unimplemented(Message):
     sequence_number: Uint32
 
 
-@attrs.frozen
+@frozen
 class Debug(Message):
     """SSH_MSG_DEBUG (RFC 4253 section 11.3)."""
 
@@ -124,7 +125,7 @@ class Debug(Message):
     language: TrailingText = ""
 
 
-@attrs.frozen
+@frozen
 class ServiceRequest(Message):
     """SSH_MSG_SERVICE_REQUEST (RFC 4253 section 10)."""
 
@@ -132,7 +133,7 @@ class ServiceRequest(Message):
     service: Name
 
 
-@attrs.frozen
+@frozen
 class ServiceAccept(Message):
     """SSH_MSG_SERVICE_ACCEPT (RFC 4253 section 10)."""
 
@@ -154,7 +155,7 @@ def _write_extensions(value: tuple[tuple[str, bytes], ...]) -> bytes:
     return uint32(len(value)) + b"".join(string(name.encode("ascii")) + string(data) for name, data in value)
 
 
-@attrs.frozen
+@frozen
 class ExtInfo(Message):
     """SSH_MSG_EXT_INFO (RFC 8308 section 2.3): pairs of extension name and value."""
 
@@ -162,14 +163,14 @@ class ExtInfo(Message):
     extensions: Annotated[tuple[tuple[str, bytes], ...], Codec(_read_extensions, _write_extensions)]
 
 
-@attrs.frozen
+@frozen
 class NewCompress(Message):
     """SSH_MSG_NEWCOMPRESS (RFC 8308 section 3.2)."""
 
     number = 8
 
 
-@attrs.frozen
+@frozen(cache_hash=True)
 class KexInit(Message):
     """SSH_MSG_KEXINIT (RFC 4253 section 7.1)."""
 
@@ -189,7 +190,7 @@ class KexInit(Message):
     reserved: Uint32 = 0
 
 
-@attrs.frozen
+@frozen
 class NewKeys(Message):
     """SSH_MSG_NEWKEYS (RFC 4253 section 7.3)."""
 
@@ -204,7 +205,7 @@ def _bits(value: int) -> str:
     return f"<{value.bit_length()} bits>"
 
 
-@attrs.frozen
+@frozen
 class KexDhInit(Message):
     """SSH_MSG_KEXDH_INIT (RFC 4253 section 8)."""
 
@@ -213,7 +214,7 @@ class KexDhInit(Message):
     e: Mpint = attrs.field(repr=_bits)
 
 
-@attrs.frozen
+@frozen
 class KexDhReply(Message):
     """SSH_MSG_KEXDH_REPLY (RFC 4253 section 8)."""
 
@@ -224,7 +225,7 @@ class KexDhReply(Message):
     signature: String
 
 
-@attrs.frozen
+@frozen
 class KexEcdhInit(Message):
     """SSH_MSG_KEX_ECDH_INIT (RFC 5656 section 4), also the hybrid methods' KEX_HYBRID_INIT.
 
@@ -236,7 +237,7 @@ class KexEcdhInit(Message):
     share: String
 
 
-@attrs.frozen
+@frozen
 class KexEcdhReply(Message):
     """SSH_MSG_KEX_ECDH_REPLY (RFC 5656 section 4), also the hybrid methods' KEX_HYBRID_REPLY; ``share`` is Q_S."""
 
@@ -247,7 +248,7 @@ class KexEcdhReply(Message):
     signature: String
 
 
-@attrs.frozen
+@frozen
 class KexDhGexRequestOld(Message):
     """SSH_MSG_KEX_DH_GEX_REQUEST_OLD (RFC 4419 section 5): known, so that it can be refused by name."""
 
@@ -256,7 +257,7 @@ class KexDhGexRequestOld(Message):
     bits: Uint32
 
 
-@attrs.frozen
+@frozen
 class KexDhGexGroup(Message):
     """SSH_MSG_KEX_DH_GEX_GROUP (RFC 4419 section 3)."""
 
@@ -266,7 +267,7 @@ class KexDhGexGroup(Message):
     g: Mpint = attrs.field(repr=_bits)
 
 
-@attrs.frozen
+@frozen
 class KexDhGexInit(Message):
     """SSH_MSG_KEX_DH_GEX_INIT (RFC 4419 section 3)."""
 
@@ -275,7 +276,7 @@ class KexDhGexInit(Message):
     e: Mpint = attrs.field(repr=_bits)
 
 
-@attrs.frozen
+@frozen
 class KexDhGexReply(Message):
     """SSH_MSG_KEX_DH_GEX_REPLY (RFC 4419 section 3)."""
 
@@ -286,7 +287,7 @@ class KexDhGexReply(Message):
     signature: String
 
 
-@attrs.frozen
+@frozen
 class KexDhGexRequest(Message):
     """SSH_MSG_KEX_DH_GEX_REQUEST (RFC 4419 section 3): sizes in bits."""
 
@@ -300,7 +301,7 @@ class KexDhGexRequest(Message):
 # ---------------------------------------------------------------------------------- authentication (RFC 4252, RFC 4256)
 
 
-@attrs.frozen
+@frozen
 class UserauthRequest(Message):
     """SSH_MSG_USERAUTH_REQUEST (RFC 4252 section 5).
 
@@ -315,7 +316,7 @@ class UserauthRequest(Message):
     payload: Rest = attrs.field(default=b"", repr=False)
 
 
-@attrs.frozen
+@frozen
 class UserauthFailure(Message):
     """SSH_MSG_USERAUTH_FAILURE (RFC 4252 section 5.1)."""
 
@@ -324,14 +325,14 @@ class UserauthFailure(Message):
     partial_success: Boolean
 
 
-@attrs.frozen
+@frozen
 class UserauthSuccess(Message):
     """SSH_MSG_USERAUTH_SUCCESS (RFC 4252 section 5.1)."""
 
     number = 52
 
 
-@attrs.frozen
+@frozen
 class UserauthBanner(Message):
     """SSH_MSG_USERAUTH_BANNER (RFC 4252 section 5.4)."""
 
@@ -340,7 +341,7 @@ class UserauthBanner(Message):
     language: TrailingText = ""
 
 
-@attrs.frozen
+@frozen
 class UserauthPkOk(Message):
     """SSH_MSG_USERAUTH_PK_OK (RFC 4252 section 7)."""
 
@@ -350,7 +351,7 @@ class UserauthPkOk(Message):
     key: String
 
 
-@attrs.frozen
+@frozen
 class UserauthPasswdChangereq(Message):
     """SSH_MSG_USERAUTH_PASSWD_CHANGEREQ (RFC 4252 section 8)."""
 
@@ -374,7 +375,7 @@ def _write_prompts(value: tuple[tuple[str, bool], ...]) -> bytes:
     return uint32(len(value)) + b"".join(text(prompt) + boolean(echo) for prompt, echo in value)
 
 
-@attrs.frozen
+@frozen
 class UserauthInfoRequest(Message):
     """SSH_MSG_USERAUTH_INFO_REQUEST (RFC 4256 section 3.2): pairs of prompt and whether to echo the answer."""
 
@@ -398,7 +399,7 @@ def _write_responses(value: tuple[str, ...]) -> bytes:
     return uint32(len(value)) + b"".join(text(response) for response in value)
 
 
-@attrs.frozen
+@frozen
 class UserauthInfoResponse(Message):
     """SSH_MSG_USERAUTH_INFO_RESPONSE (RFC 4256 section 3.4). The responses are secrets and are not shown."""
 
@@ -411,7 +412,7 @@ class UserauthInfoResponse(Message):
 # ------------------------------------------------------------------------------------------------ connection (RFC 4254)
 
 
-@attrs.frozen
+@frozen
 class GlobalRequest(Message):
     """SSH_MSG_GLOBAL_REQUEST (RFC 4254 section 4)."""
 
@@ -421,7 +422,7 @@ class GlobalRequest(Message):
     payload: Rest = b""
 
 
-@attrs.frozen
+@frozen
 class RequestSuccess(Message):
     """SSH_MSG_REQUEST_SUCCESS (RFC 4254 section 4)."""
 
@@ -429,14 +430,14 @@ class RequestSuccess(Message):
     payload: Rest = b""
 
 
-@attrs.frozen
+@frozen
 class RequestFailure(Message):
     """SSH_MSG_REQUEST_FAILURE (RFC 4254 section 4)."""
 
     number = 82
 
 
-@attrs.frozen
+@frozen
 class ChannelOpen(Message):
     """SSH_MSG_CHANNEL_OPEN (RFC 4254 section 5.1)."""
 
@@ -448,7 +449,7 @@ class ChannelOpen(Message):
     payload: Rest = b""
 
 
-@attrs.frozen
+@frozen
 class ChannelOpenConfirmation(Message):
     """SSH_MSG_CHANNEL_OPEN_CONFIRMATION (RFC 4254 section 5.1)."""
 
@@ -460,7 +461,7 @@ class ChannelOpenConfirmation(Message):
     payload: Rest = b""
 
 
-@attrs.frozen
+@frozen
 class ChannelOpenFailure(Message):
     """SSH_MSG_CHANNEL_OPEN_FAILURE (RFC 4254 section 5.1)."""
 
@@ -471,7 +472,7 @@ class ChannelOpenFailure(Message):
     language: TrailingText = ""
 
 
-@attrs.frozen
+@frozen
 class ChannelWindowAdjust(Message):
     """SSH_MSG_CHANNEL_WINDOW_ADJUST (RFC 4254 section 5.2)."""
 
@@ -480,7 +481,7 @@ class ChannelWindowAdjust(Message):
     bytes_to_add: Uint32
 
 
-@attrs.frozen
+@frozen
 class ChannelData(Message):
     """SSH_MSG_CHANNEL_DATA (RFC 4254 section 5.2). A live connection reads and writes it without this class."""
 
@@ -489,7 +490,7 @@ class ChannelData(Message):
     data: String
 
 
-@attrs.frozen
+@frozen
 class ChannelExtendedData(Message):
     """SSH_MSG_CHANNEL_EXTENDED_DATA (RFC 4254 section 5.2)."""
 
@@ -499,7 +500,7 @@ class ChannelExtendedData(Message):
     data: String
 
 
-@attrs.frozen
+@frozen
 class ChannelEof(Message):
     """SSH_MSG_CHANNEL_EOF (RFC 4254 section 5.3)."""
 
@@ -507,7 +508,7 @@ class ChannelEof(Message):
     recipient_channel: Uint32
 
 
-@attrs.frozen
+@frozen
 class ChannelClose(Message):
     """SSH_MSG_CHANNEL_CLOSE (RFC 4254 section 5.3)."""
 
@@ -515,7 +516,7 @@ class ChannelClose(Message):
     recipient_channel: Uint32
 
 
-@attrs.frozen
+@frozen
 class ChannelRequest(Message):
     """SSH_MSG_CHANNEL_REQUEST (RFC 4254 section 5.4)."""
 
@@ -526,7 +527,7 @@ class ChannelRequest(Message):
     payload: Rest = b""
 
 
-@attrs.frozen
+@frozen
 class ChannelSuccess(Message):
     """SSH_MSG_CHANNEL_SUCCESS (RFC 4254 section 5.4)."""
 
@@ -534,7 +535,7 @@ class ChannelSuccess(Message):
     recipient_channel: Uint32
 
 
-@attrs.frozen
+@frozen
 class ChannelFailure(Message):
     """SSH_MSG_CHANNEL_FAILURE (RFC 4254 section 5.4)."""
 
@@ -545,7 +546,7 @@ class ChannelFailure(Message):
 # --------------------------------------------------------------------------------------- OpenSSH (PROTOCOL section 1.8)
 
 
-@attrs.frozen
+@frozen
 class Ping(Message):
     """SSH2_MSG_PING of the ping@openssh.com extension."""
 
@@ -553,7 +554,7 @@ class Ping(Message):
     data: String
 
 
-@attrs.frozen
+@frozen
 class Pong(Message):
     """SSH2_MSG_PONG of the ping@openssh.com extension."""
 

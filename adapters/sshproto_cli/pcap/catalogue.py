@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import attrs
-
 from sshproto.replay.findings import Severity
+from sshproto.values import frozen
 
 
-@attrs.frozen
+@frozen
 class Rule:
     """A kind of finding.
 

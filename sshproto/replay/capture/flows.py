@@ -12,9 +12,8 @@ from enum import Enum
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias
 
-import attrs
-
 from sshproto.replay.events import Side
+from sshproto.values import frozen
 
 _MASK = 0xFFFFFFFF
 _HALF = 0x80000000
@@ -214,7 +213,7 @@ class Held(NamedTuple):
 # ------------------------------------------------------------------------------------------------------- what is told
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class Opened:
     """A connection was seen for the first time.
 
@@ -248,7 +247,7 @@ class Piece(NamedTuple):
     time: int
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class Gap:
     """Bytes that the capture does not have.
 
@@ -269,7 +268,7 @@ class Gap:
     time: int
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class Conflict:
     """Two packets brought different bytes for the same place: one of them is forged, or damaged.
 
@@ -294,7 +293,7 @@ class Conflict:
     time: int
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class Finished:
     """A stream has ended in order (FIN): every byte of it was given, or stated as missing.
 
@@ -309,7 +308,7 @@ class Finished:
     time: int
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class Reset:
     """A side has broken the connection off (RST). It may be forged: if the connection goes on, so do its pieces.
 
@@ -324,7 +323,7 @@ class Reset:
     time: int
 
 
-@attrs.frozen(eq=False)
+@frozen(eq=False)
 class Closed:
     """Nothing more will come of a connection; :attr:`Connection.ending` says why.
 

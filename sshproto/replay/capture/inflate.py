@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 import attrs
 
+from sshproto.values import frozen
+
 PIECE = 256 * 1024
 """Most bytes that come out at once."""
 
@@ -31,7 +33,7 @@ _WINDOW_LOG_MAX = 27
 """Largest zstd window that is accepted, as a power of two: 128 MiB, as ``zstd -d`` does."""
 
 
-@attrs.frozen
+@frozen
 class InflateLimits:
     """Bounds on what a compressed capture may inflate to.
 

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, TypeAlias
 import attrs
 
 from sshproto.replay.capture.reader import Packet
+from sshproto.values import frozen
 
 Segment: TypeAlias = tuple[int, int, bytes, int, int, int, bytes, int, int, int]
 """A TCP segment: ``(frame, time, flow, seq, ack, flags, data, start, stop, missing)``. A plain tuple, for speed.
@@ -84,7 +85,7 @@ def _positive(default: int) -> int:
     return value
 
 
-@attrs.frozen
+@frozen
 class NetworkLimits:
     """Bounds on what fragments of IP packets may cost.
 

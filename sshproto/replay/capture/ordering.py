@@ -12,6 +12,7 @@ from operator import itemgetter
 import attrs
 
 from sshproto.replay.capture.flows import Cause, Conflict, Connection, Finished, Gap, Held, History, Piece, Stream
+from sshproto.values import frozen
 
 _BILLION = 1_000_000_000
 
@@ -26,7 +27,7 @@ def _positive(default: int) -> int:
     return value
 
 
-@attrs.frozen
+@frozen
 class ReassemblyLimits:
     """Bounds on what is kept, and on how long something is waited for.
 

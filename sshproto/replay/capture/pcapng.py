@@ -14,6 +14,7 @@ import attrs
 
 from sshproto.replay.capture.inflate import MAGIC_SIZE, InflateError, Inflater, compression_of
 from sshproto.replay.capture.reader import SECRETS_SSH, CaptureError, CaptureLimits, CaptureReader, Packet
+from sshproto.values import define
 
 _SECTION = 0x0A0D0D0A
 _INTERFACE = 1
@@ -95,7 +96,7 @@ def decryption_secrets(text: bytes, order: str = "<", kind: int = SECRETS_SSH) -
     return block(_SECRETS, struct.pack(order + "II", kind, len(text)) + text, order)
 
 
-@attrs.define
+@define
 class _Blocks:
     """Cuts pcapng into blocks."""
 

@@ -24,6 +24,7 @@ import attrs
 
 from sshproto.errors import WireError
 from sshproto.replay.capture.inflate import MAGIC_SIZE, InflateError, InflateLimits, Inflater, compression_of
+from sshproto.values import frozen
 from sshproto.wire.codec import Buffer
 
 Packet: TypeAlias = tuple[int, int, int, bytes, int, int, int]
@@ -68,7 +69,7 @@ def _positive(default: int) -> int:
     return value
 
 
-@attrs.frozen
+@frozen
 class CaptureLimits:
     """Bounds on what a file may make the reader do.
 
@@ -88,7 +89,7 @@ class CaptureLimits:
     inflate: InflateLimits = attrs.field(factory=InflateLimits)
 
 
-@attrs.frozen
+@frozen
 class Interface:
     """Where packets were captured.
 

@@ -14,6 +14,7 @@ import attrs
 
 from sshproto.replay.events import Integrity, Side
 from sshproto.replay.findings import Finding
+from sshproto.values import define, frozen
 from sshproto.wire.table import Role
 
 SHORTEST = 5
@@ -69,7 +70,7 @@ class Kind(Enum):
     """The end of a side's transport."""
 
 
-@attrs.define(eq=False, kw_only=True)
+@define(eq=False, kw_only=True)
 class Step:
     """Something that was sent, or a note about what it changed.
 
@@ -124,7 +125,7 @@ Counted: TypeAlias = tuple[Side | None, str, int | None]
 """What a run counts: who sent it, its name, its channel."""
 
 
-@attrs.define(eq=False, kw_only=True)
+@define(eq=False, kw_only=True)
 class Run:
     """Packets in a row that are shown as one.
 
@@ -180,7 +181,7 @@ class Run:
 Item: TypeAlias = Step | Run
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Chart:
     """All that a picture of one connection shows.
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import attrs
-
 from sshproto.replay.events import Side
 from sshproto.replay.findings import Severity
 from sshproto.replay.picture.drawing import (
@@ -38,6 +36,7 @@ from sshproto.replay.picture.drawing import (
 )
 from sshproto.replay.picture.lettering import escaped, fit, names, safe, width, wrap
 from sshproto.replay.picture.steps import SEALED, SHORTEST, Chart, Item, Kind, Phase, Run, Step, folded, joined
+from sshproto.values import define
 
 ROWS = 600
 """So many rows are drawn of one connection at most; of more the middle is left out, and counted."""
@@ -88,7 +87,7 @@ def _description(charts: Sequence[Chart]) -> str:
     return f"A sequence diagram of what client and server sent, in the order of time. {said}"
 
 
-@attrs.define
+@define
 class _Row:
     """A row before it is drawn: how high it is, and what draws it at a height."""
 

@@ -34,6 +34,7 @@ from sshproto.replay.events import (
 from sshproto.replay.picture.steps import PIECES, SEALED, Chart, Detail, Item, Kind, Phase, Run, Step, in_order, mark
 from sshproto.text import printable
 from sshproto.transport.negotiation import Negotiated
+from sshproto.values import define
 from sshproto.wire import messages as m
 from sshproto.wire.table import Role, message_name
 
@@ -77,7 +78,7 @@ class Describer(Protocol):
     def protection(self, negotiated: Negotiated, sender: Role, /) -> Wording: ...
 
 
-@attrs.define
+@define
 class Budget:
     """How many steps may be kept, by all timelines that share it.
 

@@ -21,6 +21,7 @@ import attrs
 from sshproto.config import VERSION
 from sshproto.errors import WireError
 from sshproto.text import printable
+from sshproto.values import frozen
 from sshproto.wire.codec import Buffer
 from sshproto.wire.table import Role
 
@@ -73,7 +74,7 @@ class Importance(Enum):
     EXTRA = "extra"
 
 
-@attrs.frozen
+@frozen
 class EventType:
     """An event of the schema.
 
@@ -156,7 +157,7 @@ class TraceError(WireError):
     """
 
 
-@attrs.frozen
+@frozen
 class Record:
     """One event of a trace.
 
@@ -177,7 +178,7 @@ class Record:
         return {"time": self.time, "name": self.name, "data": self.data}
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Header:
     """The first record.
 
@@ -215,7 +216,7 @@ class Header:
         }
 
 
-@attrs.frozen
+@frozen
 class Cut:
     """Where a file ends in the middle of a record.
 
@@ -341,7 +342,7 @@ class TraceReader:
         return TraceError("trace record", field, self._offset, problem)
 
 
-@attrs.frozen
+@frozen
 class Trace:
     """A trace as a whole.
 

@@ -26,6 +26,7 @@ from sshproto.replay.trace import values
 from sshproto.replay.trace.file import Header, Record, Trace, TraceError
 from sshproto.replay.trace.values import UnknownQuestion
 from sshproto.replay.trace.verify import Player, Step, Steps
+from sshproto.values import define, frozen
 
 TRIES = 2000
 """How often a trace is run at most, unless told otherwise."""
@@ -33,7 +34,7 @@ TRIES = 2000
 T = TypeVar("T")
 
 
-@attrs.define
+@define
 class Run:
     """What a trace, or a part of it, has given.
 
@@ -64,7 +65,7 @@ Predicate = Callable[[Run], bool]
 """Whether a run shows what is looked for."""
 
 
-@attrs.frozen
+@frozen
 class Input:
     """What is left out or kept as one: something that the application did, and what it then asked for.
 

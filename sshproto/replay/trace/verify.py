@@ -41,6 +41,7 @@ from sshproto.replay.trace.file import (
 from sshproto.replay.trace.recording import Recording, SigningKey, methods
 from sshproto.server import ServerConnection
 from sshproto.text import printable
+from sshproto.values import define, frozen
 from sshproto.wire.codec import Buffer
 from sshproto.wire.table import Role
 
@@ -54,7 +55,7 @@ _SHOWN = 200  # characters of a value in a report
 # ---------------------------------------------------------------------------------------------------------------- steps
 
 
-@attrs.frozen
+@frozen
 class Step:
     """All records of one step.
 
@@ -178,7 +179,7 @@ class Tape:
         return answer
 
 
-@attrs.define
+@define
 class Outcome:
     """What a step has given.
 
@@ -342,7 +343,7 @@ def _placed(record: Record) -> Iterator[None]:
 # --------------------------------------------------------------------------------------------------------------- verify
 
 
-@attrs.frozen
+@frozen
 class Divergence:
     """The first difference between a trace and its replay.
 
@@ -414,7 +415,7 @@ def _short(value: Any) -> str:
     return printable(str(value), _SHOWN)
 
 
-@attrs.frozen
+@frozen
 class Verdict:
     """What a replay has shown.
 
