@@ -47,9 +47,17 @@ class Kind:
     ciphers: frozenset[str] = frozenset()
 
 
+_NO_CHANNELS = frozenset({"download", "upload", "connect", "exec", "exec50", "connections"})
+
 KINDS = {
     "asyncio": Kind("ours_asyncio"),
+    "blocking": Kind("ours_blocking"),
+    "trio": Kind("ours_trio", ("trio",)),
+    "floor": Kind("floor_asyncio", works=_NO_CHANNELS),
+    "floor-blocking": Kind("floor_blocking", works=_NO_CHANNELS),
     "asyncssh": Kind("peer_asyncssh", ("asyncssh",)),
+    "asyncssh-stream": Kind("peer_asyncssh_stream", ("asyncssh",)),
+    "paramiko": Kind("peer_paramiko", ("paramiko",), ciphers=frozenset({"aes128-gcm", "aes256-ctr+etm"})),
 }
 
 
@@ -93,8 +101,14 @@ def _there(need: str) -> bool:
 
 
 PAIRS = (
+    Pair("floor", "floor", "floor", frozenset()),
+    Pair("floor-blocking", "floor-blocking", "floor-blocking"),
     Pair("asyncio", "asyncio", "asyncio"),
+    Pair("blocking", "blocking", "blocking", beside="paramiko"),
+    Pair("trio", "trio", "trio", beside="asyncio"),
     Pair("asyncssh", "asyncssh", "asyncssh"),
+    Pair("asyncssh-stream", "asyncssh-stream", "asyncssh-stream"),
+    Pair("paramiko", "paramiko", "paramiko"),
 )
 
 

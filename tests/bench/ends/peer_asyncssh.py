@@ -68,6 +68,8 @@ class Server(asyncssh.SSHServer):
     def validate_public_key(self, username: str, key: Any) -> bool:
         return bool(key == self.user_key)
 
+
+class SessionServer(Server):
     def session_requested(self) -> Any:
         return Source()
 
@@ -82,12 +84,12 @@ def algorithms(setting: Setting) -> dict[str, Any]:
     }
 
 
-def serve(setting: Setting, **more: Any) -> None:
+def serve(setting: Setting, kind: type[Server] = SessionServer, **more: Any) -> None:
     async def main() -> None:
         user_key = asyncssh.import_public_key(setting.key("user_key.pub"))
         host_key = asyncssh.import_private_key(setting.key("host_key"))
         common = {"encoding": None, **algorithms(setting), **more}
-        server = await asyncssh.create_server(lambda: Server(user_key), HOST, 0, server_host_keys=[host_key], **common)
+        server = await asyncssh.create_server(lambda: kind(user_key), HOST, 0, server_host_keys=[host_key], **common)
         obey(server.sockets[0].getsockname()[1])
         await asyncio.Event().wait()
 

@@ -1,0 +1,136 @@
+"""Our face for Trio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import trio
+
+from sshproto_io.trio import Client, Handler, connect, listen
+from tests.bench.ends import HOST, Job, Setting, obey, ours, pieces, whole
+
+
+class Commands(Handler):
+    def __init__(self, user_key: Any) -> None:
+        self.user_key = user_key
+
+    def public_key(self, user: str, key: Any) -> bool:
+        return bool(key == self.user_key)
+
+    async def session(self, session: Any) -> int:
+        word, _, amount = session.command.partition(b" ")
+        match word:
+            case b"download":
+                for block in pieces(int(amount)):
+                    await session.stdout.send_all(block)
+            case b"upload":
+                while await session.stdin.receive_some(ours.CHUNK):
+                    pass
+            case b"hold":
+                await session.stdin.receive_some(1)
+        return 0
+
+
+def serve(setting: Setting) -> None:
+    async def main() -> None:
+        user_key = ours.key(setting, "user_key").public_key
+        async with listen(HOST, 0, ours.server_config(setting), lambda incoming: Commands(user_key)) as server:
+            obey(server.port)
+            await trio.sleep_forever()
+
+    trio.run(main)
+
+
+def drive(setting: Setting, jobs: Iterable[Job]) -> None:
+    host_key, user_key = ours.key(setting, "host_key").public_key, ours.key(setting, "user_key")
+    config = ours.client_config(setting)
+
+    def log_in() -> Any:
+        return connect(HOST, setting.port, host_key=host_key, keys=[user_key], config=config)
+
+    async def main() -> None:
+        for job in jobs:
+            async with AsyncExitStack() as stack:
+                await JOBS[job.work](job, log_in, stack)
+
+    trio.run(main)
+
+
+async def _connects(job: Job, log_in: Any, stack: AsyncExitStack) -> None:
+    async def some(count: int) -> None:
+        for _ in range(count):
+            async with log_in():
+                pass
+
+    await some(job.warming)
+    with job.timed():
+        await some(job.amount)
+
+
+async def _connections(job: Job, log_in: Any, stack: AsyncExitStack) -> None:
+    for _ in range(job.already):
+        await stack.enter_async_context(log_in())
+    with job.timed():
+        for _ in range(job.amount - job.already):
+            await stack.enter_async_context(log_in())
+
+
+async def _channels(job: Job, log_in: Any, stack: AsyncExitStack) -> None:
+    client = await stack.enter_async_context(log_in())
+    for _ in range(job.already):
+        await stack.enter_async_context(client.start("hold"))
+    with job.timed():
+        for _ in range(job.amount - job.already):
+            await stack.enter_async_context(client.start("hold"))
+
+
+def _over_one(some: Any) -> Any:
+    async def work(job: Job, log_in: Any, stack: AsyncExitStack) -> None:
+        client = await stack.enter_async_context(log_in())
+        await some(client, job.warming)
+        with job.timed():
+            await some(client, job.amount)
+
+    return work
+
+
+async def _download(client: Client, amount: int) -> None:
+    count = 0
+    async with client.start(f"download {amount}") as process:
+        while data := await process.stdout.receive_some(ours.CHUNK):
+            count += len(data)
+        await process.wait()
+    whole(count, amount)
+
+
+async def _upload(client: Client, amount: int) -> None:
+    async with client.start("upload") as process:
+        for block in pieces(amount):
+            await process.stdin.send_all(block)
+        await process.stdin.send_eof()
+        await process.wait()
+
+
+async def _exec(client: Client, count: int) -> None:
+    for _ in range(count):
+        await client.run("true")
+
+
+async def _exec50(client: Client, count: int) -> None:
+    for _ in range(max(1, count // 50)):
+        async with trio.open_nursery() as nursery:
+            for _ in range(50):
+                nursery.start_soon(client.run, "true")
+
+
+JOBS = {
+    "download": _over_one(_download),
+    "upload": _over_one(_upload),
+    "connect": _connects,
+    "exec": _over_one(_exec),
+    "exec50": _over_one(_exec50),
+    "connections": _connections,
+    "channels": _channels,
+}
