@@ -290,9 +290,9 @@ class Connection(Generic[E]):
                 self._engine.mux.succeed(question, data)
 
     def fail(self, question: ChannelRequested | GlobalRequested) -> None:
-        """Refuse a request. If the peer wants no reply, nothing happens."""
+        """Refuse a request. If the peer wants no reply, it hears nothing; a forward gives back its place."""
         with self._engine.answering(question, ChannelRequested, GlobalRequested) as due:
-            if due:
+            if due or not question.want_reply:
                 self._engine.mux.fail(question)
 
     def send(self, channel: int, data: Buffer, stream: int = 0) -> int:

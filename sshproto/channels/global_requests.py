@@ -48,6 +48,7 @@ class GlobalRequests:
         "_owed",
         "_requested",
         "_role",
+        "_silent",
         "no_more_sessions",
         "unsolicited",
     )
@@ -61,6 +62,7 @@ class GlobalRequests:
         self._requested: list[tuple[int, GlobalRequestData]] = []
         self._forwards_asked = 0
         self._listeners: list[tuple[str, int] | str] = []
+        self._silent: dict[int, tuple[str, int] | str] = {}  # asked for without a reply, by question
         self._next = 1
         self.no_more_sessions = False
         self.unsolicited = 0
@@ -73,7 +75,7 @@ class GlobalRequests:
     @property
     def forwards(self) -> int:
         """Listeners that the peer has asked for, and that were not refused or cancelled."""
-        return self._forwards_asked + len(self._listeners)
+        return self._forwards_asked + len(self._listeners) + len(self._silent)
 
     # --------------------------------------------------------------------------------------------------------- commands
 
@@ -83,6 +85,8 @@ class GlobalRequests:
             raise InvalidArgument(f"{request!r} is not a global request")
         if self._role.peer not in request.receivers:
             raise InvalidArgument(f"a {self._role.value} does not send {request.type!r}")
+        if isinstance(request, TcpipForward) and not (request.port or want_reply):
+            raise InvalidArgument("a forward of port 0 wants a reply: only that tells the port (RFC 4254 section 7.1)")
         if want_reply and len(self._requested) >= self._config.limits.requests_pending:
             raise LimitReached(f"{len(self._requested)} global requests wait for a reply (Limits.requests_pending)")
         number = self._next
@@ -110,6 +114,8 @@ class GlobalRequests:
         """Decide on a reply. True if replies wait because the outlet takes no more."""
         if self._owed.answer(question.id, granted, data):
             self._count(question.request, granted, data)
+        elif not granted:
+            self._silent.pop(question.id, None)
         return self.flush()
 
     def _count(self, request: GlobalRequestData, granted: bool, data: bytes = b"") -> None:
@@ -122,8 +128,23 @@ class GlobalRequests:
             case CancelTcpipForward() | CancelStreamlocalForward() if granted:
                 if (listener := _listener(request)) in self._listeners:
                     self._listeners.remove(listener)
+                else:
+                    silent = (number for number, one in self._silent.items() if one == listener)
+                    self._silent.pop(next(silent, 0), None)
             case _:
                 pass
+
+    def _assume(self, question: GlobalRequested) -> None:
+        """What wants no reply is taken as granted, as long as the application does not say no.
+
+        OpenSSH's clients cancel forwards in this way.
+        """
+        request = question.request
+        if isinstance(request, (TcpipForward, StreamlocalForward)):
+            self._forwards_asked -= 1
+            self._silent[question.id] = _listener(request)
+        else:
+            self._count(request, granted=True)
 
     def flush(self) -> bool:
         """Send the replies whose turn it is. True if some must wait because the outlet takes no more."""
@@ -171,7 +192,7 @@ class GlobalRequests:
                 self._owed.owe(number)
                 self._outlet.ask(question, size=len(message.payload))
             else:
-                self._count(request, granted=True)  # nobody will say; OpenSSH's clients cancel forwards in this way
+                self._assume(question)
                 self._outlet.emit(question)
         elif want_reply:
             self._owed.owe(None, bool(granted))

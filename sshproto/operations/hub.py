@@ -458,7 +458,8 @@ class Hub(Generic[C]):
             if isinstance(question, GlobalRequested):
                 size = unasked(question)
                 if size and self._unasked + size > UNASKED:
-                    return  # as in Channel.asked: what wants no reply can be refused in silence
+                    self.refuse(question)  # as in Channel.asked: what wants no reply can be refused in silence
+                    return
                 self._unasked += size
             self._questions.append(question)
             self.asked.fire()

@@ -1082,6 +1082,39 @@ def test_only_a_listener_that_is_there_frees_a_place(make_side: Any) -> None:
     assert asks(server, FORWARD("h", 5)) is None
 
 
+@pytest.mark.covers("B31", "R109")
+@pytest.mark.parametrize(
+    ("forward", "cancel"),
+    [(FORWARD("h", 1), CANCEL("h", 1)), (r.StreamlocalForward("/s"), r.CancelStreamlocalForward("/s"))],
+)
+def test_a_forward_that_wants_no_reply_counts_until_it_is_refused(make_side: Any, forward: Any, cancel: Any) -> None:
+    """Once: refusing what was refused, or cancelled, frees no other's place."""
+    server = make_side(Role.SERVER, LISTENERS)
+    first, second = (asks(server, forward, want_reply=False) for _ in range(2))
+    assert asks(server, FORWARD("", 9), want_reply=False) is None
+    server.mux.fail(first)
+    server.mux.fail(first)
+    assert server.mux._global.forwards == 1
+    third = asks(server, forward, want_reply=False)
+    asks(server, cancel, want_reply=False)  # the oldest that is left
+    server.mux.fail(second)
+    assert server.mux._global.forwards == 1
+    server.mux.succeed(third)
+    assert server.mux._global.forwards == 1
+    server.mux.fail(third)
+    assert server.mux._global.forwards == 0
+    assert not server.take()
+
+
+@pytest.mark.covers("R108")
+def test_a_forward_whose_port_nobody_would_learn(client: Any) -> None:
+    before = client.state()
+    with pytest.raises(InvalidArgument, match="port 0 wants a reply"):
+        client.mux.global_request(FORWARD("", 0), want_reply=False)
+    assert client.state() == before
+    assert not client.take()
+
+
 @pytest.mark.covers("R153")
 def test_host_keys_announced(client: Any) -> None:
     client.feed(m.GlobalRequest("hostkeys-00@openssh.com", False, string(b"k") * 64))

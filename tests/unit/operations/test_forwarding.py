@@ -18,6 +18,7 @@ from sshproto.channels.requests import (
     Session,
     StreamlocalForward,
     TcpipForward,
+    UnknownGlobal,
 )
 from sshproto.errors import ChannelEnded, InternalError, InvalidArgument, OpenRefused, RequestRefused, UnexpectedEof
 from sshproto.operations.forwarding import (
@@ -32,6 +33,7 @@ from sshproto.operations.forwarding import (
     take_all,
 )
 from sshproto.operations.steps import Sleep, Together, Wait
+from sshproto.wire.messages import GlobalRequest
 from tests.support.running import Host, Scene, joined
 
 LONG = bytes(index % 253 for index in range(50_000))
@@ -480,11 +482,46 @@ def test_no_listener_for_nobody(make):
     """With port 0 and no reply wanted, nobody would hear where, and a cancel of "port 0" would close nothing."""
     scene = make(server_forwards=3)
     conn = scene.client.conn
+    asked = TcpipForward("", 0)
     for _ in range(10):
-        conn.global_request(TcpipForward("", 0), want_reply=False)
+        # Our client does not ask for this.
+        conn._engine.send(GlobalRequest(asked.type, want_reply=False, payload=asked.encode()))
         conn.global_request(CancelTcpipForward("", 0), want_reply=False)
         scene.client.perform(pause())
     assert scene.net.listeners == {}
+
+
+@pytest.mark.covers("B31")
+@pytest.mark.parametrize("why", ["not allowed", "not possible", "a bug"])
+def test_a_forward_that_is_refused_without_a_word_has_no_place(make, why):
+    class Deciding(Host):
+        def allow_listen(self, address):
+            return 1 // 0 if why == "a bug" else why != "not allowed"
+
+    scene = make(Deciding(), server_forwards=2)
+    scene.net.listener(HERE)
+    for _ in range(5):
+        scene.client.conn.global_request(TcpipForward(*HERE), want_reply=False)
+        scene.client.perform(pause())
+    assert scene.server.conn._engine.mux._global.forwards == 0
+    assert list(scene.net.listeners) == [HERE]
+
+
+@pytest.mark.covers("B31")
+def test_forwards_that_find_no_room_to_wait_have_no_place(bare):
+    """They are refused without a word, so that other requests are not kept out by them."""
+    conn = bare.client.conn
+    conn.global_request(StreamlocalForward(PATH), want_reply=False)
+    for size in (20_000, 1000, 0):
+        for _ in range(60):
+            conn.global_request(UnknownGlobal("x@example.org", bytes(size)), want_reply=False)
+        bare.settle()
+    for _ in range(5):
+        conn.global_request(StreamlocalForward(PATH), want_reply=False)
+    bare.settle()
+    (waiting,) = [one for one in bare.server.hub._questions if isinstance(one.request, StreamlocalForward)]
+    assert waiting is bare.server.hub._questions[0]
+    assert bare.server.conn._engine.mux._global.forwards == 1
 
 
 @pytest.mark.covers("B31", "P21")
