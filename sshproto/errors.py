@@ -72,6 +72,15 @@ def forget_frames(error: BaseException) -> None:
         shown = shown.__cause__
 
 
+def is_panic(error: BaseException) -> bool:
+    """Whether ``error`` is how PyO3 tells that Rust code, the crypto backend's, has given up.
+
+    It is no :class:`Exception`, but as much a fault of the code below as one of those.  All else that is no
+    :class:`Exception` (Ctrl-C, the end of the program, a cancellation) is none of ours and must pass.
+    """
+    return type(error).__module__ == "pyo3_runtime"
+
+
 def discreet(call: Callable[P, T]) -> Callable[P, T]:
     """For calls that are given secrets: an :class:`SSHError` leaves them without the frames in which those are.
 

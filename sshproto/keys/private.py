@@ -23,6 +23,7 @@ from sshproto.keys.public import (
     curve,
     decode_text,
     describe,
+    no_panic,
     unsupported_type,
 )
 from sshproto.text import printable
@@ -132,9 +133,11 @@ class PrivateKey:
             raise KeyFormatError(f"not a private key: {len(data)} bytes; at most {MAXIMUM_FILE} are accepted")
         content = decode_text(data)
         if openssh.BEGIN in content:
-            handle, key = _load_openssh(openssh.read(content), passphrase, minimum_rsa_bits)
+            with no_panic("OpenSSH private key"):
+                handle, key = _load_openssh(openssh.read(content), passphrase, minimum_rsa_bits)
         elif "PuTTY-User-Key-File-" not in content and (block := pem.find(content)) is not None:
-            handle, key = _load_pem(block, passphrase, minimum_rsa_bits)
+            with no_panic(block.label):
+                handle, key = _load_pem(block, passphrase, minimum_rsa_bits)
         else:
             raise _not_private(content, data)
         if comment is not None:

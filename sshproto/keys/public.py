@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import functools
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import attrs
 
-from sshproto.errors import InvalidArgument, KeyFormatError, WireError
+from sshproto.errors import InvalidArgument, KeyFormatError, WireError, is_panic
 from sshproto.keys.signatures import signature_algorithms, verify_signature
 from sshproto.text import printable
 from sshproto.values import frozen
@@ -211,6 +212,17 @@ def split_words(line: str, most: int = 3) -> list[str]:
     return re.split("[ \t]+", line, maxsplit=most - 1) if line else []
 
 
+@contextlib.contextmanager
+def no_panic(what: str) -> Iterator[None]:
+    """Around the reading of a key: the backend's panic, past which an application cannot go on, is a KeyFormatError."""
+    try:
+        yield
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        raise KeyFormatError(f"{what}: the crypto backend gave up on it") from None
+
+
 @frozen(repr=False)
 class PublicKey:
     """A public key that has passed all checks. Made by :meth:`from_blob` and :meth:`parse`.
@@ -248,7 +260,8 @@ class PublicKey:
         reader = Reader(data, f"{kind} key")
         reader.string("type")
         try:
-            handle = read(reader, minimum_rsa_bits)
+            with no_panic(f"{kind} key"):
+                handle = read(reader, minimum_rsa_bits)
         except WireError as error:
             raise KeyFormatError(f"malformed public key: {error}") from None
         except (KeyFormatError, InvalidArgument):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from sshproto.errors import SignatureInvalid, WireError
+from sshproto.errors import SignatureInvalid, WireError, is_panic
 from sshproto.text import printable
 from sshproto.values import frozen
 from sshproto.wire.codec import Buffer, Reader, mpint, string, text
@@ -161,5 +161,7 @@ def verify_signature(handle: Any, key_type: str, signature: Buffer, data: Buffer
     arguments = _ARGUMENTS.get(key_type, _ecdsa_arguments)(known, handle, body, data)
     try:
         handle.verify(*arguments)
-    except Exception as error:  # noqa: BLE001  # whatever a backend raises: the signature was not found valid
+    except BaseException as error:  # whatever a backend raises: the signature was not found valid
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
         raise SignatureInvalid(f"the {algorithm} signature does not verify ({type(error).__name__})") from None

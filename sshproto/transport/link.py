@@ -36,6 +36,7 @@ from sshproto.errors import (
     WireError,
     WrongPhase,
     forget_frames,
+    is_panic,
 )
 from sshproto.events import (
     ConnectionLost,
@@ -660,9 +661,7 @@ class Link:
         )
 
     def _bug(self, error: BaseException) -> None:
-        # A panic in the backend's Rust is no Exception; all else that is none, as Ctrl-C, is not for us.
-        ours = isinstance(error, Exception) or type(error).__module__ == "pyo3_runtime"
-        if self.config.debug_raise or not ours:
+        if self.config.debug_raise or not (isinstance(error, Exception) or is_panic(error)):
             raise error
         details = "".join(traceback.format_exception(error))
         loss = InternalError(f"internal error: {type(error).__name__}", details)

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sshproto.errors import InvalidArgument, KeyFormatError, SignatureInvalid
-from sshproto.keys import PassphraseNeeded, PassphraseWrong, PrivateKey, openssh, pem
+from sshproto.keys import PassphraseNeeded, PassphraseWrong, PrivateKey, PublicKey, openssh, pem
 from sshproto.keys.public import KEY_TYPES
 from sshproto.wire.codec import Reader, mpint, string, text, uint32
+from tests.support.panic import PanicException
 
 KINDS = sorted(KEY_TYPES)
 
@@ -426,6 +427,31 @@ def test_the_cost_of_pkcs8_is_bounded_before_any_work():
         PrivateKey.load(pbes2(scrypt(2**20, 8, 1)))
     with pytest.raises(PassphraseWrong):
         PrivateKey.load(pbes2(pbkdf2(2048)), b"word")
+
+
+@pytest.mark.parametrize("kind", ["PEM", "OpenSSH", "public"])
+def test_a_panic_of_the_backend_is_a_key_that_cannot_be_read(keys, kind, monkeypatch):
+    handle = ed25519.Ed25519PrivateKey.generate()
+    encoding = Encoding.PEM, PrivateFormat.PKCS8 if kind == "PEM" else PrivateFormat.OpenSSH, NoEncryption()
+    content, blob = handle.private_bytes(*encoding), keys["ssh-ed25519"].public_key.blob
+    error: BaseException = PanicException("index out of bounds")
+
+    def give_up(*args):
+        raise error
+
+    monkeypatch.setattr("cryptography.hazmat.primitives.serialization.load_pem_private_key", give_up)
+    monkeypatch.setattr(ed25519.Ed25519PrivateKey, "from_private_bytes", give_up)
+    if kind == "public":
+        monkeypatch.setattr(ed25519.Ed25519PublicKey, "from_public_bytes", give_up)
+
+    def read():
+        return PublicKey.from_blob(blob) if kind == "public" else PrivateKey.load(content)
+
+    with pytest.raises(KeyFormatError, match="the crypto backend gave up on it"):
+        read()
+    error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        read()
 
 
 @pytest.mark.parametrize("cipher", ["AES-256-CBC", "AES-128-CBC", "DES-EDE3-CBC"])

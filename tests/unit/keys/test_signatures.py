@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import asyncio
+
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +13,7 @@ from sshproto.keys import SIGNATURES, PublicKey, signature_algorithms
 from sshproto.keys.public import KEY_TYPES
 from sshproto.keys.signatures import pack, unpack
 from sshproto.wire.codec import Reader, mpint, string, text
+from tests.support.panic import PanicException
 
 DATA = b"some data"
 
@@ -159,3 +163,31 @@ def test_no_bytes_raise_anything_else(keys, kind, body):
         for signature in (body, pack(algorithm, body), pack(algorithm, string(body) + string(body))):
             with pytest.raises(SignatureInvalid):
                 public.verify(signature, DATA, algorithm)
+
+
+class Backend:
+    """A backend's key whose every call ends in the same way."""
+
+    key_size = 2048
+
+    def __init__(self, error):
+        self.error = error
+
+    def verify(self, *args):
+        raise self.error
+
+
+@pytest.mark.covers("V47")
+@pytest.mark.parametrize("kind", ["ssh-ed25519", "ssh-rsa"])
+def test_a_backend_that_fails_has_found_nothing_valid(keys, kind):
+    """Whatever it raises, a panic as well; but an interruption is no answer."""
+    key = keys[kind]
+    signature, algorithm = key.sign(DATA), key.public_key.signature_algorithms[0]
+    for error in (ValueError(), MemoryError(), PanicException("index out of bounds")):
+        broken = attrs.evolve(key.public_key, handle=Backend(error))
+        with pytest.raises(SignatureInvalid, match=rf"does not verify \({type(error).__name__}\)"):
+            broken.verify(signature, DATA, algorithm)
+    for error in (KeyboardInterrupt(), SystemExit(), GeneratorExit(), asyncio.CancelledError()):
+        broken = attrs.evolve(key.public_key, handle=Backend(error))
+        with pytest.raises(type(error)):
+            broken.verify(signature, DATA, algorithm)

@@ -34,6 +34,7 @@ from sshproto.transport.link import Phase
 from sshproto.wire import messages as m
 from tests.support import scenario
 from tests.support.pair import HOST_KEY, USER_KEY, End, Pair
+from tests.support.panic import PanicException
 from tests.support.rogue import IDENT, frame, goodbye, inject, kexinit, loss, push
 
 SIDES = ("client", "server")
@@ -929,12 +930,6 @@ def test_a_bug_ends_the_connection_and_tells_the_peer_nothing_of_the_inside(side
     assert isinstance(error.__cause__, RuntimeError)
     told = loss(peer.events)
     assert (told.code, told.description) == (11, "internal error")  # type: ignore[attr-defined]
-
-
-class PanicException(BaseException):
-    """As PyO3 makes it when the backend's Rust panics."""
-
-    __module__ = "pyo3_runtime"
 
 
 def test_a_panic_of_the_backend_is_a_bug_and_no_more(side: str) -> None:
