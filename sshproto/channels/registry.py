@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sshproto.channels.channel import CHANNEL_VERDICTS, Channel, ChannelState, ChannelVerdict
 from sshproto.channels.forwarding import Invitations
-from sshproto.channels.requests import ChannelOpenData, Session
+from sshproto.channels.requests import ChannelOpenData, Session, UnknownOpen
 from sshproto.config import Config
 from sshproto.errors import LimitExceeded, LimitReached, ProtocolViolation, UnknownChannel
 from sshproto.outlet import Outlet
@@ -95,6 +95,8 @@ class Registry:
         """The peer's channel was asked about, and is accepted, refused or lost now."""
         channel.question = None
         self.asked -= 1
+        if isinstance(channel.kind, UnknownOpen):  # its particulars, which may be a packet long, were for who decided
+            channel.kind = UnknownOpen(channel.kind.type)
 
     def has_room(self, payload: bytes) -> bool:
         """Whether a question with ``payload`` in it may be asked: those that are open hold on to theirs."""

@@ -771,6 +771,24 @@ def test_channels_that_come_and_go_leave_nothing_behind(role: Role) -> None:
     assert not puppet.conn.questions
 
 
+@pytest.mark.covers("B5", "V35", "P21")
+@pytest.mark.parametrize("role", Role)
+def test_what_a_channel_was_asked_for_with_does_not_stay_with_it(role: Role) -> None:
+    """The particulars of an unknown kind count until the application has decided, and are gone then."""
+    puppet = bring(role, "C0")
+
+    def accept(first: int) -> None:
+        for index in range(first, first + 20):
+            puppet.say(m.ChannelOpen("x@example.org", index, WINDOW, 32768, bytes(30_000)))
+            puppet.conn.accept_channel(puppet.asked(ev.ChannelOpenRequested), window=WINDOW)
+            puppet.heard()
+            puppet.events.clear()
+
+    accept(0)
+    assert held_by(lambda: accept(20)) < 20 * 4000
+    assert len(puppet.conn.channels) == 40
+
+
 @pytest.mark.covers("V61", "V35", "P21")
 def test_logins_leave_nothing_behind() -> None:
     puppet = bring_with(SERVER, "A", limits=Limits(auth_requests=1000, auth_failures=1000))
