@@ -8,7 +8,7 @@ import attrs
 
 from sshproto import events as ev
 from sshproto.channels.requests import Session
-from sshproto.config import ClientConfig, Limits, Preferences, ServerConfig
+from sshproto.config import ClientConfig, Limits, Preferences, ServerConfig, system_entropy
 from tests.bench.ends import CIPHERS, KEX
 from tests.support.pair import HOST_KEY, USER_KEY, Pair, seeded
 
@@ -16,20 +16,17 @@ MOST = 1100
 """Channels at once."""
 
 
-def configs(cipher: str) -> tuple[ClientConfig, ServerConfig]:
-    """Those of both ends: the defaults, but for algorithms, room for many channels, and chance that is no chance."""
+def configs(cipher: str, *, chance: bool = False) -> tuple[ClientConfig, ServerConfig]:
+    """Those of both ends: the defaults, but for algorithms and room for many channels; and, unless ``chance``, the same
+    bytes on every run for what should be unpredictable."""
     name, mac = CIPHERS[cipher]
     preferences = Preferences(kex=(KEX,), cipher=(name,), **({"mac": (mac,)} if mac else {}))
     limits = Limits(sessions=MOST, channels_from_peer=MOST, channels_from_us=MOST, opens_pending=MOST)
+    client, server = (system_entropy, system_entropy) if chance else (seeded("client"), seeded("server"))
     return (
-        ClientConfig(user="alice", preferences=preferences, limits=limits, entropy=seeded("client")),
-        ServerConfig(host_keys=(HOST_KEY,), preferences=preferences, limits=limits, entropy=seeded("server")),
+        ClientConfig(user="alice", preferences=preferences, limits=limits, entropy=client),
+        ServerConfig(host_keys=(HOST_KEY,), preferences=preferences, limits=limits, entropy=server),
     )
-
-
-def pair(cipher: str) -> Pair:
-    """Two ends that have not begun."""
-    return Pair.make(*configs(cipher))
 
 
 @attrs.define
@@ -48,8 +45,8 @@ class Flow:
     here: list[int]
 
     @classmethod
-    def make(cls, cipher: str, channels: int = 1) -> Flow:
-        both = pair(cipher).login()
+    def make(cls, cipher: str, channels: int = 1, *, chance: bool = False) -> Flow:
+        both = Pair.make(*configs(cipher, chance=chance)).login()
         here = [both.client.conn.open_channel(Session()) for _ in range(channels)]
         both.run()
         assert len(both.server.conn.channels) == channels
@@ -84,4 +81,4 @@ class Flow:
                 pass
 
 
-__all__ = ["MOST", "USER_KEY", "Flow", "configs", "pair"]
+__all__ = ["MOST", "USER_KEY", "Flow", "configs"]
