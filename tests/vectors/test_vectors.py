@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 from sshproto.config import compute_now
 from sshproto.errors import KeyExchangeFailed, KeyFormatError, MacError, SignatureInvalid
@@ -20,7 +21,7 @@ from sshproto.transport.kex.ecdh import CURVE448, CURVE25519, NISTP256, NISTP384
 from sshproto.transport.kex.hybrid import MLKEM768, MLKEM1024, Kem
 from sshproto.transport.keyschedule import derive, direction_keys
 from sshproto.transport.macs import MACS, Mac
-from sshproto.transport.packets import Opener
+from sshproto.transport.packets import Opener, Sealer
 from sshproto.transport.suites import DirectionKeys, key_sizes
 from sshproto.wire.codec import mpint, string
 from sshproto.wire.messages import KexEcdhInit, KexEcdhReply
@@ -87,6 +88,14 @@ def test_x25519() -> None:
             assert agree(CURVE25519, bytes.fromhex(private), bytes.fromhex(public)).hex() == shared, (number, comment)
             assert result in {"valid", "acceptable"}
     assert refused >= 10
+
+
+@pytest.mark.covers("R138", "R139")
+@pytest.mark.parametrize("curve", [CURVE25519, CURVE448], ids=lambda curve: curve.name)
+def test_the_examples_of_rfc_7748(curve: Curve) -> None:
+    name = {CURVE25519: "x25519", CURVE448: "x448"}[curve]
+    for section, private, public, shared in load("rfc/rfc7748")[name]:
+        assert agree(curve, bytes.fromhex(private), bytes.fromhex(public)).hex() == shared, section
 
 
 @pytest.mark.covers("V42", "R120")
@@ -251,6 +260,36 @@ def test_key_derivation(row: Any) -> None:
 
 
 # -------------------------------------------------------------------------------------------------------------- packets
+
+
+def xored(left: bytes, right: bytes) -> str:
+    return bytes(a ^ b for a, b in zip(left, right, strict=False)).hex()
+
+
+@pytest.mark.covers("R143")
+@pytest.mark.parametrize(
+    ("number", "key", "sequence", "block", "stream"), load("rfc/rfc8439"), ids=lambda value: f"{value}"[:3]
+)
+def test_the_key_streams_of_rfc_8439(number: int, key: str, sequence: int, block: int, stream: str) -> None:
+    """In a packet of so many before it: block 0 hides the length, or is the tag's key; the others hide the rest."""
+    chosen, other = bytes.fromhex(key), bytes(range(32))
+    for halves in (chosen + other, other + chosen):  # K_2, for the packet, and K_1, for its length
+        sealer = Sealer(entropy=lambda count, label: bytes(count))
+        sealer.switch("chacha20-poly1305@openssh.com", None, DirectionKeys(b"", halves, b""), reset_sequence=True)
+        for _ in range(sequence):
+            sealer.seal(b"before")
+        payload = bytes(range(200))
+        packet = bytes(sealer.seal(payload))
+        plain = (len(packet) - 20).to_bytes(4, "big") + bytes((len(packet) - 21 - len(payload),)) + payload
+        if block:
+            start = 4 + 64 * (block - 1)
+            assert (xored(packet[start:], plain[start : start + 64]) == stream) == halves.startswith(chosen)
+        elif halves.startswith(chosen):
+            tag = Poly1305.generate_tag(bytes.fromhex(stream)[:32], packet[:-16])
+            assert packet[-16:] == tag
+        else:
+            assert xored(packet, plain[:4]) == stream[:8]
+
 
 SESSIONS = sorted(path.stem for path in (HERE / "packets").glob("*.json"))
 SENDERS = {"client": Role.CLIENT, "server": Role.SERVER}
