@@ -73,11 +73,15 @@ class Reader:
         return bytes(self._data[start:stop])
 
     def byte(self, field: str = "") -> int:
-        return self.raw(1, field)[0]
+        start = self.offset
+        if start >= self._end:
+            raise self.error(field, "needs 1 bytes, 0 are left")
+        self.offset = start + 1
+        return self._data[start]
 
     def boolean(self, field: str = "") -> bool:
         """All non-zero values are TRUE."""
-        return self.raw(1, field) != b"\0"
+        return self.byte(field) != 0
 
     def uint32(self, field: str = "") -> int:
         start = self.offset
@@ -157,7 +161,7 @@ class Reader:
 
     def end(self) -> None:
         """Check that everything was read."""
-        if self.remaining:
+        if self.offset != self._end:
             raise self.error("", f"{self.remaining} bytes too many at the end")
 
 
@@ -169,12 +173,8 @@ def boolean(value: bool) -> bytes:
     return b"\1" if value else b"\0"
 
 
-def uint32(value: int) -> bytes:
-    return _UINT32.pack(value)
-
-
-def uint64(value: int) -> bytes:
-    return _UINT64.pack(value)
+uint32: Callable[[int], bytes] = _UINT32.pack
+uint64: Callable[[int], bytes] = _UINT64.pack
 
 
 def string(value: Buffer) -> bytes:
@@ -232,7 +232,7 @@ class Codec:
     write: Callable[[Any], bytes]
 
     def __repr__(self) -> str:  # it stands in every signature that help() shows
-        return self.write.__name__.removeprefix("_write_")
+        return self.read.__name__.removeprefix("_read_")
 
 
 @frozen
