@@ -7,8 +7,8 @@ from fuzz.steps import Do, script
 from sshproto.channels import requests as r
 from sshproto.wire import messages as m
 from sshproto.wire.table import Role
-from tests.security.test_schema import SAMPLES
 from tests.support.puppet import CHANNEL
+from tests.support.samples import SAMPLES
 
 STATES = ("C", "C0", "CR1", "CR2", "CR3", "C-")
 MODULES = ("sshproto.channels",)

@@ -18,9 +18,9 @@ from sshproto import events as ev
 from sshproto.errors import UsageError
 from sshproto.wire import messages as m
 from sshproto.wire.table import Role
-from tests.security.test_schema import SAMPLES
 from tests.support.pair import client_answers, server_answers
 from tests.support.puppet import CHANNEL
+from tests.support.samples import SAMPLES
 
 STATES = ("C", "I", "K0", "T", "A", "C0", "A-", "t")
 MODULES = ("sshproto.transport.packets", "sshproto.transport.link", "sshproto.engine", "sshproto.channels.inbound")

@@ -292,7 +292,7 @@ def fuzz(role: Role, states: Sequence[str], data: bytes) -> None:
 
 
 def seeds(role: Role, states: Sequence[str], samples: Iterable[Any]) -> list[bytes]:
-    """What tests/security/test_schema.py has for some states, and the way there and on."""
+    """What tests/support/samples.py has for some states, and the way there and on."""
     found = [script((flags, place)) for place in range(len(states)) for flags in (0, 1)]
     for sample in samples:
         if sample.role is not role or sample.state not in states:

@@ -10,9 +10,9 @@ from sshproto.transport.kex.groups import GROUP14
 from sshproto.wire import messages as m
 from sshproto.wire.codec import string
 from sshproto.wire.table import Role
-from tests.security.test_schema import SAMPLES
 from tests.support.puppet import SHARE, Puppet
 from tests.support.rogue import kexinit
+from tests.support.samples import SAMPLES
 from tests.support.seeds import HOST_KEY
 
 STATES = ("K0", "K1", "k1", "K1x", "k1x", "Kg1", "Kg2", "Kd1", "K2", "k2", "TR2", "CR1", "CR2", "CR12", "CR3", "I")

@@ -7,7 +7,7 @@ from fuzz.running import main
 from fuzz.steps import Do, mutate, script
 from sshproto.wire import messages as m
 from sshproto.wire.table import Role
-from tests.security.test_schema import SAMPLES
+from tests.support.samples import SAMPLES
 from tests.support.seeds import USER_KEY
 
 STATES = ("A", "T", "Anone", "Apassword", "Aquery", "Asigned", "Akbd", "Akbd?", "Akbd!", "t", "A-", "AR2")

@@ -8,7 +8,7 @@ from fuzz.steps import Do, mutate, script
 from sshproto.auth import methods
 from sshproto.wire import messages as m
 from sshproto.wire.table import Role
-from tests.security.test_schema import SAMPLES
+from tests.support.samples import SAMPLES
 
 STATES = ("A", "T", "A?", "Akbd", "Alate", "t", "A-", "AR2")
 MODULES = ("sshproto.auth.server", "sshproto.auth.methods", "sshproto.server", "sshproto.engine")

@@ -17,7 +17,7 @@ from sshproto.auth import methods
 from sshproto.channels import requests as r
 from sshproto.errors import WireError
 from sshproto.wire import messages as m
-from tests.security.test_schema import SAMPLES
+from tests.support.samples import SAMPLES
 
 CONTEXTS = tuple(sorted({cls.context for cls in m.ALL}))
 MODULES = ("sshproto.wire", "sshproto.auth.methods", "sshproto.channels.requests", "sshproto.channels.fields")
