@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -46,6 +47,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
+    # The collected tests stay to the end: who looks for garbage, or counts objects, need not look at all of them.
+    gc.collect()
+    gc.freeze()
     if session.config.getoption("--claims"):
         print()
         for line in (*claims.report(session.items), *claimspage.differences(session.items)):

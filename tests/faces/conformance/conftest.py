@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,15 +14,6 @@ from tests.support.faces import Face
 from tests.support.faceserver import Served, serving
 from tests.support.places import Place, Site, site
 from tests.support.seeds import HOST
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_collection() -> Iterator[None]:
-    """Every scenario ends with a garbage collection, which need not look at all that pytest has loaded."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
