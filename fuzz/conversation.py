@@ -31,6 +31,7 @@ LIMITS = Limits(window=4000, channels_from_peer=4, requests_pending=4, deferred_
 TIMEOUTS = Timeouts(keepalive=60.0)
 _PER_BYTE = 64  # of output, for each byte of input
 _OUTPUT = 20_000  # and for each step
+_REPEATED = 50  # how often what an application sends is in one call
 
 Deed = Callable[[Any, Any, bytes], object]
 
@@ -128,7 +129,7 @@ _COMMANDS: list[Deed] = [
     lambda conn, asked, data: conn.open_channel(_pick(_OPENS, data), window=(None, 0, 1000, 2**32 - 1)[len(data) % 4]),
     lambda conn, asked, data: conn.request(_number(conn, data), _pick(_REQUESTS, data[1:]), want_reply=len(data) < 3),
     lambda conn, asked, data: conn.global_request(_pick(_GLOBALS, data), want_reply=len(data) < 2),
-    lambda conn, asked, data: conn.send(_number(conn, data), data * 50, len(data) & 1),
+    lambda conn, asked, data: conn.send(_number(conn, data), data * _REPEATED, len(data) & 1),
     lambda conn, asked, data: conn.send_eof(_number(conn, data)),
     lambda conn, asked, data: conn.close_channel(_number(conn, data)),
     lambda conn, asked, data: conn.credit(_number(conn, data), int.from_bytes(data[1:3], "big")),
@@ -174,11 +175,13 @@ class Conversation:
     Attributes:
         puppet: It.
         given: Bytes that it was given.
+        ours: Bytes that the application asked it to send, at most.
         sent: What it has sent.
     """
 
     puppet: Puppet
     given: int = 0
+    ours: int = 0
     sent: bytearray = attrs.Factory(bytearray)
     now: float = 0.0
     deeds: int = 0
@@ -243,8 +246,8 @@ class Conversation:
         ended = self.ended
         data = self.puppet.conn.data_to_send()
         self.sent += data
-        if len(self.sent) > _PER_BYTE * self.given + _OUTPUT * (self.deeds + 1):
-            raise Fault(f"{len(self.sent)} bytes came of {self.given}")
+        if len(self.sent) > _PER_BYTE * self.given + _OUTPUT * (self.deeds + 1) + self.ours:
+            raise Fault(f"{len(self.sent)} bytes came of {self.given}, and {self.ours} of the application's own")
         if ended and self.puppet.conn.data_to_send():
             raise Fault("something is sent after the last of the output")
         return bool(data)
@@ -253,6 +256,7 @@ class Conversation:
         """Answer a question, or do something else; misuse changes nothing."""
         conn = self.puppet.conn
         self.deeds += 1
+        self.ours += _REPEATED * len(data)
         how, rest = (data or b"\0")[0], data[1:]
         asked = None
         deeds: Sequence[Deed] = _COMMANDS
