@@ -78,7 +78,8 @@ class Questions:
             return False
         if self._ended:
             return False
-        if self._owed.get(question.id) == question:
+        owed = self._owed.get(question.id)
+        if owed is question or owed == question:
             return True
         if question.id in self._void:
             return False

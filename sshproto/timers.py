@@ -49,7 +49,8 @@ class Timers:
 
     def advance(self, now: float) -> None:
         """An input has come, at ``now``."""
-        self.now = max(self.now, now)
+        if now > self.now:
+            self.now = now
         self._settled = False
         if self._untimed:
             for timer, seconds in self._untimed.items():
@@ -62,11 +63,14 @@ class Timers:
 
     def arm(self, timer: Timer, seconds: float | None) -> None:
         """Set a deadline ``seconds`` from now, or none if that is None."""
-        self.stop(timer)
-        if seconds is not None:
-            self._deadlines[timer] = self.now + seconds
-            if self._settled:
-                self._untimed[timer] = seconds
+        if seconds is None:
+            self.stop(timer)
+            return
+        self._deadlines[timer] = self.now + seconds
+        if self._settled:
+            self._untimed[timer] = seconds
+        elif self._untimed:
+            self._untimed.pop(timer, None)
 
     def arm_at(self, timer: Timer, deadline: float) -> None:
         """Set a deadline to a moment that is known."""

@@ -7,10 +7,14 @@ Pure functions of the public transcript and the secret, so that client, server a
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 from sshproto.transport.suites import DirectionKeys
 from sshproto.wire.codec import string
 from sshproto.wire.table import Role
+
+if TYPE_CHECKING:
+    from _hashlib import HASH
 
 _LETTERS: dict[Role, tuple[bytes, bytes, bytes]] = {Role.CLIENT: (b"A", b"C", b"E"), Role.SERVER: (b"B", b"D", b"F")}
 """IV, key and MAC key, by who sends (RFC 4253 section 7.2)."""
@@ -27,9 +31,13 @@ def derive(hash_name: str, secret: bytes, exchange_hash: bytes, session_id: byte
         letter: One of ``b"A"`` to ``b"F"``.
         size: Bytes wanted; more than one hash gives are made by hashing on.
     """
-    base = hashlib.new(hash_name, secret + exchange_hash)
+    return _extend(hashlib.new(hash_name, secret + exchange_hash), letter + session_id, size)
+
+
+def _extend(base: HASH, first: bytes, size: int) -> bytes:
+    """As many bytes as are wanted, from a hash that has taken K and H."""
     block = base.copy()
-    block.update(letter + session_id)
+    block.update(first)
     output = block.digest()
     while len(output) < size:
         block = base.copy()
@@ -54,10 +62,11 @@ def direction_keys(
         sender: Whose direction.
         sizes: Bytes of IV, key and MAC key.
     """
-    iv, key, mac_key = (
-        derive(hash_name, secret, exchange_hash, session_id, letter, size) if size else b""
+    base = hashlib.new(hash_name, secret + exchange_hash)
+    iv, key, mac_key = [
+        _extend(base, letter + session_id, size) if size else b""
         for letter, size in zip(_LETTERS[sender], sizes, strict=True)
-    )
+    ]
     return DirectionKeys(iv=iv, key=key, mac_key=mac_key)
 
 

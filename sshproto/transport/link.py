@@ -455,7 +455,7 @@ class Link:
         return True
 
     def _enter(self, state: State) -> None:
-        """Go on to another column of the legality table."""
+        """Go on to another column of the legality table; a key exchange has one of its own, see :meth:`_look_up`."""
         self._state = state
         self._look_up()
 
@@ -466,6 +466,7 @@ class Link:
         return State.REKEY if self.kex.holds_input else self._state
 
     def _look_up(self) -> None:
+        """To be called whenever :meth:`_column` may have another answer."""
         self._verdicts = VERDICTS[self.role][self._column()]
         self._data_legal = self._verdicts[_CHANNEL_DATA] is Verdict.HANDLE
 
@@ -482,7 +483,6 @@ class Link:
                     self._dispatch_upper(number, payload)
                 else:
                     self._TRANSPORT[number](self, bytes(payload))
-                    self._look_up()
             except LimitReached as error:  # a reply that the peer provoked finds no room
                 raise LimitExceeded(str(error), "deferred_packets") from error
             if self.opener.bytes >= self._rekey_bytes or self.opener.packets >= self._rekey_packets:
@@ -559,9 +559,11 @@ class Link:
                 self._quota.peer_rekey(self.timers.now, self._received)
             self.timers.arm(Timer.KEX, self.config.timeouts.kex)
         self.kex.receive_init(payload, self._sequence_number())
+        self._look_up()
 
     def _on_new_keys(self, payload: bytes) -> None:
         self.kex.receive_new_keys(payload)
+        self._look_up()
         self.kex_moved()
 
     def _on_kex_method(self, payload: bytes) -> None:
