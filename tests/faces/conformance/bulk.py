@@ -10,30 +10,33 @@ from tests.support.pattern import PIECE, digest, pieces
 from tests.support.places import Place
 from tests.support.seeds import HOST
 
-SIZE = 256 * 1024 * 1024
+MEBIBYTE = 1024 * 1024
+STOCK_SIZE = 256 * MEBIBYTE
+SIZE = 96 * MEBIBYTE
+"""Half as much again as the memory that either end may take for it."""
 OURS = Place(port=0, ours=True, site=None, folder=None)  # type: ignore[arg-type]
 STOCK = Place(port=0, ours=False, site=None, folder=None)  # type: ignore[arg-type]
 PATIENT = 1.0  # seconds that nobody reads
 
 
-async def down(face: Face, client: Any, place: Place = OURS) -> None:
+async def down(face: Face, client: Any, size: int, place: Place = OURS) -> None:
     """Much comes, and is not read at first."""
-    async with client.start(place.say("produce", SIZE)) as process:
+    async with client.start(place.say("produce", size)) as process:
         await face.sleep(PATIENT)
         hasher = hashlib.sha256()
         while data := await process.stdout.read(PIECE):
             hasher.update(data)
         assert await process.wait() == 0
-    assert hasher.hexdigest() == digest(SIZE)
+    assert hasher.hexdigest() == digest(size)
 
 
-async def up(face: Face, client: Any, place: Place = OURS) -> None:
+async def up(face: Face, client: Any, size: int, place: Place = OURS) -> None:
     """Much goes, and is not read at first."""
     stall, begin = place.stall()
     async with client.start(stall) as process:
 
         async def send() -> None:
-            for piece in pieces(SIZE):
+            for piece in pieces(size):
                 await process.stdin.write(piece)
             await process.stdin.send_eof()
 
@@ -42,12 +45,11 @@ async def up(face: Face, client: Any, place: Place = OURS) -> None:
             await begin(process)
 
         await face.gather(send, later)
-        assert (await process.stdout.read()).decode().strip() == digest(SIZE)
+        assert (await process.stdout.read()).decode().strip() == digest(size)
 
 
-async def both(face: Face, client: Any) -> None:
+async def both(face: Face, client: Any, size: int) -> None:
     """Both directions of one channel at once."""
-    size = SIZE // 8
     async with client.start(f"both {size}") as process:
 
         async def send() -> None:
@@ -67,14 +69,14 @@ async def both(face: Face, client: Any) -> None:
 
 async def stock_both_ways(face: Face, client: Any) -> None:
     """The first two with a server that runs programs."""
-    await down(face, client, STOCK)
-    await up(face, client, STOCK)
+    await down(face, client, STOCK_SIZE, STOCK)
+    await up(face, client, STOCK_SIZE, STOCK)
 
 
 async def all_ways(face: Face, client: Any) -> None:
-    await down(face, client)
-    await up(face, client)
-    await both(face, client)
+    await down(face, client, SIZE)
+    await up(face, client, SIZE)
+    await both(face, client, SIZE // 4)
 
 
 async def a_thousand(face: Face, port: int) -> int:

@@ -12,7 +12,7 @@ import pytest
 from sshproto.errors import ConnectionLoss
 from sshproto_io import ConnectFailed
 from tests.support.cutting import Cutter
-from tests.support.faces import Face, login
+from tests.support.faces import NAMES, Face, login
 from tests.support.faceserver import Served
 from tests.support.places import Site
 from tests.support.seeds import HOST
@@ -21,6 +21,7 @@ pytestmark = pytest.mark.timeout(60)
 
 SOON = 2.0
 POINTS = 40  # for each direction; the first half of them in the login
+SHARE = len(NAMES)  # the servers divide a client's points among them, and the clients a server's
 
 
 async def _visit(face: Face, port: int, late: int, note: Any = None) -> None:
@@ -66,11 +67,13 @@ def test_the_connection_is_cut_anywhere(face: Face, served: Served, website: Sit
         middle: list[int] = []
         face.play(_visit, cutter.port, website.late_port, lambda: middle.extend(cutter.passed))
         end = list(cutter.passed)
-        cut = 0
+        share = (NAMES.index(face.name) + NAMES.index(served.face)) % SHARE
+        planned = cut = 0
         for direction, reset in itertools.product((0, 1), (False, True)):
-            for count in _points(middle[direction], end[direction]):
+            for count in _points(middle[direction], end[direction])[share::SHARE]:
+                planned += 1
                 cutter.plan(**{("client", "server")[direction]: count}, reset=reset)
                 started = time.monotonic()
                 cut += _is_cut(face, cutter.port, website.late_port)
                 assert time.monotonic() - started < SOON, f"cut after {count} bytes"
-        assert cut > 4 * POINTS - 10  # the last few make no difference
+        assert cut >= planned - 4  # the last of each round may make no difference
