@@ -1,9 +1,17 @@
-"""What every test gets."""
+"""What every test gets; and what a second Python is spared.
+
+What depends on the Python that runs is run on each: every test of every kind.  ``--second`` leaves out what would only
+be the same again: tests that are marked slow, those with other programs, clients of one face at servers of another, and
+of the cases of a test with many two thirds, chosen by their names: always the same ones, and never the first.
+"""
 
 from __future__ import annotations
 
 import gc
 import os
+import zlib
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import hypothesis
@@ -29,7 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--second",
         action="store_true",
-        help="for a second Python: leaves out what is slow, other programs, and pairs of different faces",
+        help="for a second Python: leaves out what is slow, other programs, pairs of different faces, "
+        "and two thirds of the cases of each test that has many",
     )
     parser.addoption(
         "--claims",
@@ -73,6 +82,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not config.getoption("--second"):
         return
     left_out = {item for item in items if item.get_closest_marker("slow") or _is_of_others(item) or _is_mixed(item)}
+    left_out |= _repeated([item for item in items if item not in left_out])
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
 
@@ -87,6 +97,28 @@ def _is_mixed(item: pytest.Item) -> bool:
     params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
     client, server = params.get("face", params.get("client")), params.get("served", params.get("server"))
     return client is not None and server is not None and client != server
+
+
+MANY = 6
+"""A test with no more cases than that runs all of them."""
+
+
+def _repeated(items: Sequence[pytest.Item]) -> set[pytest.Item]:
+    """Of each test with many cases those that a second Python is spared: two thirds, but never all."""
+    cases = Counter(_test_of(item) for item in items)
+    begun: set[str] = set()
+    found: set[pytest.Item] = set()
+    for item in items:
+        test = _test_of(item)
+        if cases[test] > MANY and test in begun and zlib.crc32(item.nodeid.encode()) % 3:
+            found.add(item)
+        begun.add(test)
+    return found
+
+
+def _test_of(item: pytest.Item) -> str:
+    """Its name without its parameters."""
+    return item.nodeid.partition("[")[0]
 
 
 @pytest.fixture(scope="session")
