@@ -238,13 +238,13 @@ class Secrets:
         self._shared: dict[bytes, list[bytes]] = {}
         self._private: dict[bytes, list[bytes]] = {}
         self._derived: dict[bytes, list[DerivedKeys]] = {}  # b"": those whose key exchange is not known
+        self._directions = 0  # how many there are: both cookies lead to the same
 
     def __repr__(self) -> str:
-        counts = (len(self._shared), len(self._private), sum(map(len, self._derived.values())))
-        return f"<Secrets, {counts[0]} shared, {counts[1]} private, {counts[2]} derived>"
+        return f"<Secrets, {len(self._shared)} shared, {len(self._private)} private, {self._directions} derived>"
 
     def __len__(self) -> int:
-        return len(self._shared) + len(self._private) + sum(map(len, self._derived.values()))
+        return len(self._shared) + len(self._private) + self._directions
 
     def copy(self) -> Secrets:
         """Secrets that begin with these, and grow on their own."""
@@ -252,6 +252,7 @@ class Secrets:
         other._shared = {cookie: list(values) for cookie, values in self._shared.items()}
         other._private = {cookie: list(values) for cookie, values in self._private.items()}
         other._derived = {cookie: list(known) for cookie, known in self._derived.items()}
+        other._directions = self._directions
         return other
 
     def add_key_log(self, text: str | bytes) -> int:
@@ -298,9 +299,10 @@ class Secrets:
 
     def add_derived(self, keys: DerivedKeys) -> None:
         """Take the keys of one direction."""
-        for cookie in keys.cookies or (b"",):
-            known = self._derived.setdefault(cookie, [])
-            if keys not in known:
+        lists = [self._derived.setdefault(cookie, []) for cookie in keys.cookies or (b"",)]
+        if keys not in lists[0]:
+            self._directions += 1
+            for known in lists:
                 known.append(keys)
 
     def candidates(

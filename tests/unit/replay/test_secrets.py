@@ -145,9 +145,9 @@ def test_session_keys() -> None:
         assert [it for it in found if isinstance(it, DerivedKeys)][:2] == DERIVED
     secrets = Secrets()
     assert secrets.add_session_keys(json.dumps(ENTRY)) == 4
-    assert repr(secrets) == "<Secrets, 2 shared, 0 private, 4 derived>"
+    assert repr(secrets) == "<Secrets, 2 shared, 0 private, 2 derived>"
     secrets.add_session_keys(json.dumps(ENTRY))
-    assert len(secrets) == 6
+    assert len(secrets) == len(secrets.copy()) == 4
     for cookies in ((BYTES, b""), (b"", BYTES), tuple(COOKIES)):
         assert list(secrets.derived(cookies, "aes128-ctr", Role.CLIENT)) == DERIVED[:1]
         assert list(secrets.derived(cookies, "aes128-cbc", Role.CLIENT)) == []
