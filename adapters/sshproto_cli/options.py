@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import importlib.util
 import os
+import signal
 import stat
 import sys
 from pathlib import Path
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from sshproto_cli.terminal import Terminal
 
 PASSPHRASE_VARIABLE = "SSHPROTO_KEY_PASSPHRASE"
+
+MISUSED = 2
+"""The status when options make no sense."""
 
 FACES = ("blocking", "asyncio", "trio")
 """The modules of ``sshproto_io`` that can move the bytes; the first is the usual one."""
@@ -41,6 +45,10 @@ class Failure(Exception):
     """What ends a verb; its words are for the user, on one line."""
 
 
+class Misuse(Failure):
+    """Options that make no sense together."""
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line and end with the status of the verb's own failures."""
 
@@ -49,6 +57,35 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """See the base class."""
         self.exit(self.failure, f"sshproto: {message} (see {self.prog} --help)\n")
+
+
+def carry_out(work: Callable[[argparse.Namespace], int], args: argparse.Namespace, failed: int = 1) -> int:
+    """Run a verb: what goes wrong is one line on standard error, and a status.
+
+    Args:
+        work: Takes the arguments, returns the exit status.
+        args: Parsed arguments.
+        failed: The status after a :class:`Failure` or an error of the system.
+
+    Returns:
+        The exit status: with 128 added to a signal's number if that ended it, of which SIGPIPE is one.
+    """
+    from sshproto_cli.terminal import Interrupted, Interrupts, fill_standard_descriptors
+
+    fill_standard_descriptors()
+    try:
+        with Interrupts().installed():
+            return work(args)
+    except Interrupted as interrupted:
+        return 128 + interrupted.signal
+    except BrokenPipeError:
+        return 128 + signal.SIGPIPE
+    except Misuse as error:
+        complain(describe(error))
+        return MISUSED
+    except (Failure, OSError) as error:
+        complain(describe(error))
+        return failed
 
 
 def complain(message: str) -> None:

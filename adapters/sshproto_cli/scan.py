@@ -6,7 +6,7 @@ import argparse
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from sshproto_cli.options import Failure, Parser, complain, describe, port, put, seconds
+from sshproto_cli.options import Failure, Parser, carry_out, port, put, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -76,17 +76,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit status.
     """
-    from sshproto_cli.terminal import Interrupted, Interrupts, fill_standard_descriptors
-
-    fill_standard_descriptors()
-    try:
-        with Interrupts().installed():
-            return _scan(args)
-    except Interrupted as interrupted:
-        return 128 + interrupted.signal
-    except (Failure, OSError) as error:
-        complain(describe(error))
-        return FAILED
+    return carry_out(_scan, args, FAILED)
 
 
 def _scan(args: argparse.Namespace) -> int:

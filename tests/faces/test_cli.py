@@ -245,6 +245,15 @@ def test_main_returns_the_status(capsys):
     assert "sshproto 0" in capsys.readouterr().out
 
 
+def test_the_command_without_a_script():
+    run = [sys.executable, "-m", "sshproto_cli"]
+    done = subprocess.run([*run, "--version"], capture_output=True, text=True, env={"PYTHONPATH": CODE}, check=True)
+    assert done.stdout.startswith("sshproto 0")
+    done = subprocess.run([*run, "exec"], capture_output=True, text=True, env={"PYTHONPATH": CODE}, check=False)
+    assert done.returncode == 255
+    assert done.stderr.endswith("(see sshproto exec --help)\n")
+
+
 @pytest.mark.parametrize("verb", ["exec", "shell", "forward"])
 def test_help_imports_no_protocol(verb):
     code = f"import sys; from sshproto_cli.main import main; main(['{verb}', '--help']); print(sorted(sys.modules))"

@@ -7,9 +7,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from sshproto_cli.keylog.common import TROUBLE, add_captures, load, use, warn_of_readers
-from sshproto_cli.options import Failure, Parser
+from sshproto_cli.options import Failure, Parser, carry_out
 from sshproto_cli.output import STDOUT, Output
-from sshproto_cli.pcap.opening import STDIN, carry_out
+from sshproto_cli.pcap.opening import STDIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,9 +6,9 @@ import argparse
 from typing import TYPE_CHECKING
 
 from sshproto_cli.keylog.common import TROUBLE, add_captures, load, use
-from sshproto_cli.options import Failure, Parser, complain
+from sshproto_cli.options import Failure, Parser, carry_out, complain
 from sshproto_cli.output import STDOUT, Output
-from sshproto_cli.pcap.opening import STDIN, carry_out
+from sshproto_cli.pcap.opening import STDIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

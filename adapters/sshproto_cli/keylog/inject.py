@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from sshproto_cli.keylog.common import TROUBLE, load
-from sshproto_cli.options import Failure, Parser, complain
+from sshproto_cli.options import Failure, Parser, carry_out, complain
 from sshproto_cli.output import Output
-from sshproto_cli.pcap.opening import FAILED, STDIN, carry_out
+from sshproto_cli.pcap.opening import FAILED, STDIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from sshproto_cli.options import complain, seconds
+from sshproto_cli.options import carry_out, complain, seconds
 from sshproto_cli.output import STDOUT, Output
-from sshproto_cli.pcap.opening import FAILED, add_options, carry_out
+from sshproto_cli.pcap.opening import FAILED, add_options
 from sshproto_cli.pcap.picking import Picker, add_channel
 
 if TYPE_CHECKING:

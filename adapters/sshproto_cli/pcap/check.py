@@ -21,7 +21,7 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from sshproto_cli.options import Failure, complain, describe, put
+from sshproto_cli.options import Failure, Misuse, carry_out, complain, describe, put
 from sshproto_cli.output import STDOUT, Output
 from sshproto_cli.pcap import opening
 
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit status.
     """
-    return opening.carry_out(_check, args, FAILED)
+    return carry_out(_check, args, FAILED)
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -94,7 +94,7 @@ def _check(args: argparse.Namespace) -> int:
     from sshproto_cli.pcap import policy, sarif
 
     if args.json and args.sarif == STDOUT:
-        raise opening.Misuse("--json and --sarif both want standard output")
+        raise Misuse("--json and --sarif both want standard output")
     expected = policy.load(args.policy) if args.policy is not None else None
     report = sarif.Report() if args.sarif is not None else None
     order = list(Severity)

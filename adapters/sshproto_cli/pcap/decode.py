@@ -30,6 +30,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from sshproto_cli.options import Misuse, carry_out
 from sshproto_cli.pcap import opening
 
 if TYPE_CHECKING:
@@ -84,12 +85,12 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit status.
     """
-    return opening.carry_out(_decode, args)
+    return carry_out(_decode, args)
 
 
 def _decode(args: argparse.Namespace) -> int:
     if args.payload and not args.json:
-        raise opening.Misuse("--payload goes with --json")
+        raise Misuse("--payload goes with --json")
     kind: type[_Show] = _Json if args.json else _Lines
     with opening.LineOutput() as output:
 

@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sshproto_cli.options import Failure, Parser, complain
+from sshproto_cli.options import Failure, Parser, carry_out, complain
 from sshproto_cli.output import STDOUT, Output
-from sshproto_cli.pcap.opening import STDIN, add_options, carry_out, conversations
+from sshproto_cli.pcap.opening import STDIN, add_options, conversations
 from sshproto_cli.pcap.picking import live
 
 if TYPE_CHECKING:

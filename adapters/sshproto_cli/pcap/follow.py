@@ -10,9 +10,9 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sshproto_cli.options import Failure, complain
+from sshproto_cli.options import Failure, carry_out, complain
 from sshproto_cli.output import STDOUT, Output
-from sshproto_cli.pcap.opening import FAILED, add_options, carry_out, conversations
+from sshproto_cli.pcap.opening import FAILED, add_options, conversations
 from sshproto_cli.pcap.picking import Picker, add_channel, live, named, role, why_sealed
 
 if TYPE_CHECKING:

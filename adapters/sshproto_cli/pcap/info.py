@@ -12,7 +12,7 @@ import argparse
 import contextlib
 from typing import TYPE_CHECKING, Any, cast
 
-from sshproto_cli.options import Failure, complain
+from sshproto_cli.options import Failure, Misuse, carry_out, complain
 from sshproto_cli.output import STDOUT, Output
 from sshproto_cli.pcap import opening
 
@@ -77,16 +77,16 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit status.
     """
-    return opening.carry_out(_info, args)
+    return carry_out(_info, args)
 
 
 def _info(args: argparse.Namespace) -> int:
     if args.json:
         args.format = "jsonl"
     if args.format in TABLES and args.output == STDOUT:
-        raise opening.Misuse(f"--format {args.format} takes a file: -o says which")
+        raise Misuse(f"--format {args.format} takes a file: -o says which")
     if args.jobs is not None and args.connection:
-        raise opening.Misuse("-n does not go with --jobs, with which each file has its own numbers")
+        raise Misuse("-n does not go with --jobs, with which each file has its own numbers")
     with contextlib.ExitStack() as stack:
         take, output = _target(args, stack)
         read = _together if args.jobs is None else _apart

@@ -1,4 +1,4 @@
-"""What the verbs of ``sshproto pcap`` share: options for captures and secrets, the connections in them, errors."""
+"""What the verbs of ``sshproto pcap`` share: options for captures and secrets, the connections in them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import codecs
 import errno
 import heapq
 import os
-import signal
 import stat
 import sys
 from pathlib import Path
@@ -27,9 +26,6 @@ FAILED = 1
 """The status when a capture or a key log can't be read, or not to its end."""
 STDIN = "-"
 
-MISUSED = 2
-"""The status when options make no sense."""
-
 _MOST_NAMED = 20
 _GATHERED = 1 << 16
 
@@ -44,10 +40,6 @@ class Damaged(Failure):
     def __init__(self, problems: list[str]) -> None:
         super().__init__(problems[-1])
         self.problems = problems
-
-
-class Misuse(Failure):
-    """Options that make no sense together."""
 
 
 def add_options(parser: argparse.ArgumentParser, *, files: bool = True, connection: bool = True) -> None:
@@ -111,35 +103,6 @@ def _number(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 9 or not int(text):
         raise argparse.ArgumentTypeError(f"not the number of a connection: {text!r}")
     return int(text)
-
-
-def carry_out(work: Callable[[argparse.Namespace], int], args: argparse.Namespace, failed: int = FAILED) -> int:
-    """Run a verb: what goes wrong is one line on standard error, and a status.
-
-    Args:
-        work: Takes the arguments, returns the exit status.
-        args: Parsed arguments.
-        failed: The status after a :class:`~sshproto_cli.options.Failure` or an error of the system.
-
-    Returns:
-        The exit status: with 128 added to a signal's number if that ended it, of which SIGPIPE is one.
-    """
-    from sshproto_cli.terminal import Interrupted, Interrupts, fill_standard_descriptors
-
-    fill_standard_descriptors()
-    try:
-        with Interrupts().installed():
-            return work(args)
-    except Interrupted as interrupted:
-        return 128 + interrupted.signal
-    except BrokenPipeError:
-        return 128 + signal.SIGPIPE
-    except Misuse as error:
-        complain(describe(error))
-        return MISUSED
-    except (Failure, OSError) as error:
-        complain(describe(error))
-        return failed
 
 
 class Flushable(Protocol):

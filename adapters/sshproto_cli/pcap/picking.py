@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sshproto_cli.options import Failure, complain
-from sshproto_cli.pcap.opening import FAILED, Misuse, conversations
+from sshproto_cli.options import Failure, Misuse, complain
+from sshproto_cli.pcap.opening import FAILED, conversations
 
 if TYPE_CHECKING:
     from sshproto.replay.analysis import Conversation

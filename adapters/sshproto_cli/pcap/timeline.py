@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sshproto_cli.options import Failure, complain
+from sshproto_cli.options import Failure, carry_out, complain
 from sshproto_cli.output import STDOUT, Output
-from sshproto_cli.pcap.opening import FAILED, add_options, carry_out, conversations
+from sshproto_cli.pcap.opening import FAILED, add_options, conversations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
