@@ -342,6 +342,7 @@ def sshd(
             "PrintLastLog no",
             "UseDNS no",
             "MaxStartups 100",
+            "SetEnv SHLVL=1",  # or bash reads the user's .bashrc before each command that comes from sshd
             "Subsystem sftp internal-sftp",
         ]
         config_file = directory / "sshd_config"
