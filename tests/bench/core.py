@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from tests.bench import budget, memory
 from tests.bench.ends import CIPHERS, floor
 from tests.bench.memory import Flow
-from tests.bench.report import Spread, figure, table
+from tests.bench.report import Spread, table
 from tests.support.pair import Pair
 
 SIZES = (64, 1024, 32768)
@@ -187,17 +187,17 @@ def spent() -> dict[str, Figures]:
 
 
 TABLES: dict[str, tuple[str, Callable[[int, bool], dict[str, Figures]]]] = {
-    "packets": ("Microseconds a packet, and its floor", lambda runs, quick: packets(runs, 600 if quick else 4000)),
+    "packets": ("microseconds a packet, and its floor", lambda runs, quick: packets(runs, 600 if quick else 4000)),
     "channels": (
-        "Packets of 64 B in a processor's second, both ends, by open channels",
+        "packets of 64 B in a processor's second, both ends, by open channels",
         lambda runs, quick: channels(runs, 1000 if quick else 10000),
     ),
     "feeds": (
-        "Receiving packets of 32 KiB, by the size of what is fed",
+        "receiving packets of 32 KiB, by the size of what is fed",
         lambda runs, quick: feeds(runs, 16 if quick else 48),
     ),
-    "handshake": ("A login by parts, both ends", lambda runs, quick: handshake(runs, 20 if quick else 100)),
-    "spent": ("Calls, and memory at the highest moment", lambda runs, quick: spent()),
+    "handshake": ("a login by parts, both ends", lambda runs, quick: handshake(runs, 20 if quick else 100)),
+    "spent": ("calls, and memory at the highest moment", lambda runs, quick: spent()),
 }
 
 
@@ -205,19 +205,14 @@ def measure(runs: int, quick: bool, log: Callable[[str], None]) -> dict[str, dic
     """All tables, by name."""
     found = {}
     for name, (title, make) in TABLES.items():
-        log(f"core: {title}")
+        log(f"The core alone: {title}")
         found[name] = make(runs, quick)
     return found
 
 
-def show(found: dict[str, dict[str, Figures]]) -> str:
-    """The tables in Markdown."""
-    parts = []
+def tables(found: dict[str, dict[str, Figures]]) -> Iterator[tuple[str, str]]:
+    """What each is, and it in Markdown."""
     for name, rows in found.items():
         heads = list(next(iter(rows.values())))
-        lines = [
-            [row, *(str(Spread.of(values)) if len(values) > 1 else figure(values[0]) for values in figures.values())]
-            for row, figures in rows.items()
-        ]
-        parts.append(f"{TABLES[name][0]}\n\n{table(['', *heads], lines)}\n")
-    return "\n".join(parts)
+        lines = [[row, *(str(Spread.of(values)) for values in figures.values())] for row, figures in rows.items()]
+        yield TABLES[name][0], table(["", *heads], lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import importlib.util
 import json
 import os
@@ -11,21 +12,26 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import attrs
 
-from tests.bench.ends import Setting
+from tests.bench.ends import KEX, Setting
 from tests.bench.works import Work
 
-_ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0
+
+_PEERS = Path(__file__).parent / "peers"
 
 
 class Failed(Exception):
     """An end does not do what it is told."""
+
+
+class Lacking(Exception):
+    """This machine lacks something that a pair needs."""
 
 
 @attrs.frozen
@@ -33,9 +39,9 @@ class Kind:
     """A kind of end.
 
     Attributes:
-        module: In ``tests.bench.ends``.
+        module: In ``tests.bench.ends``; or a file in ``tests/bench/peers``.
         needs: Modules of Python, or programs with a ``$`` before the name, without which it cannot run.
-        whole: Its server costs a process for each connection, whose processor time is known when it has ended.
+        whole: It costs processes whose processor time is known when they have ended.
         works: What it can do; all if empty.
         ciphers: Under what; all if empty.
     """
@@ -47,17 +53,21 @@ class Kind:
     ciphers: frozenset[str] = frozenset()
 
 
-_NO_CHANNELS = frozenset({"download", "upload", "connect", "exec", "exec50", "connections"})
+_BULK = frozenset({"download", "upload"})
+_BUSY = _BULK | {"connect", "exec", "exec50"}
 
 KINDS = {
     "asyncio": Kind("ours_asyncio"),
     "blocking": Kind("ours_blocking"),
     "trio": Kind("ours_trio", ("trio",)),
-    "floor": Kind("floor_asyncio", works=_NO_CHANNELS),
-    "floor-blocking": Kind("floor_blocking", works=_NO_CHANNELS),
+    "floor": Kind("floor_asyncio", works=_BUSY),
+    "floor-blocking": Kind("floor_blocking", works=_BUSY),
     "asyncssh": Kind("peer_asyncssh", ("asyncssh",)),
     "asyncssh-stream": Kind("peer_asyncssh_stream", ("asyncssh",)),
     "paramiko": Kind("peer_paramiko", ("paramiko",), ciphers=frozenset({"aes128-gcm", "aes256-ctr+etm"})),
+    "openssh": Kind("peer_openssh", ("$ssh", "$sshd"), whole=True, works=_BULK | {"connect", "exec"}),
+    "go": Kind("peer.go", ("$go",)),
+    "node": Kind("peer.js", ("$node",)),
 }
 
 
@@ -69,7 +79,8 @@ class Pair:
         name: What ``--peers`` calls it.
         client, server: Their kinds.
         works: What it is measured at; all if empty.
-        beside: Who it is compared with.
+        beside: Whom it is compared with.
+        floor: The floor under it.
     """
 
     name: str
@@ -77,54 +88,123 @@ class Pair:
     server: str
     works: frozenset[str] = frozenset()
     beside: str = "asyncssh"
+    floor: str = "floor"
 
-    def lacks(self) -> str | None:
-        """What this machine lacks for it."""
-        for kind in (KINDS[self.client], KINDS[self.server]):
-            for need in kind.needs:
-                if not _there(need):
-                    return need.lstrip("$")
-        return None
+    @property
+    def kinds(self) -> tuple[Kind, Kind]:
+        return KINDS[self.client], KINDS[self.server]
 
     def does(self, work: Work) -> bool:
-        jobs = (self.works, KINDS[self.client].works, KINDS[self.server].works)
-        ciphers = (KINDS[self.client].ciphers, KINDS[self.server].ciphers)
+        """Whether that is measured of it."""
+        jobs = (self.works, *(kind.works for kind in self.kinds))
+        ciphers = [kind.ciphers for kind in self.kinds]
         return all(not each or work.job in each for each in jobs) and all(
             not each or work.cipher in each for each in ciphers
         )
 
 
-def _there(need: str) -> bool:
-    if need.startswith("$"):
-        return shutil.which(need[1:]) is not None
-    return importlib.util.find_spec(need) is not None
-
-
 PAIRS = (
-    Pair("floor", "floor", "floor", frozenset()),
+    Pair("floor", "floor", "floor"),
     Pair("floor-blocking", "floor-blocking", "floor-blocking"),
     Pair("asyncio", "asyncio", "asyncio"),
-    Pair("blocking", "blocking", "blocking", beside="paramiko"),
+    Pair("blocking", "blocking", "blocking", beside="paramiko", floor="floor-blocking"),
     Pair("trio", "trio", "trio", beside="asyncio"),
     Pair("asyncssh", "asyncssh", "asyncssh"),
     Pair("asyncssh-stream", "asyncssh-stream", "asyncssh-stream"),
-    Pair("paramiko", "paramiko", "paramiko"),
+    Pair("paramiko", "paramiko", "paramiko", floor="floor-blocking"),
+    Pair("openssh", "openssh", "openssh"),
+    Pair("asyncio-openssh", "asyncio", "openssh", _BULK, beside="openssh"),
+    Pair("openssh-asyncio", "openssh", "asyncio", _BULK, beside="openssh"),
+    Pair("go", "go", "go"),
+    Pair("node", "node", "node"),
 )
+
+BY_NAME = {pair.name: pair for pair in PAIRS}
+
+SHOWN = {
+    "floor": "the floor, asyncio's sockets",
+    "floor-blocking": "the floor, blocking sockets",
+    "asyncio": "**sshproto_io.asyncio**",
+    "blocking": "**sshproto_io.blocking**",
+    "trio": "**sshproto_io.trio**",
+    "asyncssh-stream": "asyncssh, streams",
+    "openssh": "OpenSSH",
+    "asyncio-openssh": "sshproto_io.asyncio → OpenSSH",
+    "openssh-asyncio": "OpenSSH → sshproto_io.asyncio",
+    "go": "Go x/crypto/ssh",
+    "node": "node ssh2",
+}
+"""What tables call them, where it is not the name."""
+
+
+class Toolbox:
+    """What runs ends: interpreters, and a program that is built.
+
+    Args:
+        scratch: A directory for it.
+    """
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+        self._built: list[str] | None = None
+
+    def check(self, pair: Pair) -> None:
+        """See that a pair can run.
+
+        Raises:
+            Lacking: It cannot.
+        """
+        for name in (pair.client, pair.server):
+            for need in KINDS[name].needs:
+                if not _there(need):
+                    raise Lacking(f"{need.lstrip('$')} is not installed")
+            self.argv(name)
+
+    def argv(self, name: str) -> list[str]:
+        """How a kind of end is run; its role and setting follow."""
+        module = KINDS[name].module
+        if module.endswith(".go"):
+            return self._go(_PEERS / module)
+        if module.endswith(".js"):
+            done = subprocess.run(["node", "-e", "require('ssh2')"], capture_output=True, check=False)
+            if done.returncode:
+                raise Lacking("its package ssh2 is not to be found (NODE_PATH says where to look)")
+            return ["node", str(_PEERS / module)]
+        return [sys.executable, "-m", "tests.bench.ends", module]
+
+    def _go(self, source: Path) -> list[str]:
+        if self._built is None:
+            program = str(self._scratch / "peer-go")
+            # As distributions package Go's libraries: sources in a common place, and no modules.
+            path = os.pathsep.join(filter(None, (os.environ.get("GOPATH"), "/usr/share/gocode")))
+            environment = {**os.environ, "GO111MODULE": "off", "GOPATH": path}
+            argv = ["go", "build", "-o", program, str(source)]
+            done = subprocess.run(argv, env=environment, capture_output=True, check=False, cwd=self._scratch)
+            if done.returncode:
+                raise Lacking("golang.org/x/crypto/ssh is not to be found (Debian: golang-golang-x-crypto-dev)")
+            self._built = [program]
+        return self._built
+
+
+def _there(need: str) -> bool:
+    if need.startswith("$"):
+        return shutil.which(need[1:], path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin") is not None
+    return importlib.util.find_spec(need) is not None
+
+
+def environment() -> dict[str, str]:
+    """For processes that import this checkout."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "adapters")))}
 
 
 class End:
     """A process of ours or of a peer."""
 
-    def __init__(self, kind: str, role: str, setting: Setting) -> None:
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed in stop
-        self._name = f"{kind} {role}"
+    def __init__(self, argv: list[str], name: str) -> None:
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed in close
+        self._name = name
         self._process = subprocess.Popen(
-            _argv(kind, role, setting),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            cwd=_ROOT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join((str(_ROOT), str(_ROOT / "adapters")))},
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, cwd=ROOT, env=environment()
         )
 
     def tell(self, **words: Any) -> None:
@@ -150,7 +230,7 @@ class End:
         self.tell(**words)
         return self.hear()
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """End it."""
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()  # type: ignore[union-attr]
@@ -163,9 +243,12 @@ class End:
         self._errors.close()
 
 
-def _argv(kind: str, role: str, setting: Setting) -> list[str]:
-    module = KINDS[kind].module
-    return [sys.executable, "-m", "tests.bench.ends", module, role, json.dumps(attrs.asdict(setting))]
+def _setting(kind: Kind, setting: Setting) -> str:
+    words = attrs.asdict(setting)
+    if not kind.module.startswith(("ours", "floor", "peer_")):  # other languages get the names themselves
+        cipher, mac = setting.algorithms
+        words.update(cipher=cipher, mac=mac or "", kex=KEX)
+    return json.dumps(words)
 
 
 class Running:
@@ -174,30 +257,37 @@ class Running:
     Args:
         pair: Which.
         setting: Its keys and cipher.
+        tools: What runs it.
     """
 
-    def __init__(self, pair: Pair, setting: Setting) -> None:
+    def __init__(self, pair: Pair, setting: Setting, tools: Toolbox) -> None:
         self.pair = pair
-        self._whole = KINDS[pair.server].whole
-        self._server = End(pair.server, "server", setting)
-        self._client: End | None = None
+        self._whole = any(kind.whole for kind in pair.kinds)
+        self._shell = pair.server == "openssh"
+        self._ends: list[End] = []
+        if self._shell:
+            setting = attrs.evolve(setting, user=getpass.getuser())
         try:
-            port = self._server.hear()["port"]
-            self._client = End(pair.client, "client", attrs.evolve(setting, port=port))
+            for name, role in ((pair.server, "server"), (pair.client, "client")):
+                argv = [*tools.argv(name), role, _setting(KINDS[name], setting)]
+                self._ends.append(End(argv, f"the {role} {name}"))
+                if role == "server":
+                    setting = attrs.evolve(setting, port=self._ends[0].hear()["port"])
         except BaseException:
-            self.stop()
+            self.close()
             raise
 
-    def stop(self) -> None:
-        for end in (self._client, self._server):
-            if end is not None:
-                end.stop()
+    def close(self) -> None:
+        """End both."""
+        for end in reversed(self._ends):
+            end.close()
 
     def measure(self, work: Work, amount: int) -> dict[str, float]:
         """Do it once; what it took for one of whatever is counted."""
         sample = self._do(work, amount)
         if self._whole and work.job != "connect":
-            sample["server"] -= self._do(work, 0)["server"]
+            nothing = self._do(work, 0)
+            sample = {name: max(value - nothing[name], 1e-9) for name, value in sample.items()}
         count = amount - work.already
         done = {side: sample[side] / count * work.scale for side in ("client", "server")}
         if not work.already:
@@ -208,12 +298,11 @@ class Running:
         return done
 
     def _do(self, work: Work, amount: int) -> dict[str, float]:
-        server, client = self._server, self._client
-        assert client is not None
+        server, client = self._ends
         what = work.measures
         warming = 0 if self._whole else work.warming
         first = server.ask()[what]
-        client.tell(work=work.job, amount=amount, warming=warming, already=work.already)
+        client.tell(work=work.job, amount=amount, warming=warming, already=work.already, shell=self._shell)
         client.hear()
         before = server.ask()[what]
         took = client.ask()
@@ -221,8 +310,5 @@ class Running:
         client.tell()
         client.hear()
         if self._whole:  # its processes have ended now
-            before, after = first, server.ask()[what]
+            before, after = first, server.ask(settled=True)[what]
         return {"client": took[what], "server": after - before, "wall": took["wall"]}
-
-
-Log = Callable[[str], None]

@@ -19,12 +19,13 @@ class Work:
         title: What tables call it.
         job: What the client is told; see :class:`~tests.bench.ends.Job`.
         cipher: Under what it runs.
-        unit: What one of :attr:`figures` is.
+        unit: In what figures are given.
         scale: What a figure is multiplied with, after it was divided by how much was done.
         amount, quick: How much is done.
         warming: How much of the same before that.
         already: How many idle ones there are before that.
-        figures: What is kept of a sample: ``client`` and ``server`` (each end's share), ``wall``, ``rate``.
+        figures: What is shown of a sample; the first is what is compared.
+        goal: What the first may be, as a ratio to asyncssh, for our asyncio face.
     """
 
     name: str
@@ -39,19 +40,26 @@ class Work:
     warming: int = 0
     already: int = 0
     figures: tuple[str, ...] = ("both", "client", "server", "wall")
+    goal: float
 
     @property
     def measures(self) -> str:
         """What of a state is compared: processor or memory."""
         return "memory" if self.already else "cpu"
 
-    @property
-    def count(self) -> int:
-        """How much is measured, of the full amount."""
-        return self.amount - self.already
+
+HEADS = {
+    "both": "both ends",
+    "client": "client",
+    "server": "server",
+    "wall": "wall",
+    "rate": "MB/s",
+    "cpu": "CPU",
+}
+"""What tables call figures."""
 
 
-def _bulk(job: str, cipher: str) -> Work:
+def _bulk(job: str, cipher: str, goal: float) -> Work:
     return Work(
         name=f"{job}-{cipher}",
         group="bulk",
@@ -64,10 +72,11 @@ def _bulk(job: str, cipher: str) -> Work:
         quick=32 * MIB,
         warming=8 * MIB,
         figures=("both", "client", "server", "rate"),
+        goal=goal,
     )
 
 
-def _small(name: str, title: str, amount: int, quick: int) -> Work:
+def _small(name: str, title: str, amount: int, quick: int, goal: float) -> Work:
     return Work(
         name=name,
         group=name,
@@ -79,14 +88,15 @@ def _small(name: str, title: str, amount: int, quick: int) -> Work:
         amount=amount,
         quick=quick,
         warming=50 if name == "exec50" else 10,
+        goal=goal,
     )
 
 
-def _idle(job: str, what: str) -> Work:
+def _idle(job: str, what: str, side: str, goal: float) -> Work:
     return Work(
-        name=job,
+        name=f"{job}-{side}",
         group="memory",
-        title=f"Memory of an idle {what}",
+        title=f"Memory of an idle {what}, {side}",
         job=job,
         cipher="aes128-gcm",
         unit="KiB",
@@ -94,22 +104,44 @@ def _idle(job: str, what: str) -> Work:
         amount=220,
         quick=120,
         already=20,
-        figures=("server", "client"),
+        figures=(side,),
+        goal=goal,
     )
 
 
-WORKS = (
-    *(_bulk(job, cipher) for cipher in CIPHERS for job in ("download", "upload")),
-    _small("connect", "Connect, publickey login, close", 200, 40),
-    _small("exec", "Exec of an in-process `true`, one at a time", 500, 100),
-    _small("exec50", "Exec of an in-process `true`, 50 at once", 1000, 200),
-    _idle("connections", "connection"),
-    _idle("channels", "channel"),
+_GOALS = {"aes128-gcm": 0.50, "chacha20": 0.45, "aes256-ctr+etm": 0.75}
+
+IMPORT = Work(
+    name="import",
+    group="import",
+    title="A process that only imports",
+    job="import",
+    cipher="",
+    unit="ms",
+    scale=1e3,
+    amount=1,
+    quick=1,
+    figures=("wall", "cpu"),
+    goal=0.50,
 )
+
+WORKS = (
+    *(_bulk(job, cipher, _GOALS[cipher]) for cipher in CIPHERS for job in ("download", "upload")),
+    _small("connect", "Connect, log in by public key, close", 200, 40, 0.40),
+    _small("exec", "Exec of an in-process `true`, one at a time", 500, 100, 0.50),
+    _small("exec50", "Exec of an in-process `true`, 50 at once", 1000, 200, 0.50),
+    _idle("connections", "connection", "server", 0.80),
+    _idle("connections", "connection", "client", 0.80),
+    _idle("channels", "channel", "server", 0.70),
+    _idle("channels", "channel", "client", 0.70),
+    IMPORT,
+)
+
+BY_NAME = {work.name: work for work in WORKS}
 
 
 def chosen(names: list[str]) -> list[Work]:
-    """The works that are named, or all; a name is a work's, a group's, or a job's with a cipher left out."""
+    """The works that are named, or all; a name is a work's, a group's, or a job's."""
     if not names:
         return list(WORKS)
     return [work for work in WORKS if {work.name, work.group, work.job} & set(names)]

@@ -109,12 +109,20 @@ class Job:
         amount: How much of it.
         warming: How much of the same to do before.
         already: How many idle ones there are to be before it is measured.
+        shell: The server is no program of ours, but has a shell.
     """
 
     work: str
     amount: int
     warming: int = 0
     already: int = 0
+    shell: bool = False
+
+    def command(self, word: str, amount: int = 0) -> str:
+        """What the server is asked to run."""
+        if self.shell:
+            return {"download": f"head -c {amount} /dev/zero", "upload": "cat >/dev/null", "true": "true"}[word]
+        return f"download {amount}" if word == "download" else word
 
     @contextlib.contextmanager
     def timed(self) -> Iterator[None]:

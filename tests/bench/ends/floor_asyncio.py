@@ -117,13 +117,7 @@ def drive(setting: Setting, jobs: Iterable[Job]) -> None:
     async def main() -> None:
         for job in jobs:
             client = await dial()
-            if job.work == "connections":
-                held = [await dial() for _ in range(job.already)]
-                with job.timed():
-                    held += [await dial() for _ in range(job.amount - job.already)]
-                for each in held:
-                    each.transport.close()
-            elif job.work == "connect":
+            if job.work == "connect":
                 await connects(job.warming)
                 with job.timed():
                     await connects(job.amount)

@@ -82,13 +82,6 @@ def drive(setting: Setting, jobs: Iterable[Job]) -> None:
     for job in jobs:
         with contextlib.closing(dial().sock) as sock:
             link = Link(sock, setting)
-            if job.work == "connections":
-                held = [dial() for _ in range(job.already)]
-                with job.timed():
-                    held += [dial() for _ in range(job.amount - job.already)]
-                for each in held:
-                    each.sock.close()
-                continue
             works[job.work](link, job.warming)
             with job.timed():
                 works[job.work](link, job.amount)

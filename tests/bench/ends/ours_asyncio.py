@@ -88,36 +88,36 @@ async def _channels(job: Job, log_in: Any, stack: AsyncExitStack) -> None:
 def _over_one(some: Any) -> Any:
     async def work(job: Job, log_in: Any, stack: AsyncExitStack) -> None:
         client = await stack.enter_async_context(log_in())
-        await some(client, job.warming)
+        await some(client, job, job.warming)
         with job.timed():
-            await some(client, job.amount)
+            await some(client, job, job.amount)
 
     return work
 
 
-async def _download(client: Client, amount: int) -> None:
+async def _download(client: Client, job: Job, amount: int) -> None:
     count = 0
-    async with client.start(f"download {amount}") as process:
+    async with client.start(job.command("download", amount)) as process:
         while data := await process.stdout.read(ours.CHUNK):
             count += len(data)
         await process.wait()
     whole(count, amount)
 
 
-async def _upload(client: Client, amount: int) -> None:
-    async with client.start("upload") as process:
+async def _upload(client: Client, job: Job, amount: int) -> None:
+    async with client.start(job.command("upload")) as process:
         for block in pieces(amount):
             await process.stdin.write(block)
         await process.stdin.send_eof()
         await process.wait()
 
 
-async def _exec(client: Client, count: int) -> None:
+async def _exec(client: Client, job: Job, count: int) -> None:
     for _ in range(count):
         await client.run("true")
 
 
-async def _exec50(client: Client, count: int) -> None:
+async def _exec50(client: Client, job: Job, count: int) -> None:
     for _ in range(max(1, count // 50)):
         await asyncio.gather(*(client.run("true") for _ in range(50)))
 

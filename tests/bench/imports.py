@@ -1,0 +1,40 @@
+"""What a process takes that imports something and ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+from tests.bench.pairs import environment
+
+_CRYPTO = (
+    "from cryptography.hazmat.primitives.ciphers.aead import AESGCM;"
+    "from cryptography.hazmat.primitives.asymmetric import ed25519, x25519"
+)
+
+PROGRAMS = {
+    "python": "pass",
+    "floor": f"import asyncio;{_CRYPTO}",
+    "floor-blocking": f"import socket;{_CRYPTO}",
+    "sshproto": "import sshproto",
+    "asyncio": "import sshproto_io.asyncio",
+    "blocking": "import sshproto_io.blocking",
+    "trio": "import sshproto_io.trio",
+    "asyncssh": "import asyncssh",
+    "paramiko": "import paramiko",
+}
+"""What is run, by the name of the pair that it belongs to, or its own."""
+
+
+def measure(name: str) -> dict[str, float]:
+    """Milliseconds, by the clock and of the processor."""
+    began = time.monotonic()
+    process = subprocess.Popen([sys.executable, "-c", PROGRAMS[name]], env=environment(), stderr=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    took = time.monotonic() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise ImportError(name)
+    return {"wall": took * 1e3, "cpu": (used.ru_utime + used.ru_stime) * 1e3}
