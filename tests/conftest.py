@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -26,6 +27,12 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, prin
 # For who has minutes: --hypothesis-profile=long.
 hypothesis.settings.register_profile("long", deadline=None, max_examples=3000, stateful_step_count=100)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+def pytest_configure() -> None:
+    # What a script starts with "&" ignores SIGINT, and so would all that the tests start and then interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers() -> int:
