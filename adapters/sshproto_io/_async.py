@@ -5,10 +5,11 @@ Nothing here knows which of the two it runs under; that is a :class:`~sshproto_i
 
 from __future__ import annotations
 
+import errno
 import functools
 import socket
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from sshproto.channels.requests import Exec, PtyRequest, Shell, Subsystem
@@ -21,7 +22,7 @@ from sshproto.operations.steps import Operation, Wait
 from sshproto_io import LINGER
 from sshproto_io._async_link import Link, Opening
 from sshproto_io._async_streams import Process, Reader, Stream, Writer
-from sshproto_io.sockets import SocketStream, dial, listen_at
+from sshproto_io.sockets import PORT_CHOICES, SocketStream, dial, listen_at
 
 if TYPE_CHECKING:
     from sshproto.channels.requests import ChannelRequestData
@@ -321,6 +322,38 @@ class Guest(Protocol):
 
 
 G = TypeVar("G", bound=Guest)
+
+
+async def at_one_port(
+    port: int,
+    opened: Callable[[int], Awaitable[T]],
+    ports: Callable[[T], Iterable[int]],
+    close: Callable[[T], Awaitable[object]],
+) -> T:
+    """Listen with the same port at all addresses, where a system that may choose gives each one of its own.
+
+    Args:
+        port: Which; 0 if the system chooses.
+        opened: Listens, and returns what does.
+        ports: Where that listens.
+        close: Ends that.
+
+    Raises:
+        OSError: It cannot listen.
+    """
+    choices = PORT_CHOICES
+    while True:
+        listener = await opened(port)
+        chosen = tuple(ports(listener))
+        if len(set(chosen)) < 2:
+            return listener
+        await close(listener)
+        choices -= 1
+        try:
+            return await opened(chosen[0])
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not choices:
+                raise
 
 
 class BaseServer(Generic[G]):

@@ -19,7 +19,7 @@ from sshproto.operations.login import log_in
 from sshproto.operations.serving import Handler, serve
 from sshproto.server import ServerConnection
 from sshproto_io import ConnectFailed, Setup, TimeoutExpired, _async, _async_streams
-from sshproto_io._async import BaseServer, ClientLink, Forward
+from sshproto_io._async import BaseServer, ClientLink, Forward, at_one_port
 from sshproto_io._async_link import Opening
 from sshproto_io._async_streams import Reader, Stream, Writer
 from sshproto_io._asyncio_link import Peer
@@ -264,9 +264,16 @@ class Server(BaseServer[Incoming]):
 
     async def start(self, host: str | None, port: int, backlog: int) -> None:
         """Listen."""
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(lambda: Incoming(self), host or None, port, backlog=backlog)
+        opened = functools.partial(
+            asyncio.get_running_loop().create_server,
+            lambda: Incoming(self),
+            host or None,
+            backlog=backlog,
+            start_serving=False,
+        )
+        self._listener = await at_one_port(port, lambda port: opened(port=port), _ports, _closed)
         self.listens(self._listener.sockets)
+        await self._listener.start_serving()
 
     async def serve_forever(self) -> None:
         """Serve until cancelled, or closed."""
@@ -288,6 +295,14 @@ class Server(BaseServer[Incoming]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _ports(listener: asyncio.Server) -> list[int]:
+    return [sock.getsockname()[1] for sock in listener.sockets]
+
+
+async def _closed(listener: asyncio.Server) -> None:
+    listener.close()
 
 
 def _report(error: Exception) -> None:

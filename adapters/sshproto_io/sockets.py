@@ -26,6 +26,9 @@ Resolve = Callable[..., Any]
 """``socket.getaddrinfo``, or something asynchronous with the same arguments and result."""
 
 _UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN)
+PORT_CHOICES = 16
+"""How often the system chooses a port before it counts that the one it chose is taken at another address."""
+
 _NO_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _ACCEPT_PAUSE = 0.1
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -373,14 +376,24 @@ def _listen_unix(path: str, backlog: int) -> SocketListener:
 
 def _listen_all(found: Iterable[Any], port: int, backlog: int) -> list[socket.socket]:
     """A socket for each address, all with the same port; addresses that this machine does not have are left out."""
-    passed_over = _NO_ADDRESS if port else (*_NO_ADDRESS, errno.EADDRINUSE)  # a chosen port may be taken elsewhere
+    places = list(dict.fromkeys((one[0], one[4][0]) for one in found))
+    for _ in range(0 if port else PORT_CHOICES - 1):
+        try:
+            return _listen_each(places, port, backlog)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+    return _listen_each(places, port, backlog)
+
+
+def _listen_each(places: list[tuple[int, str]], port: int, backlog: int) -> list[socket.socket]:
     socks: list[socket.socket] = []
     problem: OSError | None = None
-    for family, address in dict.fromkeys((one[0], one[4][0]) for one in found):
+    for family, address in places:
         try:
             sock = socket.create_server((address, port), family=family, backlog=backlog)
         except OSError as error:
-            if error.errno not in passed_over:
+            if error.errno not in _NO_ADDRESS:
                 for other in socks:
                     other.close()
                 raise

@@ -7,6 +7,7 @@ left.  An error that goes through them alone comes out alone, not in a group.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -21,7 +22,7 @@ from sshproto.operations.login import log_in
 from sshproto.operations.serving import Handler, serve
 from sshproto.server import ServerConnection
 from sshproto_io import ConnectFailed, Setup, TimeoutExpired, _async, _async_streams
-from sshproto_io._async import BaseServer, ClientLink, Forward
+from sshproto_io._async import BaseServer, ClientLink, Forward, at_one_port
 from sshproto_io._async_link import parts
 from sshproto_io._trio_link import Peer, plain_nursery
 from sshproto_io._trio_streams import Reader, Stream, Writer
@@ -325,6 +326,15 @@ def _report(error: Exception) -> None:
     _LOG.error("what served an SSH connection has failed", exc_info=error)
 
 
+def _ports(listeners: list[trio.SocketListener]) -> list[int]:
+    return [listener.socket.getsockname()[1] for listener in listeners]
+
+
+async def _closed(listeners: list[trio.SocketListener]) -> None:
+    for listener in listeners:
+        listener.socket.close()
+
+
 @contextlib.asynccontextmanager
 async def listen(
     host: str | None,
@@ -353,7 +363,8 @@ async def listen(
     Raises:
         OSError: It cannot listen there.
     """
-    listeners = await trio.open_tcp_listeners(port, host=host or None, backlog=backlog)
+    opened = functools.partial(trio.open_tcp_listeners, host=host or None, backlog=backlog)
+    listeners = await at_one_port(port, opened, _ports, _closed)
     server = Server(config, handler, max_connections, max_strangers, on_bug, listeners)
     async with plain_nursery() as nursery:
         nursery.start_soon(server.accept, nursery)
