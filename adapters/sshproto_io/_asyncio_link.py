@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
@@ -136,17 +137,25 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
         if not self._reading:
             transport.resume_reading()
         transport.write(self.conn.data_to_send())  # all that is left, even if the peer is slow
-        patience = LINGER
-        if transport.get_write_buffer_size():
-            patience = max(LINGER, self._linger or LINGER)
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(patience, transport.abort)
+        until = math.inf if self._linger is None else self._loop.time() + self._linger
+        self._part(transport, until, transport.get_write_buffer_size())
         if transport.can_write_eof():
             try:
                 transport.write_eof()
             except OSError:  # the peer has reset the connection
                 transport.abort()
+
+    def _part(self, transport: asyncio.Transport, until: float, left: int) -> None:
+        """Half a second more for the peer; and again, while it has not read what is ``left`` to be sent."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(LINGER, self._parted, transport, until, left)
+
+    def _parted(self, transport: asyncio.Transport, until: float, left: int) -> None:
+        if left and self._loop.time() < until:
+            self._part(transport, until, transport.get_write_buffer_size())
+        else:
+            transport.abort()
 
     # ------------------------------------------------------------------------------------------------------- operations
 

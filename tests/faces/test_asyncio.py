@@ -31,7 +31,7 @@ from sshproto.errors import (
 from sshproto.keys.known_hosts import parse
 from sshproto.keys.private import PrivateKey
 from sshproto.operations.steps import Operation, Ready, Sleep, Spawn, Together, Wait
-from sshproto_io import CommandFailed, ConnectFailed, TimeoutExpired
+from sshproto_io import LINGER, CommandFailed, ConnectFailed, TimeoutExpired
 from sshproto_io.asyncio import Client, Handler, Incoming, Server, ServerSession, connect, listen
 
 pytestmark = pytest.mark.timeout(60)
@@ -502,6 +502,30 @@ def test_a_command_takes_too_long_or_fails() -> None:
 
 
 # -------------------------------------------------------------------------------------------------------------- closing
+
+
+@pytest.mark.parametrize("linger", [None, 60.0])
+def test_a_peer_that_takes_its_time_has_all_of_it(linger: float | None) -> None:
+    """As much as was agreed, or without a bound; what was sent before the end comes before the end."""
+
+    async def main() -> None:
+        async with connected(config=ClientConfig(user="me", timeouts=Timeouts(linger=linger))) as (client, it):
+            (incoming,) = it.server.connections
+            near: Any = client._transport
+            far: Any = incoming._transport
+            near.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+            far.pause_reading()
+            for _ in range(200):
+                client.conn.ignore(bytes(30_000))
+            closing = asyncio.ensure_future(client.aclose("enough"))
+            await asyncio.wait([closing], timeout=3 * LINGER)
+            assert near.get_write_buffer_size()
+            assert not closing.done()
+            far.resume_reading()
+            assert isinstance(await incoming.perform(incoming.hub.until_ended()), PeerDisconnected)
+            await asyncio.wait_for(closing, 10)
+
+    run(main)
 
 
 @pytest.mark.parametrize("hard", [False, True])
