@@ -36,6 +36,10 @@ class Outlet(Protocol):
         """How many bytes of data may be queued now; 0 while a key exchange is under way or the output is full."""
         ...
 
+    def time(self) -> float:
+        """When the last input came, in seconds."""
+        ...
+
     def emit(self, event: Event) -> None:
         """Hand ``event`` to the application."""
 

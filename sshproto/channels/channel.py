@@ -193,7 +193,11 @@ class Channel:
         eof_sent: We have sent EOF.
         sending: The application may send data (from the tables, for the hot path).
         receiving: The peer may send data (the same).
-        offered: The window that we offered, in bytes.
+        offered: The window that the peer has, in bytes.
+        elastic: It may grow; see :mod:`sshproto.channels.windows`.
+        counted: Bytes of it that were given back since it was used up last.
+        counted_from: When that was.
+        asked_at: When we sent what the peer answers with the next thing on the channel, or with the next reply.
         receive_window: What the peer may still send, in bytes.
         receive_packet: What it may send in one packet.
         unread: Bytes handed to the application and not yet credited.
@@ -215,7 +219,11 @@ class Channel:
 
     __slots__ = (
         "abandoned",
+        "asked_at",
         "consumed",
+        "counted",
+        "counted_from",
+        "elastic",
         "empties",
         "environment",
         "eof_sent",
@@ -249,6 +257,10 @@ class Channel:
         self.ours = ours
         self.eof_sent = False
         self.offered = 0
+        self.elastic = False
+        self.counted = 0
+        self.counted_from = 0.0
+        self.asked_at = 0.0
         self.receive_window = 0
         self.receive_packet = 0
         self.unread = 0
@@ -283,15 +295,6 @@ class Channel:
     def session_like(self) -> bool:
         """Whether the requests of sessions make sense on it."""
         return isinstance(self.kind, (Session, UnknownOpen))
-
-    def offer(self, window: int, packet: int) -> None:
-        """Set what we let the peer send."""
-        self.offered = window
-        self.receive_window = window
-        self.receive_packet = packet
-        # At half the window: often enough that a peer that sends without pause never runs dry while the application
-        # keeps up, and seldom enough to cost nothing.
-        self.give_back_at = max(1, (window + 1) // 2)
 
     def allow(self, peer_number: int, window: int, packet: int) -> None:
         """Set what the peer lets us send, and its number of the channel."""

@@ -138,6 +138,7 @@ class Inbound:
 
     def _confirmation(self, message: ChannelOpenConfirmation) -> None:
         channel = self._registry.expect(ChannelOpenConfirmation, message.recipient_channel)
+        self._registry.answered(channel)
         peer_number = message.sender_channel
         if peer_number in self._registry.peer_numbers:
             raise ProtocolViolation(
@@ -202,6 +203,8 @@ class Inbound:
         channel = self._registry.admit(ChannelRequest, message.recipient_channel)
         if channel is None:
             return
+        if not channel.ours:  # else it may have nothing to do with what we asked
+            self._registry.answered(channel)
         want_reply = message.want_reply
         pending = self._config.limits.requests_pending
         if want_reply and len(channel.owed) >= pending:
@@ -260,6 +263,7 @@ class Inbound:
         if not channel.requested:
             self._global.count_unsolicited()
             return
+        self._registry.answered(channel)
         number, request = channel.requested[0]
         channel.requested = channel.requested[1:]
         if granted:

@@ -12,7 +12,8 @@ Invariants:
   the outlet would not take (replies, window adjusts) are tried again by :meth:`Mux.writable`.
 
 CHANNEL_DATA and the peer's CHANNEL_WINDOW_ADJUST are most of all traffic and do without typed messages:
-:meth:`Mux.data`, :meth:`Mux.adjust`, :meth:`Mux.send`.  Our own window adjusts are few, one for half a window.
+:meth:`Mux.data`, :meth:`Mux.adjust`, :meth:`Mux.send`.  Our own window adjusts are few, one for half a window or less;
+see :mod:`sshproto.channels.windows`.
 
 What the commands mean to an application is told in :class:`~sshproto.connection.Connection`, which has them under the
 same names.
@@ -136,12 +137,12 @@ class Mux:
             raise InvalidArgument(f"{kind!r} is not a kind of channel")
         if self._role.peer not in kind.receivers:
             raise InvalidArgument(f"a {self._role.value} does not open {kind.type!r} channels")
-        window, max_packet = self._sizes(window, max_packet)
+        size, max_packet = self._sizes(window, max_packet)
         if self._registry.by_us >= self._config.limits.channels_from_us:
             raise LimitReached(f"we have opened {self._registry.by_us} channels (Limits.channels_from_us)")
         number = self._registry.next_channel
-        self._outlet.send(ChannelOpen(kind.type, number, window, max_packet, kind.encode()))
-        self._registry.offer(self._registry.add(kind, ours=True), window, max_packet)
+        self._outlet.send(ChannelOpen(kind.type, number, size, max_packet, kind.encode()))
+        self._registry.offer(self._registry.add(kind, ours=True), size, max_packet, elastic=window is None)
         return number
 
     def accept_channel(
@@ -152,11 +153,11 @@ class Mux:
         Raises:
             AlreadyAnswered: The channel is decided on.
         """
-        window, max_packet = self._sizes(window, max_packet)
+        size, max_packet = self._sizes(window, max_packet)
         channel = self._undecided(question)
-        self._outlet.send(ChannelOpenConfirmation(channel.peer_number, channel.number, window, max_packet))
+        self._outlet.send(ChannelOpenConfirmation(channel.peer_number, channel.number, size, max_packet))
         self._registry.decided(channel)
-        self._registry.offer(channel, window, max_packet)
+        self._registry.offer(channel, size, max_packet, elastic=window is None)
         channel.move(ChannelState.OPEN)
 
     def reject_channel(self, question: ChannelOpenRequested, reason: int, description: str) -> None:
@@ -278,6 +279,8 @@ class Mux:
         self._next_request = number + 1
         self._registry.invitations.asked_on(channel, request)
         if want_reply:
+            if found.ours and not found.requested:  # a reply to one before would come too soon
+                found.asked_at = self._outlet.time()
             found.requested += ((number, request),)
         return number
 
@@ -412,7 +415,7 @@ class Mux:
     def _sizes(self, window: int | None, max_packet: int | None) -> tuple[int, int]:
         """Check what is to be offered to the peer."""
         limits = self._config.limits
-        window = self._registry.default_window() if window is None else window
+        window = self._registry.windows.default() if window is None else window
         max_packet = limits.channel_packet if max_packet is None else max_packet
         if not within(window, 0, MAX_WINDOW):
             raise InvalidArgument(f"a window of {window!r} bytes: it is 0 to {MAX_WINDOW}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from sshproto.channels.channel import CHANNEL_VERDICTS, Channel, ChannelState, ChannelVerdict
 from sshproto.channels.forwarding import Invitations
 from sshproto.channels.requests import ChannelOpenData, Session, UnknownOpen
+from sshproto.channels.windows import Windows
 from sshproto.config import Config
 from sshproto.errors import LimitExceeded, LimitReached, ProtocolViolation, UnknownChannel
 from sshproto.outlet import Outlet
@@ -34,7 +35,7 @@ class Registry:
         sessions: Sessions that the peer opened.
         blocked: Channels whose ``send`` waits for the outlet to have room.
         late: Channels with small messages that the outlet would not take.
-        promised: The sum of all windows: what the peer can make the application hold.
+        windows: What the peer may send on all of them.
         invitations: What the peer may open because we asked for it.
     """
 
@@ -49,9 +50,9 @@ class Registry:
         "next_channel",
         "outlet",
         "peer_numbers",
-        "promised",
         "role",
         "sessions",
+        "windows",
     )
 
     def __init__(self, role: Role, config: Config, outlet: Outlet) -> None:
@@ -64,7 +65,7 @@ class Registry:
         self.by_us = 0
         self.asked = 0
         self.sessions = 0
-        self.promised = 0
+        self.windows = Windows(config.limits)
         self.blocked: dict[int, Channel] = {}
         self.late: dict[int, Channel] = {}
         self.invitations = Invitations()
@@ -81,15 +82,13 @@ class Registry:
             self.sessions += isinstance(kind, Session)
         return channel
 
-    def default_window(self) -> int:
-        """The window of a channel whose opener names none: what is left of the pool, within bounds."""
-        limits = self.config.limits
-        return min(limits.window, max(limits.window_floor, limits.window_pool - self.promised))
+    def offer(self, channel: Channel, window: int, packet: int, *, elastic: bool) -> None:
+        """Let the peer send on ``channel``, and more later if ``elastic``."""
+        self.windows.offer(channel, window, packet, self.outlet.time(), elastic=elastic)
 
-    def offer(self, channel: Channel, window: int, packet: int) -> None:
-        """Let the peer send on ``channel``."""
-        channel.offer(window, packet)
-        self.promised += window
+    def answered(self, channel: Channel) -> None:
+        """The peer has answered what we sent on ``channel``."""
+        self.windows.answered(channel, self.outlet.time())
 
     def decided(self, channel: Channel) -> None:
         """The peer's channel was asked about, and is accepted, refused or lost now."""
@@ -170,14 +169,17 @@ class Registry:
         return True
 
     def give_back(self, channel: Channel) -> None:
-        """Give the peer room for what was consumed."""
+        """Give the peer room for what was consumed, and maybe more."""
+        now = self.outlet.time()
+        if not channel.ours:
+            self.windows.answered(channel, now)
+        change = self.windows.change(channel, now)
         try:
-            self.outlet.send(ChannelWindowAdjust(channel.peer_number, channel.consumed))
+            self.outlet.send(ChannelWindowAdjust(channel.peer_number, channel.consumed + change))
         except LimitReached:
             self.late[channel.number] = channel
             return
-        channel.receive_window += channel.consumed
-        channel.consumed = 0
+        self.windows.given_back(channel, change, now)
 
     def tell(self, message: Message) -> None:
         """Send what the peer's message makes necessary.
@@ -203,7 +205,7 @@ class Registry:
     def forget(self, channel: Channel) -> None:
         """The channel is gone."""
         del self.channels[channel.number]
-        self.promised -= channel.offered
+        self.windows.forget(channel)
         if channel.state is not ChannelState.OPENING:
             self.peer_numbers.discard(channel.peer_number)
         if channel.state is ChannelState.ASKED:
@@ -223,4 +225,4 @@ class Registry:
         self.peer_numbers.clear()
         self.blocked.clear()
         self.late.clear()
-        self.by_us = self.asked = self.sessions = self.promised = 0
+        self.by_us = self.asked = self.sessions = self.windows.promised = 0

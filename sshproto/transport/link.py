@@ -345,6 +345,10 @@ class Link:
             return 0
         return max(0, self.config.limits.output_high - outbox.size)
 
+    def time(self) -> float:
+        """When the last input came."""
+        return self.timers.now
+
     def emit(self, event: Event) -> None:
         """Hand ``event`` to the application."""
         if isinstance(event, KeysExchanged):

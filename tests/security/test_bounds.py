@@ -270,6 +270,7 @@ ELSEWHERE = {
     "peer_rekeys": "test_rekeys_of_the_peer",
     "peer_rekey_bytes": "test_rekeys_of_the_peer",
     "forwarded_pending": "tests/unit/operations/test_forwarding.py",
+    "window_max": "tests/unit/channels/test_windows.py",
     "window_pool": "test_windows_share_a_pool",
     "window_floor": "test_windows_share_a_pool",
 }

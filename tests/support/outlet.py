@@ -51,6 +51,9 @@ class ListOutlet:
     def room(self) -> int:
         return self.capacity
 
+    def time(self) -> float:
+        return self.now
+
     def emit(self, event: Event) -> None:
         if isinstance(event, Question):
             raise AssertionError(f"{event} is a question and must be asked")  # noqa: TRY004

@@ -49,6 +49,9 @@ class ListOutlet:
     def room(self) -> int:
         return self.free
 
+    def time(self) -> float:
+        return self.now
+
     def emit(self, event: Any) -> None:
         self.events.append(event)
 

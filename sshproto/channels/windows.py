@@ -1,0 +1,110 @@
+"""How much the peers of all channels may send: receive windows, which share a pool and grow on long lines.
+
+A peer that may send ``W`` bytes before it hears from us sends no more than ``W`` in a round trip, however fast the
+line.  So a window grows when it is what holds the peer up, and the reader is not:
+
+* **A window that is used up in less than three round trips doubles.**  A peer that is held up by its window uses it up
+  in each round trip or, since up to half of what was read may not have been given back yet, in every second.  One that
+  is held up by the line takes longer as the window grows, which then stops.
+* Used up means read: what counts is what the application has given credit for, and no more than a quarter of the window
+  may wait to be read.  A reader that is slow does not make a window grow.
+* No window grows past ``Limits.window_max``, and growth leaves ``Limits.window`` of ``Limits.window_pool`` free, so
+  that the next channel gets its own.  When that has been given out, windows that have grown are given back less than
+  was read, down to ``Limits.window``, until it is free again.  So growth is a loan: it does not make the pool larger,
+  nor a new channel's window smaller for long.
+* A window that the application names stays as it is.
+
+**What a round trip is**: the shortest time between something that we sent and what cannot have been sent before it
+came: from our CHANNEL_OPEN to its confirmation, from our confirmation to the first thing on that channel, from a
+request to its reply.  The times are those of inputs, and whatever came in between (the application's thinking, or the
+peer's) only makes them longer; then a window grows that need not, within the same bounds.  Nothing is sent to measure
+it.  PuTTY does send something, a request with each adjust whose reply shows exactly what the peer had left then; and it
+needs a list of the servers that break on that.
+
+**Room is given back** when half of a window is consumed, or :data:`STEP` if that is less: often enough that a peer that
+sends without pause does not run dry while the application keeps up, and seldom enough to cost nothing.
+
+RFC 4254 section 5.2 lets any adjust make a window larger, up to 2^32 - 1.
+"""
+
+from __future__ import annotations
+
+import math
+
+from sshproto.channels.channel import Channel
+from sshproto.config import Limits
+
+STEP = 1024 * 1024
+"""Bytes consumed that are given back at the latest."""
+
+ROUNDS = 3
+"""Round trips that a window must last."""
+
+
+class Windows:
+    """The receive windows of one connection.
+
+    Attributes:
+        promised: The sum of all windows: what the peer can make the application hold.
+        round_trip: To the peer and back, in seconds, at most.
+    """
+
+    __slots__ = ("_limits", "promised", "round_trip")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.promised = 0
+        self.round_trip = math.inf
+
+    def default(self) -> int:
+        """The window of a channel whose opener names none: what is left of the pool, within bounds."""
+        limits = self._limits
+        return min(limits.window, max(limits.window_floor, limits.window_pool - self.promised))
+
+    def offer(self, channel: Channel, window: int, packet: int, now: float, *, elastic: bool) -> None:
+        """Let the peer send on ``channel``; its window may change if it is ``elastic``."""
+        channel.receive_window = window
+        channel.receive_packet = packet
+        channel.elastic = elastic
+        channel.counted_from = channel.asked_at = now
+        self._resize(channel, window)
+
+    def answered(self, channel: Channel, now: float) -> None:
+        """The peer has sent what it could not before it had what we sent at ``channel.asked_at``."""
+        self.round_trip = min(self.round_trip, now - channel.asked_at)
+
+    def change(self, channel: Channel, now: float) -> int:
+        """How many bytes more, or fewer, than it consumed ``channel`` should be given back now."""
+        if not channel.elastic:
+            return 0
+        limits = self._limits
+        spare = limits.window_pool - limits.window - self.promised
+        if spare < 0:
+            return -max(0, min(channel.offered - limits.window, channel.consumed // 2, -spare))
+        if (
+            channel.counted + channel.consumed < channel.offered
+            or now - channel.counted_from >= ROUNDS * self.round_trip
+            or channel.unread > channel.offered // 4
+        ):
+            return 0
+        return max(0, min(channel.offered, limits.window_max - channel.offered, spare))
+
+    def given_back(self, channel: Channel, change: int, now: float) -> None:
+        """What ``channel`` consumed was given back, and ``change`` with it."""
+        channel.counted += channel.consumed
+        if channel.counted >= channel.offered:
+            channel.counted = 0
+            channel.counted_from = now
+        channel.receive_window += channel.consumed + change
+        channel.consumed = 0
+        if change:
+            self._resize(channel, channel.offered + change)
+
+    def forget(self, channel: Channel) -> None:
+        """The channel is gone."""
+        self._resize(channel, 0)
+
+    def _resize(self, channel: Channel, window: int) -> None:
+        self.promised += window - channel.offered
+        channel.offered = window
+        channel.give_back_at = max(1, min(STEP, (window + 1) // 2))
