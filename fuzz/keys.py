@@ -1,4 +1,4 @@
-"""Keys, whatever is in them: private keys in OpenSSH's format and PEM, public keys as lines and blobs, signatures.
+"""Keys, whatever is in them: private keys in OpenSSH's format, PEM and PuTTY's; public keys; signatures.
 
 The first byte of an input chooses what the rest is.
 """
@@ -21,10 +21,11 @@ from sshproto.errors import KeyFormatError, SignatureInvalid
 from sshproto.keys.openssh import BEGIN
 from sshproto.keys.private import PassphraseNeeded, PassphraseWrong, PrivateKey
 from sshproto.keys.public import PublicKey
+from tests.support import ppk
 from tests.support.seeds import USER_KEY
 
 MODULES = ("sshproto.keys.private", "sshproto.keys.public", "sshproto.keys.openssh", "sshproto.keys.pem",
-           "sshproto.keys.signatures")  # fmt: skip
+           "sshproto.keys.ppk", "sshproto.keys.signatures")  # fmt: skip
 _SIGNED = b"what was signed"
 _OPENSSH_END = "-----END OPENSSH PRIVATE KEY-----"
 
@@ -149,6 +150,8 @@ def seeds() -> list[bytes]:
     forms = (s.PrivateFormat.PKCS8, s.PrivateFormat.TraditionalOpenSSL)
     pems = [_pem(handle, form) for handle in _HANDLES for form in forms]
     pems += [_pem(_EC, form, b"xyzzy") for form in forms]
+    pems += [ppk.write(key, version=version) for key in _KEYS for version in (2, 3)]
+    pems += [ppk.write(USER_KEY, b"xyzzy", version=2)]  # of version 3 the file would set what an input costs
     lines = [f"{key.public_key.openssh()} comment".encode() for key in _KEYS]
     return [
         *(b"\0" + it for it in (*files, *pems)),

@@ -1,6 +1,7 @@
 """Private keys: made, read from files, written to files, and signing.
 
-Reads OpenSSH's own format (:mod:`sshproto.keys.openssh`) and PEM (:mod:`sshproto.keys.pem`); writes OpenSSH's.
+Reads OpenSSH's own format (:mod:`sshproto.keys.openssh`), PEM (:mod:`sshproto.keys.pem`) and PuTTY's
+(:mod:`sshproto.keys.ppk`); writes OpenSSH's.
 
 Invariants: the private part never shows in ``repr``, in an exception or in a pickle; public and private part belong
 together, whatever the file says; and no signature leaves before it has been verified, since a single RSA-CRT signature
@@ -14,7 +15,7 @@ from typing import Any, NoReturn, Self
 
 from sshproto.config import Entropy, system_entropy
 from sshproto.errors import InvalidArgument, KeyFormatError, SignatureInvalid, WireError, discreet
-from sshproto.keys import openssh, pem, signatures
+from sshproto.keys import openssh, pem, ppk, signatures
 from sshproto.keys.public import (
     KEY_TYPES,
     MAXIMUM_RSA_BITS,
@@ -39,7 +40,8 @@ class PassphraseNeeded(KeyFormatError):
     """The key is encrypted and no passphrase was given.
 
     Attributes:
-        public_key: The public half, where the file shows it without the passphrase (OpenSSH's format), else None.
+        public_key: The public half, where the file shows it without the passphrase (OpenSSH's format and PuTTY's),
+            else None.
     """
 
     def __init__(self, problem: str, public_key: PublicKey | None = None) -> None:
@@ -117,7 +119,7 @@ class PrivateKey:
         """Read the content of a private key file.
 
         Args:
-            data: The content: OpenSSH's format, or PEM with PKCS#1, SEC 1 or PKCS#8 inside.
+            data: The content: OpenSSH's format, PEM with PKCS#1, SEC 1 or PKCS#8 inside, or PuTTY's, version 2 or 3.
             passphrase: To decrypt it with; not used if the key is not encrypted.
             comment: Takes the place of the comment in the file.
             minimum_rsa_bits: Smallest RSA modulus to accept; 1024 at least.
@@ -132,10 +134,13 @@ class PrivateKey:
         if len(data) > MAXIMUM_FILE:
             raise KeyFormatError(f"not a private key: {len(data)} bytes; at most {MAXIMUM_FILE} are accepted")
         content = decode_text(data)
-        if openssh.BEGIN in content:
+        if ppk.is_ppk(content):
+            with no_panic("PuTTY private key"):
+                handle, key = _load_ppk(ppk.read(content), passphrase, minimum_rsa_bits)
+        elif openssh.BEGIN in content:
             with no_panic("OpenSSH private key"):
                 handle, key = _load_openssh(openssh.read(content), passphrase, minimum_rsa_bits)
-        elif "PuTTY-User-Key-File-" not in content and (block := pem.find(content)) is not None:
+        elif (block := pem.find(content)) is not None:
             with no_panic(block.label):
                 handle, key = _load_pem(block, passphrase, minimum_rsa_bits)
         else:
@@ -297,24 +302,15 @@ def _not_private(content: str, data: bytes | str) -> KeyFormatError:
     elif not what and content.startswith("0"):
         what = "perhaps DER; convert it to PEM"
     what = f"this is {what}" if what else f"it starts with {printable(content[:24])!r}"
-    expected = "expected an OpenSSH private key or a PEM file (RSA, EC, ENCRYPTED or plain PRIVATE KEY)"
+    expected = (
+        "expected an OpenSSH private key, a PEM file (RSA, EC, ENCRYPTED or plain PRIVATE KEY) or a PuTTY private key"
+    )
     return KeyFormatError(f"not a private key: {what}; {expected}")
 
 
 def _load_openssh(container: openssh.Container, passphrase: bytes | None, minimum: int) -> tuple[Any, PublicKey]:
     public = PublicKey.from_blob(container.public_blob, minimum_rsa_bits=minimum)
-    if container.encrypted and not passphrase:
-        raise PassphraseNeeded(
-            f"the {public.type} private key {public.fingerprint()} is encrypted ({container.cipher}) and no passphrase "
-            "was given",
-            public,
-        )
-    plain = openssh.open_private(container, passphrase or b"")
-    if plain is None:
-        raise PassphraseWrong(
-            f"the passphrase does not open the {public.type} private key {public.fingerprint()} ({container.cipher})"
-        )
-    reader = Reader(plain, "OpenSSH private key")
+    reader = Reader(_open(openssh, container, passphrase, public), "OpenSSH private key")
     try:
         kind = reader.name("type")
         if kind not in KEY_TYPES:
@@ -331,8 +327,35 @@ def _load_openssh(container: openssh.Container, passphrase: bytes | None, minimu
     return handle, PublicKey.from_blob(public.blob, comment, minimum_rsa_bits=minimum)
 
 
-def _mismatch(kind: str) -> KeyFormatError:
-    return KeyFormatError(f"OpenSSH private key: the private and the public part are different {kind} keys")
+def _load_ppk(container: ppk.Container, passphrase: bytes | None, minimum: int) -> tuple[Any, PublicKey]:
+    what = "PuTTY private key"
+    public = PublicKey.from_blob(container.public_blob, container.comment, minimum_rsa_bits=minimum)
+    if container.type != public.type:
+        raise KeyFormatError(f"{what}: it says {printable(container.type)}, the public key in it is {public.type}")
+    reader = Reader(_open(ppk, container, passphrase, public), what)
+    try:
+        handle = _PPK[public.type](reader, public)
+        ppk.check_padding(reader.rest(), container.encrypted)
+    except WireError as error:
+        raise KeyFormatError(f"malformed {error}") from None
+    if not hmac.compare_digest(_public_blob(handle), public.blob):
+        raise _mismatch(public.type, what)
+    return handle, public
+
+
+def _open(form: Any, container: Any, passphrase: bytes | None, public: PublicKey) -> bytes:
+    """The decrypted private part of a container of ``form``, the module that reads such."""
+    which = f"the {public.type} private key {public.fingerprint()}"
+    if container.encrypted and not passphrase:
+        raise PassphraseNeeded(f"{which} is encrypted ({container.cipher}) and no passphrase was given", public)
+    plain: bytes | None = form.open_private(container, passphrase or b"")
+    if plain is None:
+        raise PassphraseWrong(f"the passphrase does not open {which} ({container.cipher})")
+    return plain
+
+
+def _mismatch(kind: str, what: str = "OpenSSH private key") -> KeyFormatError:
+    return KeyFormatError(f"{what}: the private and the public part are different {kind} keys")
 
 
 def _private_ed25519(reader: Reader, public: PublicKey, minimum: int) -> Any:
@@ -347,11 +370,16 @@ def _private_ed25519(reader: Reader, public: PublicKey, minimum: int) -> Any:
 
 
 def _private_ecdsa(reader: Reader, public: PublicKey, minimum: int) -> Any:
-    from cryptography.hazmat.primitives.asymmetric import ec
-
     name, point, value = reader.name("curve"), reader.string("Q"), reader.mpint("d")
     if text(public.type) + text(name) + string(point) != public.blob:
         raise _mismatch(public.type)
+    return _make_ecdsa(public, value)
+
+
+def _make_ecdsa(public: PublicKey, value: int) -> Any:
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    name = public.type.removeprefix("ecdsa-sha2-")
     if value <= 0:
         raise KeyFormatError("ECDSA private key: the private value is not positive")
     try:
@@ -361,11 +389,15 @@ def _private_ecdsa(reader: Reader, public: PublicKey, minimum: int) -> Any:
 
 
 def _private_rsa(reader: Reader, public: PublicKey, minimum: int) -> Any:
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
     n, e, d, iqmp, p, q = (reader.mpint(name) for name in ("n", "e", "d", "iqmp", "p", "q"))
     if text("ssh-rsa") + mpint(e) + mpint(n) != public.blob:
         raise _mismatch("ssh-rsa")
+    return _make_rsa(n, e, d, iqmp, p, q)
+
+
+def _make_rsa(n: int, e: int, d: int, iqmp: int, p: int, q: int) -> Any:
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
     if p <= 2 or q <= 2 or p * q != n or not 1 < d < n or not 0 < iqmp < p:
         raise KeyFormatError("RSA private key: the private numbers do not fit the modulus")
     try:
@@ -382,6 +414,34 @@ _PRIVATE = {
     "ecdsa-sha2-nistp384": _private_ecdsa,
     "ecdsa-sha2-nistp521": _private_ecdsa,
     "ssh-rsa": _private_rsa,
+}
+
+
+def _ppk_ed25519(reader: Reader, public: PublicKey) -> Any:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    seed = reader.string("private", 32)  # a number, least significant byte first: PuTTY has left out zeros at the end
+    return Ed25519PrivateKey.from_private_bytes(seed.ljust(32, b"\0"))
+
+
+def _ppk_ecdsa(reader: Reader, public: PublicKey) -> Any:
+    return _make_ecdsa(public, reader.mpint("d"))
+
+
+def _ppk_rsa(reader: Reader, public: PublicKey) -> Any:
+    known = Reader(public.blob, "public key")
+    known.string()
+    e, n = known.mpint(), known.mpint()
+    d, p, q, iqmp = (reader.mpint(name) for name in ("d", "p", "q", "iqmp"))
+    return _make_rsa(n, e, d, iqmp, p, q)
+
+
+_PPK = {
+    "ssh-ed25519": _ppk_ed25519,
+    "ecdsa-sha2-nistp256": _ppk_ecdsa,
+    "ecdsa-sha2-nistp384": _ppk_ecdsa,
+    "ecdsa-sha2-nistp521": _ppk_ecdsa,
+    "ssh-rsa": _ppk_rsa,
 }
 
 

@@ -144,7 +144,7 @@ def unsupported_type(name: str) -> KeyFormatError:
 
 # What the start of a file says that it is, for errors. Searched in this order.
 FOREIGN: tuple[tuple[str, str], ...] = (
-    ("PuTTY-User-Key-File-", "a PuTTY private key (PPK; convert it with puttygen -O private-openssh)"),
+    ("PuTTY-User-Key-File-", "a PuTTY private key (PPK)"),
     ("---- BEGIN SSH2 PUBLIC KEY", "a public key in RFC 4716 form (convert it with ssh-keygen -i -f)"),
     ("---- BEGIN SSH2 ENCRYPTED PRIVATE KEY", "a private key of SSH Communications (convert it with ssh-keygen -i -f)"),
     ("-----BEGIN SSH SIGNATURE", "a signature (SSHSIG)"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -12,11 +13,13 @@ import pytest
 from sshproto.keys import PrivateKey
 
 SSH_KEYGEN = shutil.which("ssh-keygen")
+PUTTYGEN = shutil.which("puttygen")
+OPENSSL = shutil.which("openssl")
 
 
-def _run(*arguments: object, stdin: bytes = b"", check: bool = True) -> str:
+def _run(*arguments: object, stdin: bytes = b"", check: bool = True, program: str | None = SSH_KEYGEN) -> str:
     done = subprocess.run(
-        [str(SSH_KEYGEN), *map(str, arguments)],
+        [str(program), *map(str, arguments)],
         input=stdin,
         capture_output=True,
         check=False,
@@ -24,19 +27,35 @@ def _run(*arguments: object, stdin: bytes = b"", check: bool = True) -> str:
         env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "HOME": "/nonexistent"},
     )
     if check and done.returncode:
-        raise AssertionError(f"ssh-keygen {arguments}: {done.returncode}: {done.stderr.decode(errors='replace')}")
+        raise AssertionError(f"{program} {arguments}: {done.returncode}: {done.stderr.decode(errors='replace')}")
     return done.stdout.decode()
+
+
+def _need(program: str | None, name: str, package: str) -> Callable[..., str]:
+    if program is None:
+        message = f"{name} is not installed (Debian: apt install {package})"
+        if os.environ.get("SSHPROTO_REQUIRE_PEERS") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    return functools.partial(_run, program=program)
 
 
 @pytest.fixture(scope="session")
 def ssh_keygen() -> Callable[..., str]:
     """Runs ssh-keygen, returns its standard output."""
-    if SSH_KEYGEN is None:
-        message = "ssh-keygen is not installed (Debian: apt install openssh-client)"
-        if os.environ.get("SSHPROTO_REQUIRE_PEERS") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
-    return _run
+    return _need(SSH_KEYGEN, "ssh-keygen", "openssh-client")
+
+
+@pytest.fixture(scope="session")
+def puttygen() -> Callable[..., str]:
+    """Runs puttygen, returns its standard output."""
+    return _need(PUTTYGEN, "puttygen", "putty-tools")
+
+
+@pytest.fixture(scope="session")
+def openssl() -> Callable[..., str]:
+    """Runs openssl, returns its standard output."""
+    return _need(OPENSSL, "openssl", "openssl")
 
 
 @pytest.fixture(scope="session")

@@ -493,7 +493,7 @@ def test_deeply_nested_der():
         (b"", "this is empty"),
         (b"\n\n", "this is empty"),
         (b"hello\x1b", r"it starts with 'hello\\"),
-        (b"PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: none\n", "a PuTTY private key .*puttygen"),
+        (b"PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: none\n", "PuTTY private key: .*expected the header Comment"),
         (b"---- BEGIN SSH2 PUBLIC KEY ----\n", "a public key in RFC 4716 form"),
         (b"---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\n", "SSH Communications"),
         (b"-----BEGIN PUBLIC KEY-----\n", "a public key in PEM form"),
