@@ -9,7 +9,8 @@ from tests.bench import budget
 
 @pytest.mark.parametrize("name", budget.MEASURED)
 def test_within_the_budget(name):
-    beyond = budget.MEASURED[name]().beyond(budget.budgets()[name])
+    room = budget.SOCKETS if "asyncio" in name else 1.03
+    beyond = budget.MEASURED[name]().beyond(budget.budgets()[name], room)
     assert not beyond, (
         f"one {name} takes {'; '.join(beyond)}. If that is meant, renew the budget with Python 3.11 by "
         "`PYTHONPATH=.:adapters python -m tests.bench.budget --renew`, and say why in the commit."

@@ -122,12 +122,11 @@ async def _exec50(client: Client, job: Job, count: int) -> None:
         await asyncio.gather(*(client.run("true") for _ in range(50)))
 
 
+WORKS = {"download": _download, "upload": _upload, "exec": _exec, "exec50": _exec50}
+
 JOBS = {
-    "download": _over_one(_download),
-    "upload": _over_one(_upload),
+    **{name: _over_one(some) for name, some in WORKS.items()},
     "connect": _connects,
-    "exec": _over_one(_exec),
-    "exec50": _over_one(_exec50),
     "connections": _connections,
     "channels": _channels,
 }
