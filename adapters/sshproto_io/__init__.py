@@ -17,29 +17,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
-
-from sshproto.config import ClientConfig
-from sshproto.errors import (
-    ChannelEnded,
-    ConnectionLoss,
-    InvalidArgument,
-    OpenRefused,
-    RequestRefused,
-    SSHError,
-    UsageError,
-    discreet,
-)
-from sshproto.keys.known_hosts import KnownHosts
-from sshproto.operations.login import Credentials, HostKeyCheck, LoginPlan, host_key_check, prefer_known
-from sshproto.operations.session import CommandFailed, Completed
-from sshproto.values import frozen
+from sshproto.errors import ChannelEnded, ConnectionLoss, OpenRefused, RequestRefused, SSHError, UsageError
+from sshproto.lazy import lazily
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from sshproto.keys.private import PrivateKey
-    from sshproto.keys.public import PublicKey
+    from sshproto.operations.login import LoginPlan
+    from sshproto.operations.session import CommandFailed, Completed
+    from sshproto_io._setup import Setup as Setup
 
 __all__ = [
     "ChannelEnded",
@@ -54,6 +38,15 @@ __all__ = [
     "TimeoutExpired",
     "UsageError",
 ]
+
+_HOMES = {
+    "CommandFailed": "sshproto.operations.session",
+    "Completed": "sshproto.operations.session",
+    "LoginPlan": "sshproto.operations.login",
+    "Setup": "sshproto_io._setup",
+}
+
+__getattr__, __dir__ = lazily(__name__, _HOMES, __all__)
 
 LINGER = 0.5
 """Seconds that a closing connection waits for the peer to close as well. Closing a socket with input unread takes away
@@ -80,61 +73,3 @@ class TimeoutExpired(SSHError, TimeoutError):
     def __init__(self, what: str, seconds: float) -> None:
         super().__init__(f"{what} took longer than {seconds:g} seconds")
         self.seconds = seconds
-
-
-@frozen(kw_only=True)
-class Setup:
-    """What ``connect`` was asked for.
-
-    Attributes:
-        host, port: Where to.
-        config: The client's decisions.
-        host_key: Whether a key is the server's.
-        credentials: Who we are.
-    """
-
-    host: str
-    port: int
-    config: ClientConfig
-    host_key: HostKeyCheck
-    credentials: Credentials
-
-    @classmethod
-    @discreet
-    def of(
-        cls,
-        host: str,
-        port: int,
-        *,
-        user: str | None,
-        host_key: KnownHosts | PublicKey | HostKeyCheck,
-        keys: Iterable[PrivateKey | PublicKey],
-        password: str | None,
-        credentials: Credentials | None,
-        config: ClientConfig | None,
-    ) -> Setup:
-        """From the arguments of ``connect``.
-
-        Raises:
-            InvalidArgument: They do not go together.
-        """
-        if config is None:
-            if user is None:
-                raise InvalidArgument("nobody to log in as: give user or config")
-            config = ClientConfig(user=user)
-        elif user is not None:
-            config = attrs.evolve(config, user=user)
-        keys = tuple(keys)
-        if credentials is None:
-            credentials = LoginPlan(keys, password=password)
-        elif keys or password is not None:
-            raise InvalidArgument("credentials stands in the place of keys and password")
-        if isinstance(host_key, KnownHosts):
-            config = prefer_known(config, host_key, host, port)
-        return cls(
-            host=host,
-            port=port,
-            config=config,
-            host_key=host_key_check(host_key, host, port),
-            credentials=credentials,
-        )
