@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 class ClientEngine(Engine[ClientAuth]):
     """The engine of a client."""
 
+    __slots__ = ()
+
     role = Role.CLIENT
     config: ClientConfig
 

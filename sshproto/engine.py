@@ -33,6 +33,7 @@ USERAUTH = "ssh-userauth"
 _KEEPALIVE = b"sshproto keepalive"
 """Data of the PINGs that ask whether the peer is there; their answers are nobody else's business."""
 
+_NOBODY: frozenset[int] = frozenset()
 _WINDOW_ADJUST = ChannelWindowAdjust.number
 _CONNECTION_NUMBERS = range(80, 101)
 
@@ -65,13 +66,14 @@ class Engine(Link, Generic[A]):
         auth: The authentication machine, from the moment its service is accepted.
     """
 
-    auth: A | None = None
+    __slots__ = ("_keepalives", "_last_heard", "_unanswered", "auth", "mux")
 
     def __init__(self, config: Config, now: float) -> None:
+        self.auth: A | None = None
         super().__init__(config, now)
         self.mux = Mux(self.role, config, self)
         self._last_heard = now
-        self._keepalives: set[int] = set()
+        self._keepalives = _NOBODY
         self._unanswered = 0
 
     # ---------------------------------------------------------------------------------------------------------- routing
@@ -108,7 +110,7 @@ class Engine(Link, Generic[A]):
         if isinstance(event, PongReceived) and event.data == _KEEPALIVE:
             return
         if isinstance(event, (GlobalSucceeded, GlobalFailed)) and event.request_id in self._keepalives:
-            self._keepalives.discard(event.request_id)  # either answer shows that the peer is there
+            self._keepalives = self._keepalives - {event.request_id} or _NOBODY  # either answer shows that the peer is there
             return
         super().emit(event)
 
@@ -168,4 +170,4 @@ class Engine(Link, Generic[A]):
         if PING in self.peer_extensions:
             self.send(Ping(_KEEPALIVE))
         elif not self.mux.awaits_reply:  # else it owes us one already
-            self._keepalives.add(self.mux.global_request(Keepalive()))
+            self._keepalives = self._keepalives | {self.mux.global_request(Keepalive())}

@@ -26,7 +26,7 @@ class Questions:
         self._sizes: dict[int, int] = {}
         self.size = 0
         # Those that the application still holds, and so may still answer: no more than it keeps itself.
-        self._void: WeakValueDictionary[int, Question] = WeakValueDictionary()
+        self._void: WeakValueDictionary[int, Question] | None = None
         self._next = 0
         self._ended = False
 
@@ -54,6 +54,8 @@ class Questions:
         """The question is void from now on."""
         question = self._drop(question_id)
         if question is not None:
+            if self._void is None:
+                self._void = WeakValueDictionary()
             self._void[question_id] = question
 
     def end(self) -> None:
@@ -61,7 +63,7 @@ class Questions:
         self._owed.clear()
         self._sizes.clear()
         self.size = 0
-        self._void.clear()
+        self._void = None
         self._ended = True
 
     def check(self, question: Question, *kinds: type[Question]) -> bool:
@@ -81,7 +83,7 @@ class Questions:
         owed = self._owed.get(question.id)
         if owed is question or owed == question:
             return True
-        if question.id in self._void:
+        if self._void is not None and question.id in self._void:
             return False
         raise AlreadyAnswered(f"{type(question).__name__} {question.id} has been answered, or was never asked here")
 

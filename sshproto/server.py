@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 class ServerEngine(Engine[ServerAuth]):
     """The engine of a server."""
 
+    __slots__ = ("_services",)
+
     role = Role.SERVER
     config: ServerConfig
 

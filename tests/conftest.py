@@ -12,8 +12,9 @@ import os
 import signal
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -88,7 +89,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     claims.check(items)  # and those that have marks of their parameters
     if not config.getoption("--second"):
         return
-    left_out = {item for item in items if item.get_closest_marker("slow") or _is_of_others(item) or _is_mixed(item)}
+    left_out = {item for item in items if item.get_closest_marker("slow") or _is_of_others(item)} | _mixed(items)
     left_out |= _repeated([item for item in items if item not in left_out])
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
@@ -99,11 +100,20 @@ def _is_of_others(item: pytest.Item) -> bool:
     return "interop" in item.path.parts
 
 
-def _is_mixed(item: pytest.Item) -> bool:
-    """Whether a test has a client of one face at a server of another."""
-    params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    client, server = params.get("face", params.get("client")), params.get("served", params.get("server"))
-    return client is not None and server is not None and client != server
+def _mixed(items: Sequence[pytest.Item]) -> set[pytest.Item]:
+    """Tests that have a client of one face at a server of another, where the same is done by one face at both ends."""
+    pairs = {item: pair for item in items if (pair := _pair(item)) is not None}
+    same = {what for client, server, what in pairs.values() if client == server}
+    return {item for item, (client, server, what) in pairs.items() if client != server and what in same}
+
+
+def _pair(item: pytest.Item) -> tuple[Any, Any, Hashable] | None:
+    """The faces of the client and of the server, and the test with its other parameters; None if there are no two."""
+    if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+        return None
+    params = dict(item.callspec.params)
+    client, server = (params.pop(a, None) or params.pop(b, None) for a, b in (("face", "client"), ("served", "server")))
+    return (client, server, (_test_of(item), repr(params))) if client and server else None
 
 
 MANY = 6

@@ -101,7 +101,7 @@ class Inbound:
             return
         channel = self._registry.add(kind, ours=False)
         channel.allow(peer_number, message.initial_window_size, self._packet(message.maximum_packet_size))
-        self._registry.peer_numbers.add(peer_number)
+        self._registry.peer_numbers[peer_number] = None
         self._registry.invitations.used(kind)
         channel.question = self._outlet.question_id()
         question = ChannelOpenRequested(id=channel.question, channel=channel.number, kind=kind)
@@ -152,7 +152,7 @@ class Inbound:
                 "smallest_channel_packet",
             )
         channel.allow(peer_number, message.initial_window_size, self._packet(message.maximum_packet_size))
-        self._registry.peer_numbers.add(peer_number)
+        self._registry.peer_numbers[peer_number] = None
         if channel.abandoned:
             self._registry.tell(ChannelClose(peer_number))
             channel.move(ChannelState.CLOSE_OUT)

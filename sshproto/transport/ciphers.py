@@ -111,6 +111,9 @@ def _bad_tag(protection: str, sequence: int) -> MacError:
     return MacError(f"the packet with sequence number {sequence} fails its integrity check ({protection})")
 
 
+_NO_ROOM = memoryview(b"")
+
+
 class _Opening:
     """What the opening halves have in common: the attributes of :class:`Opening`, and a buffer for decrypted packets
     that grows on demand and is overwritten by each."""
@@ -127,7 +130,7 @@ class _Opening:
         counted: int = 0,
         conceals: bool = False,
     ) -> None:
-        self._scratch = memoryview(b"")
+        self._scratch = _NO_ROOM
         self.alignment = alignment
         self.overhead = 4 + tag_size
         self.clear = clear

@@ -390,6 +390,7 @@ class KeyExchange:
         first = self.negotiated is None
         self.negotiated = now.chosen
         self.ours = None
+        self._our_payload = b""
         self._round = None
         self._outlet.emit(
             KeysExchanged(negotiated=now.chosen, session_id=self.session_id, host_key=self.host_key, first=first)

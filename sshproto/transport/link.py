@@ -14,7 +14,6 @@ leave during a key exchange → :class:`~sshproto.transport.packets.Sealer` → 
 from __future__ import annotations
 
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -123,6 +122,37 @@ class Link:
         questions: The answers that the application owes.
     """
 
+    # A connection that does nothing should take little memory. Who patches an instance gives it a dict.
+    __slots__ = (
+        "__dict__",
+        "_data_legal",
+        "_eof",
+        "_events",
+        "_exchanges",
+        "_ext_infos",
+        "_ident",
+        "_ident_input",
+        "_ping_offered",
+        "_quota",
+        "_received",
+        "_rekey_bytes",
+        "_rekey_packets",
+        "_state",
+        "_trace",
+        "_verdicts",
+        "blocked_on",
+        "config",
+        "error",
+        "kex",
+        "opener",
+        "outbox",
+        "peer_extensions",
+        "peer_version",
+        "phase",
+        "questions",
+        "timers",
+    )
+
     role: ClassVar[Role]
 
     def __init__(self, config: Config, now: float) -> None:
@@ -141,7 +171,7 @@ class Link:
         self._rekey_bytes = config.limits.rekey_bytes
         self._rekey_packets = config.limits.rekey_packets
         self._trace = config.trace
-        self._events: deque[Event] = deque()
+        self._events: list[Event] = []  # seldom more than one or two
         self._ident: ident.IdentReader | None = ident.IdentReader(receiver=self.role, limits=config.limits)
         self._ident_input = bytearray()
         self._enter(State.FIRST_KEX)
@@ -228,7 +258,7 @@ class Link:
             except BaseException as error:  # noqa: BLE001  a bug of ours must not tear the caller's loop
                 self._bug(error)
         else:
-            event = events.popleft()
+            event = events.pop(0)
             if isinstance(event, Question):
                 self.timers.settle()  # the application may take its time before it answers
             return event

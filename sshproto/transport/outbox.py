@@ -65,7 +65,7 @@ class Outbox:
         self.size = 0
         self.held = False
         self._packets: list[Buffer] = []
-        self._deferred: deque[tuple[Message, bytes, int | None]] = deque()
+        self._deferred: deque[tuple[Message, bytes, int | None]] | tuple[()] = ()  # empty, a deque is not small
         self._deferred_size = 0
         self._tags: dict[int, int] = {}
 
@@ -98,6 +98,8 @@ class Outbox:
         limits = self._limits
         if len(self._deferred) >= limits.deferred_packets or self._deferred_size + size > limits.deferred_bytes:
             raise LimitReached(f"{len(self._deferred)} messages wait for the end of the key exchange already")
+        if not self._deferred:
+            self._deferred = deque()
         self._deferred.append((message, payload, tag))
         self._deferred_size += size
 
@@ -128,6 +130,8 @@ class Outbox:
             message, payload, tag = self._deferred.popleft()
             self._deferred_size -= len(payload)
             self._seal(message, payload, tag)
+        if not self._deferred:
+            self._deferred = ()
 
     def _seal(self, message: Message, payload: bytes, tag: int | None) -> None:
         sealer = self.sealer
@@ -169,5 +173,5 @@ class Outbox:
 
     def drop_deferred(self) -> None:
         """Nothing that waits will be sent."""
-        self._deferred.clear()
+        self._deferred = ()
         self._deferred_size = 0

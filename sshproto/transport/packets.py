@@ -12,7 +12,7 @@ Invariants:
 * Feeding costs by the bytes fed, however they are cut; nothing is ever sliced off the front of the input.
 
 How input is kept: packets are read from one view at an offset.  ``bytes`` that come when nothing is left over are not
-even copied.  Where a packet straddles two feeds, only that packet is put together, in a store, and reading goes on in
+even copied, and let go when they are read.  Where a packet straddles two feeds, only that packet is put together, in a store, and reading goes on in
 the second feed; all else falls back to appending to the store.
 """
 
@@ -32,7 +32,7 @@ _MASK32 = 0xFFFFFFFF
 _CONCEALING = 128
 """What the size of a packet is rounded up to where it must not tell a password's length; a multiple of every block."""
 
-_PADDING_POOL = 2048
+_PADDING_POOL = 512
 """Bytes of padding drawn at a time. Padding is no secret that would have to be fresh: it only has to be unguessable
 for who does not see it, so a pool is fine even if a process forks (whose two halves can't share a connection)."""
 
@@ -50,6 +50,9 @@ class _Dead(PlainOpening):
 
     def length(self, view: memoryview, offset: int, sequence: int) -> NoReturn:
         raise self._error
+
+
+_NOTHING = memoryview(b"")
 
 
 class Opener:
@@ -92,7 +95,7 @@ class Opener:
         self._inflater: Inflater | None = None
         self._dead = False
         self._store = bytearray()
-        self._view = memoryview(self._store)  # of _store, or of bytes that were fed
+        self._view = _NOTHING  # of _store, or of bytes that were fed
         self._offset = 0  # where in _view the next packet starts
         self._end = 0  # len(_view)
         self._length = 0  # packet_length of the packet at _offset; 0: not known yet
@@ -129,11 +132,18 @@ class Opener:
         self._append(data)
 
     def _read_from(self, data: bytes, offset: int) -> None:
-        self._view.release()
-        self._store.clear()
+        self._let_go()
         self._view = memoryview(data)
         self._offset = offset
         self._end = len(data)
+
+    def _let_go(self) -> None:
+        """Keep nothing of what was read: a connection that falls silent need not hold on to its last input."""
+        if self._view.obj is self._store:
+            self._view.release()
+            self._store.clear()
+        self._view = _NOTHING
+        self._offset = self._end = 0
 
     def _append(self, data: Buffer) -> None:
         """Put what is unread and ``data`` together in the store."""
@@ -146,7 +156,6 @@ class Opener:
                 del store[:offset]  # moves a pointer, not the bytes
         else:
             store[:] = view[offset:]
-            view.release()
         store += data
         self._view = memoryview(store)
         self._offset = 0
@@ -180,6 +189,8 @@ class Opener:
                 if available < cipher.prefix:
                     following = self._next
                     if following is None:
+                        if not available and self._end:
+                            self._let_go()
                         return None
                     # The store held one packet, which was opened: available is 0.
                     self._next = None
@@ -251,7 +262,7 @@ class Opener:
         """Forget what was fed and not opened: nobody will ask for it."""
         # Not clear(): whoever is at work on the last packet, or the frames of an error, may still hold views.
         self._store = bytearray()
-        self._view = memoryview(self._store)
+        self._view = _NOTHING
         self._offset = self._end = self._length = 0
         self._next = None
 

@@ -284,10 +284,13 @@ class Running:
 
     def measure(self, work: Work, amount: int) -> dict[str, float]:
         """Do it once; what it took for one of whatever is counted."""
-        sample = self._do(work, amount)
         if self._whole and work.job != "connect":
-            nothing = self._do(work, 0)
-            sample = {name: max(value - nothing[name], 1e-9) for name, value in sample.items()}
+            # All that it costs, without what the beginning costs: the processes, and the first bytes of all.
+            beginning = self._do(work, work.warming)
+            sample = self._do(work, amount + work.warming)
+            sample = {name: max(value - beginning[name], 1e-9) for name, value in sample.items()}
+        else:
+            sample = self._do(work, amount)
         count = amount - work.already
         done = {side: sample[side] / count * work.scale for side in ("client", "server")}
         if not work.already:

@@ -1,7 +1,7 @@
 """OpenSSH's programs: ``ssh`` as they are, and ``sshd -i`` for each connection.
 
 Both are processes that come and go, so their processor time is known when they have ended: a transfer's is that of the
-whole process, of which whoever is in charge takes away what one of nothing takes.  What ``sshd`` starts (a shell,
+whole process, of which whoever is in charge takes away what a small one takes.  What ``sshd`` starts (a shell,
 ``head``, ``cat``) is in its figure.
 """
 
@@ -15,14 +15,13 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.bench.ends import HOST, KEX, Job, Setting, say
+from tests.bench.ends import HOST, KEX, Job, Setting, pieces, say
 
 _PATIENCE = 10.0
 
@@ -62,6 +61,7 @@ def serve(setting: Setting) -> None:
         "PidFile none",
         "LogLevel QUIET",
         "MaxSessions 200",
+        "SetEnv SHLVL=1",  # or bash reads the user's .bashrc before each command that comes from sshd
     ]
     config.write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
     listener = socket.create_server((HOST, 0), backlog=128)
@@ -123,12 +123,16 @@ class Ssh:
         config.write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
         self.argv = ["ssh", "-F", str(config)]
 
-    def __call__(self, *words: str, check: bool = True, **more: Any) -> None:
-        done = subprocess.run(
-            [*self.argv, *words], **{"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, **more}, check=False
-        )
-        if check and done.returncode:
-            raise AssertionError(f"ssh ended with status {done.returncode}")
+    def __call__(self, *words: str, feed: int = 0, check: bool = True, **more: Any) -> None:
+        """Run it, with so many bytes to read from a pipe, which is filled here."""
+        given = {"stdin": subprocess.PIPE if feed else subprocess.DEVNULL, "stdout": subprocess.DEVNULL, **more}
+        with subprocess.Popen([*self.argv, *words], **given) as process:
+            if process.stdin is not None:
+                for piece in pieces(feed):
+                    process.stdin.write(piece)
+                process.stdin.close()
+        if check and process.returncode:
+            raise AssertionError(f"ssh ended with status {process.returncode}")
 
 
 @contextlib.contextmanager
@@ -169,10 +173,8 @@ def drive(setting: Setting, jobs: Iterable[Job]) -> None:
 
 def _transfer(ssh: Ssh, job: Job) -> None:
     command = job.command(job.work, job.amount)
-    with tempfile.TemporaryFile() as file:
-        file.truncate(job.amount)  # a hole, which is read as zeros and costs no disk
-        with _timed(job):
-            ssh("bench", command, stdin=file if job.work == "upload" else subprocess.DEVNULL)
+    with _timed(job):
+        ssh("bench", command, feed=job.amount if job.work == "upload" else 0)
 
 
 def _execs(ssh: Ssh, setting: Setting, job: Job) -> None:
