@@ -66,11 +66,11 @@ else:
             own = vars(cls)
             if repr and "__repr__" not in own:
                 cls.__repr__ = _Shared.__repr__
-            if cache_hash:  # which needs a place in the instance, and attrs to know of it
-                return make(cls, repr=False, cache_hash=True, **options)
             if eq and "__eq__" not in own:
                 cls.__eq__ = _Shared.__eq__
-                if "__hash__" not in own:
+                if cache_hash:  # which needs a place in the instance, and attrs to know of it
+                    options.update(unsafe_hash=True, cache_hash=True)
+                elif "__hash__" not in own:
                     cls.__hash__ = hasher
             return make(cls, eq=False, repr=False, **options)
 
