@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sshproto import algorithms
-from tests.support.peers import HOST, Key, Ran, Server, current_user, environment, listening, make_key, run, scratch
+from tests.support import forking
+from tests.support.peers import HOST, Key, Ran, Server, current_user, environment, listening, make_key, scratch
 
 PROGRAM = (sys.executable, "-m", "sshproto_cli.main")
 PASSWORD = "correct horse battery"  # of a server that lives for one test
@@ -89,13 +90,13 @@ def execute(
     stdin: bytes = b"",
     seconds: float = 60.0,
 ) -> Ran:
-    """``sshproto exec``; the arguments are :func:`tests.support.peers.ssh`'s."""
+    """``sshproto exec``, see :mod:`tests.support.forking`; the arguments are :func:`tests.support.peers.ssh`'s."""
     with scratch() as home:
         (home / "known_hosts").write_text(server.known_hosts)
-        argv = [*PROGRAM, "exec", "-p", str(server.port), "-l", server.user, "--known-hosts", str(home / "known_hosts")]
-        argv += ["-i", str(key.path)] if key else []
+        words = ["exec", "-p", str(server.port), "-l", server.user, "--known-hosts", str(home / "known_hosts")]
+        words += ["-i", str(key.path)] if key else []
         more = {} if password is None else {"SSHPROTO_PASSWORD": password}
-        return run([*argv, *options, HOST, *command], _environment(home, **more), stdin, seconds)
+        return Ran(*forking.run([*words, *options, HOST, *command], _environment(home, **more), stdin, seconds))
 
 
 def check(ran: Ran) -> None:
