@@ -1,7 +1,7 @@
 """Private keys: made, read from files, written to files, and signing.
 
 Reads OpenSSH's own format (:mod:`sshproto.keys.openssh`), PEM (:mod:`sshproto.keys.pem`) and PuTTY's
-(:mod:`sshproto.keys.ppk`); writes OpenSSH's.
+(:mod:`sshproto.keys.ppk`); writes OpenSSH's and PKCS#8.
 
 Invariants: the private part never shows in ``repr``, in an exception or in a pickle; public and private part belong
 together, whatever the file says; and no signature leaves before it has been verified, since a single RSA-CRT signature
@@ -205,10 +205,7 @@ class PrivateKey:
         Raises:
             InvalidArgument: The passphrase is empty, or the rounds are out of range.
         """
-        if isinstance(passphrase, str):
-            raise InvalidArgument("the passphrase has to be bytes, a str was given; encode it, as UTF-8 most likely")
-        if passphrase is not None and not passphrase:
-            raise InvalidArgument("an empty passphrase protects nothing; None writes the key unencrypted")
+        _check_passphrase(passphrase)
         if not 1 <= rounds <= openssh.MAXIMUM_ROUNDS:
             raise InvalidArgument(f"1 to {openssh.MAXIMUM_ROUNDS} rounds of bcrypt can be done, not {rounds}")
         return openssh.write(
@@ -220,6 +217,35 @@ class PrivateKey:
             b"" if passphrase is None else entropy(openssh.SALT_SIZE, "key file salt"),
             rounds,
         )
+
+    @discreet
+    def pkcs8(
+        self,
+        passphrase: bytes | None = None,
+        *,
+        iterations: int = pem.WRITE_ITERATIONS,
+        entropy: Entropy = system_entropy,
+    ) -> bytes:
+        """The content of a private key file in PKCS#8 (RFC 5958), in PEM. It has no place for the comment.
+
+        Args:
+            passphrase: To encrypt it with; None writes it in the clear.
+            iterations: Of PBKDF2: how costly each guess of the passphrase is, 1 to 10,000,000.
+            entropy: Source of salt and IV.
+
+        Raises:
+            InvalidArgument: The passphrase is empty, or the iterations are out of range.
+        """
+        from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+        _check_passphrase(passphrase)
+        if not 1 <= iterations <= pem.MAXIMUM_ITERATIONS:
+            raise InvalidArgument(f"1 to {pem.MAXIMUM_ITERATIONS} iterations can be done, not {iterations}")
+        der: bytes = self._handle.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        if passphrase is None:
+            return pem.armour("PRIVATE KEY", der)
+        salt, iv = entropy(pem.SALT_SIZE, "key file salt"), entropy(pem.IV_SIZE, "key file IV")
+        return pem.encrypt(der, passphrase, salt, iv, iterations)
 
     # ----------------------------------------------------------------------------------------------- keeping it private
 
@@ -240,6 +266,13 @@ class PrivateKey:
 
     def __deepcopy__(self, memo: object) -> Self:
         return self
+
+
+def _check_passphrase(passphrase: bytes | None) -> None:
+    if isinstance(passphrase, str):
+        raise InvalidArgument("the passphrase has to be bytes, a str was given; encode it, as UTF-8 most likely")
+    if passphrase is not None and not passphrase:
+        raise InvalidArgument("an empty passphrase protects nothing; None writes the key unencrypted")
 
 
 # -------------------------------------------------------------------------------------------------- cryptography's keys

@@ -9,7 +9,13 @@ import traceback
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -427,6 +433,56 @@ def test_the_cost_of_pkcs8_is_bounded_before_any_work():
         PrivateKey.load(pbes2(scrypt(2**20, 8, 1)))
     with pytest.raises(PassphraseWrong):
         PrivateKey.load(pbes2(pbkdf2(2048)), b"word")
+
+
+@pytest.mark.parametrize("passphrase", [None, b"word"], ids=["plain", "encrypted"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_writing_pkcs8(keys, kind, passphrase):
+    key = keys[kind]
+    content = key.pkcs8(passphrase, iterations=7)
+    assert PrivateKey.load(content, passphrase).public_key == key.public_key
+    handle = load_pem_private_key(content, passphrase)
+    assert handle.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) == key.pkcs8()
+    assert max(map(len, content.splitlines())) == 64
+    assert key.pkcs8(passphrase, iterations=7, entropy=lambda n, label: bytes(n)) == key.pkcs8(
+        passphrase, iterations=7, entropy=lambda n, label: bytes(n)
+    )
+    if passphrase:
+        assert content != key.pkcs8(passphrase, iterations=7)  # a fresh salt
+        with pytest.raises(PassphraseWrong):
+            PrivateKey.load(content, b"another")
+        with pytest.raises(PassphraseNeeded):
+            PrivateKey.load(content)
+
+
+def test_what_pkcs8_cannot_be_written_with(keys):
+    key = keys["ssh-ed25519"]
+    for iterations in (0, -1, pem.MAXIMUM_ITERATIONS + 1):
+        with pytest.raises(InvalidArgument, match="1 to 10000000 iterations"):
+            key.pkcs8(b"word", iterations=iterations)
+    with pytest.raises(InvalidArgument, match="empty passphrase"):
+        key.pkcs8(b"")
+    with pytest.raises(InvalidArgument, match="has to be bytes"):
+        key.pkcs8("word")
+    assert b"\x02\x03\x09\x27\xc0" in bare(key.pkcs8(b"word"))  # 600000
+
+
+def test_object_identifiers_that_are_not_encryption():
+    for identifier, why in (
+        ("06092a864886f70d01050e", r"object identifier 1\.2\.840\.113549\.1\.5\.14"),
+        ("06038837ff", "not the base64 of an EncryptedPrivateKeyInfo|object identifier"),
+        ("0602" + "8837", r"object identifier 2\.999"),
+        ("0600", "not the base64 of an EncryptedPrivateKeyInfo"),
+        ("0603" + "ffffff", "not the base64 of an EncryptedPrivateKeyInfo"),
+    ):
+        content = der(0x30, der(0x30, bytes.fromhex(identifier)) + der(4, bytes(16)))
+        with pytest.raises(KeyFormatError, match=why):
+            PrivateKey.load(pem_block("ENCRYPTED PRIVATE KEY", content), b"word")
+    content = der(0x30, der(0x30, der(6, b"\xff" * 16000 + b"\1")) + der(4, bytes(16)))
+    start = time.process_time()
+    with pytest.raises(KeyFormatError, match="EncryptedPrivateKeyInfo"):
+        PrivateKey.load(pem_block("ENCRYPTED PRIVATE KEY", content), b"word")
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize("kind", ["PEM", "OpenSSH", "public"])

@@ -108,6 +108,73 @@ def test_what_we_write_loads_in_ssh_keygen(ssh_keygen, tmp_path, keys, kind, pas
     assert again.comment == key.comment
 
 
+@pytest.mark.parametrize("passphrase", [None, PASSPHRASE.encode()], ids=["plain", "encrypted"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_pkcs8_of_ours_loads_in_ssh_keygen_and_openssl(ssh_keygen, openssl, tmp_path, keys, kind, passphrase):
+    key = keys[kind]
+    path = tmp_path / "id"
+    path.write_bytes(key.pkcs8(passphrase, iterations=3000))
+    path.chmod(0o600)
+    again = PrivateKey.load(path.read_bytes(), passphrase)
+    assert again.public_key == key.public_key
+    assert again.comment == ""
+    words = (passphrase or b"").decode()
+    form = [] if kind == "ssh-ed25519" else ["-traditional"]
+    rewritten = openssl("pkey", "-in", path, "-passin", f"pass:{words}", *form).encode()
+    assert PrivateKey.load(rewritten).public_key == key.public_key
+    if kind != "ssh-ed25519":  # which ssh-keygen does not read from PKCS#8 before 9.6
+        line = ssh_keygen("-y", "-P", words, "-f", path).strip()
+        assert PublicKey.parse(line) == key.public_key
+
+
+# openssl pkcs8's options for encryption, and what is said of those that cryptography does not know.
+SCHEMES = {
+    "-v2 aes-256-cbc -v2prf hmacWithSHA512": "",
+    "-v2 aes-256-cbc -v2prf hmacWithSHA384 -iter 5000": "",
+    "-v2 aes-192-cbc -v2prf hmacWithSHA224": "",
+    "-v2 aes-128-cbc -v2prf hmacWithSHA1": "",
+    "-v2 des-ede3-cbc": "",
+    "-scrypt": "",
+    "-v1 PBE-SHA1-3DES": "",
+    "-v2 aria-256-cbc": r"unsupported encryption, the object identifier 1\.2\.410\.200046\.1\.1\.12",
+    "-v2 camellia-256-cbc": "unsupported encryption, the object identifier 1.2.392.200011",
+    "-v1 PBE-SHA1-2DES": r"unsupported encryption, the object identifier 1\.2\.840\.113549\.1\.12\.1\.4",
+}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_ways_in_which_pkcs8_is_encrypted(openssl, tmp_path, keys, scheme):
+    key, path = keys["ecdsa-sha2-nistp384"], tmp_path / "id"
+    path.write_bytes(key.pkcs8())
+    content = openssl("pkcs8", "-topk8", "-in", path, "-passout", f"pass:{PASSPHRASE}", *scheme.split())
+    if SCHEMES[scheme]:
+        with pytest.raises(KeyFormatError, match=SCHEMES[scheme]) as raised:
+            PrivateKey.load(content, PASSPHRASE.encode())
+        assert not isinstance(raised.value, PassphraseWrong)
+        return
+    assert PrivateKey.load(content, PASSPHRASE.encode()).public_key == key.public_key
+    with pytest.raises(PassphraseWrong):
+        PrivateKey.load(content, b"incorrect horse")
+    with pytest.raises(PassphraseNeeded):
+        PrivateKey.load(content)
+
+
+@pytest.mark.parametrize("kind", ["ecdsa-sha2-nistp521", "ssh-rsa"])
+@pytest.mark.parametrize("cipher", ["aes128", "aes256", "des3", "aes192", "camellia128"])
+def test_the_ways_in_which_traditional_pem_is_encrypted(openssl, tmp_path, keys, kind, cipher):
+    key, path = keys[kind], tmp_path / "id"
+    path.write_bytes(key.pkcs8())
+    content = openssl("pkey", "-in", path, "-traditional", f"-{cipher}", "-passout", f"pass:{PASSPHRASE}")
+    assert "DEK-Info: " in content
+    if cipher in ("aes192", "camellia128"):
+        with pytest.raises(KeyFormatError, match=r"unsupported cipher (AES-192|CAMELLIA-128)-CBC; supported are AES"):
+            PrivateKey.load(content, PASSPHRASE.encode())
+        return
+    assert PrivateKey.load(content, PASSPHRASE.encode()).public_key == key.public_key
+    with pytest.raises(PassphraseWrong):
+        PrivateKey.load(content, b"incorrect horse")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_fingerprints(ssh_keygen, tmp_path, keys, kind):
     public = keys[kind].public_key
