@@ -228,7 +228,7 @@ class Limits:
     channels_from_us: int = 1024
     window: int = 2 * 1024 * 1024
     """Receive window of a channel, the default of ``open_channel`` and ``accept_channel``."""
-    window_max: int = attrs.field(default=12 * 1024 * 1024, validator=_at_most(2**31 - 1))
+    window_max: int = attrs.field(default=14 * 1024 * 1024, validator=_at_most(2**31 - 1))
     """What such a window grows to on a long line, see :mod:`sshproto.channels.windows`. It does not if this is no more
     than ``window``, or if the application names the window."""
     window_pool: int = 16 * 1024 * 1024
