@@ -104,46 +104,38 @@ def of_work(work: Work, samples: Samples) -> str:
     return table([work.unit, *(HEADS[each] for each in work.figures), "ratio", "× floor"], rows)
 
 
+_SUMMARY = ("floor", "asyncio", "asyncssh", "openssh", "go", "node")
+_FACES = (("blocking", "paramiko", 0.50), ("trio", "asyncio", 1.25))
+"""A face, whom it is compared with, and what it may be as a ratio to them."""
+
+
 def summary(found: Mapping[str, Samples]) -> str:
     """The asyncio face beside asyncssh and the goals, a line for each work; then the other faces."""
+    goals = {name: works.BY_NAME[name].goal for name in found}
+    whose = [who for who in _SUMMARY if any(who in samples for samples in found.values())]
+    parts = [_goals(found, "asyncio", "asyncssh", whose, goals)]
+    parts += [_goals(found, face, other, (face, other), dict.fromkeys(found, goal)) for face, other, goal in _FACES]
+    return "\n\n".join(filter(None, parts))
+
+
+def _goals(
+    found: Mapping[str, Samples], face: str, other: str, whose: Sequence[str], goals: Mapping[str, float]
+) -> str:
+    """A face, and whether it has reached its goals, in medians; empty if it was not measured beside the other."""
     rows = []
     for name, samples in found.items():
         work = works.BY_NAME[name]
         first = work.figures[0]
-        got = _ratio(samples, "asyncio", "asyncssh", first)
+        got = _ratio(samples, face, other, first)
         if got is None:
             continue
-        above = _ratio(samples, "asyncio", "floor", first)
-        cells = [
-            figure(Spread.of(samples[who][first]).median) if who in samples else ""
-            for who in ("floor", "asyncio", "asyncssh", "openssh", "go", "node")
-        ]
-        rows.append(
-            [
-                f"{work.title}, {work.unit}",
-                *cells,
-                str(got),
-                f"{work.goal:.2f}",
-                "yes" if got.median <= work.goal else "**no**",
-                figure(above.median) if above else "",
-            ]
-        )
-    head = ["", "floor", "asyncio", "asyncssh", "OpenSSH", "Go", "node", "ratio to asyncssh", "goal", "met", "× floor"]
-    parts = [table(head, rows)] if rows else []
-    for face, other, goal in (("blocking", "paramiko", 0.50), ("trio", "asyncio", 1.25)):
-        lines = []
-        for name, samples in found.items():
-            work = works.BY_NAME[name]
-            first = work.figures[0]
-            got = _ratio(samples, face, other, first)
-            if got is None:
-                continue
-            middle = [figure(Spread.of(samples[who][first]).median) for who in (face, other)]
-            met = "yes" if got.median <= goal else "**no**"
-            lines.append([f"{work.title}, {work.unit}", *middle, str(got), f"{goal:.2f}", met])
-        if lines:
-            parts.append(table(["", face, other, "ratio", "goal", "met"], lines))
-    return "\n\n".join(parts)
+        above = _ratio(samples, face, _floor(face), first)
+        medians = [figure(Spread.of(samples[who][first]).median) if who in samples else "" for who in whose]
+        met = "yes" if got.median <= goals[name] else "**no**"
+        cells = [*medians, str(got), f"{goals[name]:.2f}", met, figure(above.median) if above else ""]
+        rows.append([f"{work.title}, {work.unit}", *cells])
+    head = ["", *whose, f"{face} to {other}", "goal", "met", "× floor"]
+    return table(head, rows) if rows else ""
 
 
 def compared(old: Mapping[str, Samples], new: Mapping[str, Samples]) -> str:
