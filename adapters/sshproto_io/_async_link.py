@@ -1,16 +1,25 @@
-"""What runs operations, for both asynchronous faces: connections are a :class:`Link`."""
+"""What runs operations, for both asynchronous faces: connections are a :class:`Link`.
+
+An operation runs in the task of who wants its result, or as a :class:`Job`, which needs no task while it waits for
+nothing but its connection: it goes on in the very turn in which its event has come, and so its answer leaves at once.
+"""
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 from sshproto.errors import ChannelEnded, ConnectionLoss
 from sshproto.operations.channel import Channel
-from sshproto.operations.steps import Operation, Wait
+from sshproto.operations.steps import Call, Operation, Spawn, Step, Wait
 from sshproto_io.sockets import Resolve
+
+if TYPE_CHECKING:
+    from sshproto.operations.hub import Hub
 
 T = TypeVar("T")
 
@@ -60,23 +69,50 @@ class Link(ABC):
     """A connection that operations run on.
 
     Attributes:
+        hub: Its events.
         resolve: Looks names up.
     """
 
+    hub: Hub[Any]
     resolve: Resolve
 
     _STEPS: ClassVar[dict[type, Callable[[Any, Any], Awaitable[Any]]]]
-    """How each kind of step is done."""
+    """How each kind of step is done in a task."""
     _WRAPPERS: ClassVar[tuple[type[Exception], ...]] = ()
     """Exceptions that say in this world that the other end is gone; why is chained."""
 
+    def __init__(self) -> None:
+        self._due: deque[Job] = deque()
+        self._jobs: set[Background] = set()
+        self._jobs_end = False
+
+    # -------------------------------------------------------------------------------------------------------- in a task
+
     async def perform(self, operation: Operation[T]) -> T:
-        """Run an operation on this connection.
+        """Run an operation on this connection, in this task.
 
         Raises:
             Exception: What the operation raises.
         """
         return await self._run(operation, operation.send)
+
+    async def complete(self, operation: Operation[T]) -> T:
+        """Run an operation whose result is nothing to be lost: this task is not woken before its end.
+
+        Being cancelled at that very moment throws the result away.
+
+        Raises:
+            Exception: What the operation raises.
+        """
+        errand = Errand(self, operation)
+        try:
+            errand.go_on()
+            if not errand.over:
+                await self._STEPS[Wait](self, errand.finished)
+            return errand.result() if errand.step is None else await self._run(operation, errand.next_step)
+        finally:
+            errand.give_up()
+            self.flush()
 
     async def _run(self, operation: Operation[T], advance: Callable[[Any], Any]) -> T:
         argument: Any = None
@@ -87,7 +123,7 @@ class Link(ABC):
                     argument = await self._STEPS[type(step)](self, step)
                     advance = operation.send
                 except Exception as error:  # noqa: BLE001  it is the operation's
-                    argument = self._told(error)
+                    argument = self.told(error)
                     advance = operation.throw
         except StopIteration as end:
             result: T = end.value
@@ -96,21 +132,70 @@ class Link(ABC):
             operation.close()
             self.flush()
 
-    def _told(self, error: Exception) -> Exception:
+    def told(self, error: Exception) -> Exception:
         """What an operation hears of an error: that the other end is gone, if a function of ours has met only that."""
-        reasons = [self._told(part) for part in parts(error)]
+        reasons = [self.told(part) for part in parts(error)]
         if reasons:
             return reasons[0] if all(isinstance(reason, ENDED) for reason in reasons) else error
         cause = error.__cause__
         return cause if isinstance(error, self._WRAPPERS) and isinstance(cause, ENDED) else error
 
-    @abstractmethod
+    # --------------------------------------------------------------------------------------------------- without a task
+
     def spawn(self, operation: Operation[Any]) -> Callable[[], object]:
         """Run an operation in the background until the connection ends; see :class:`Spawn`.
 
         Returns:
             A function that cancels it.
         """
+        job = Background(self, operation)
+        self._jobs.add(job)
+        job.go_on()
+        if self._jobs_end:
+            job.cancel()
+            job.go_on()  # to its end, and now
+        return job.cancel
+
+    def end_jobs(self) -> None:
+        """The connection has ended: cancel what still runs in the background, and what is yet to come."""
+        self._jobs_end = True
+        for job in tuple(self._jobs):
+            job.cancel()
+        self.turn()
+
+    def turn(self) -> None:
+        """Hand out the events, and let every job go on that they have woken, until nothing more happens."""
+        drain, due = self.hub.drain, self._due
+        drain()
+        while due:
+            while due:
+                due.popleft().go_on()
+            drain()
+
+    def due(self, job: Job) -> None:
+        """Let a job go on in the next turn, which comes soon."""
+        self._due.append(job)
+        self.soon()
+
+    def forget(self, job: Background) -> None:
+        """A job has ended."""
+        self._jobs.discard(job)
+
+    @abstractmethod
+    def soon(self) -> None:
+        """Have a turn soon, unless there is one now."""
+
+    @abstractmethod
+    def adopt(self, operation: Operation[Any], step: Step) -> Callable[[], object]:
+        """Go on with an operation in a task, from a step that it has come to, until the connection ends.
+
+        Returns:
+            A function that cancels the task.
+        """
+
+    @abstractmethod
+    def failed(self, error: Exception) -> None:
+        """Something in the background has raised an error that nobody is there to catch."""
 
     @abstractmethod
     def flush(self) -> None:
@@ -122,32 +207,175 @@ class Link(ABC):
         self.flush()
 
 
-class Beginning:
-    """The first step of an operation, which it takes now; a call gives it out when there is a task that can do it.
+class Job:
+    """An operation that takes its steps in the turns of a link, for as long as it needs no task.
 
     Args:
+        link: Where it runs.
         operation: A new one.
+
+    Attributes:
+        over: It has ended, or goes on elsewhere.
     """
 
-    def __init__(self, operation: Operation[Any]) -> None:
+    __slots__ = ("_link", "_operation", "_wait", "over")
+
+    def __init__(self, link: Link, operation: Operation[Any]) -> None:
+        self._link = link
         self._operation = operation
-        self._step: Any = None
-        self._problem: Exception | None = None
-        self._fired = False
+        self._wait: Wait | None = None
+        self.over = False
+
+    def go_on(self) -> None:
+        """Take as many steps as can be taken now."""
+        if self.over:
+            return
+        self._wait = None
+        operation, link = self._operation, self._link
+        advance: Callable[[Any], Any] = operation.send
+        argument: Any = None
         try:
-            self._step = operation.send(None)
-        except Exception as error:  # noqa: BLE001  its end, or it is the operation's
-            self._problem = error
-        self._wait = self._step if isinstance(self._step, Wait) else getattr(self._step, "until", None)
-        if self._wait is not None:
-            self._wait.subscribe(self._fire)
+            while True:
+                step = advance(argument)
+                advance = operation.send
+                if type(step) is Wait:
+                    self._wait = step
+                    step.subscribe(self._woken)
+                    return
+                if type(step) is Spawn:
+                    argument = link.spawn(step.operation)
+                elif type(step) is Call:
+                    try:
+                        argument = step.function(*step.args)
+                    except Exception as error:  # noqa: BLE001  it is the operation's
+                        argument = link.told(error)
+                        advance = operation.throw
+                    else:
+                        if inspect.isawaitable(argument):
+                            step = Call(_given, argument)
+                            break
+                else:
+                    break
+        except StopIteration as end:
+            self._end(end.value, None)
+        except Exception as error:  # noqa: BLE001  it is whose who wants the result
+            self._end(None, error)
+        else:
+            self._leave(step)
 
-    def _fire(self) -> None:
-        self._fired = True
+    def _woken(self) -> None:
+        self._link.due(self)
 
-    def __call__(self, _: object) -> Any:
+    def _withdraw(self) -> None:
+        """Wait for nothing any more, and close the operation."""
         if self._wait is not None:
-            self._wait.unsubscribe(self._fire)
-        if self._problem is not None:
-            raise self._problem
-        return self._operation.send(None) if self._fired else self._step
+            self._wait.unsubscribe(self._woken)
+            self._wait = None
+        self.over = True
+        self._operation.close()
+
+    def _end(self, result: Any, error: Exception | None) -> None:
+        """The operation has ended."""
+        raise NotImplementedError
+
+    def _leave(self, step: Step) -> None:
+        """The operation has come to a step that only a task can do."""
+        raise NotImplementedError
+
+
+class Errand(Job):
+    """A job that somebody waits for.
+
+    Attributes:
+        finished: Fires when it is over.
+        step: What it has come to, if only a task can go on with it.
+    """
+
+    __slots__ = ("_error", "_result", "finished", "step")
+
+    def __init__(self, link: Link, operation: Operation[Any]) -> None:
+        super().__init__(link, operation)
+        self.finished = Wait()
+        self.step: Step | None = None
+        self._result: Any = None
+        self._error: Exception | None = None
+
+    def _end(self, result: Any, error: Exception | None) -> None:
+        self.over = True
+        self._result, self._error = result, error
+        self.finished.fire()
+
+    def _leave(self, step: Step) -> None:
+        self.over = True
+        self.step = step
+        self.finished.fire()
+
+    def result(self) -> Any:
+        """What the operation has returned.
+
+        Raises:
+            Exception: What it has raised.
+        """
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+            return self._result
+        finally:
+            del error  # it knows this frame, and this frame knew it
+
+    def next_step(self, _: object) -> Step | None:
+        """For who goes on with it."""
+        return self.step
+
+    def give_up(self) -> None:
+        """Nobody waits for it any more."""
+        self._withdraw()
+
+
+class Background(Job):
+    """A job that nobody waits for."""
+
+    __slots__ = ("_cancelled", "_stop")
+
+    def __init__(self, link: Link, operation: Operation[Any]) -> None:
+        super().__init__(link, operation)
+        self._cancelled = False
+        self._stop: Callable[[], object] | None = None
+
+    def go_on(self) -> None:
+        """Take as many steps as can be taken now, or end, if it was cancelled."""
+        if not self._cancelled or self.over:
+            super().go_on()
+            return
+        self._link.forget(self)
+        try:
+            self._withdraw()
+        except Exception as error:  # noqa: BLE001  others are to be cancelled as well
+            self._link.failed(error)
+
+    def cancel(self) -> None:
+        """End it: soon, for this may be called from within the operation itself."""
+        self._cancelled = True
+        if self._stop is not None:
+            self._stop()
+        elif not self.over:
+            self._link.due(self)
+
+    def _end(self, result: Any, error: Exception | None) -> None:
+        self.over = True
+        self._link.forget(self)
+        if error is not None:
+            self._link.failed(error)
+
+    def _leave(self, step: Step) -> None:
+        self.over = True
+        self._link.forget(self)
+        self._stop = self._link.adopt(self._operation, step)
+        if self._cancelled:
+            self._stop()
+
+
+def _given(value: Any) -> Any:
+    """A function of the application was called already; what it has returned is to be awaited."""
+    return value

@@ -1,6 +1,7 @@
 """A connection under asyncio: the pump, and what runs operations.
 
-It is a protocol of the event loop, and has no task of its own; operations run in the tasks of their callers.
+It is a protocol of the event loop, and has no task of its own; operations run in the tasks of their callers, or as jobs
+in the turns of the connection.  What all of them have to send in one turn of the loop leaves in one write.
 """
 
 from __future__ import annotations
@@ -17,25 +18,25 @@ from sshproto.connection import Connection
 from sshproto.operations.hub import Hub
 from sshproto.operations.steps import Call, Ready, Sleep, Spawn, Together, Wait
 from sshproto_io import LINGER
-from sshproto_io._async_link import Beginning, Link
+from sshproto_io._async_link import Link
 from sshproto_io.sockets import no_delay
 
 if TYPE_CHECKING:
     from sshproto.events import Event
-    from sshproto.operations.steps import Operation
+    from sshproto.operations.steps import Operation, Step
 
 C = TypeVar("C", bound=Connection[Any])
 
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+# The loop reads into a new block of 256 KiB each time. glibc's malloc has every block of 128 KiB or more mapped by the
+# system, page by page, and unmapped when it is freed, until it has seen a larger one freed: this one.
+bytes(4 * 1024 * 1024)
 
 
 class Peer(asyncio.Protocol, Link, Generic[C]):
     """One connection, of either side: the pump, and what runs operations."""
 
     def __init__(self, conn: C, linger: float | None, on_event: Callable[[Event], None] | None = None) -> None:
+        Link.__init__(self)
         self._loop = asyncio.get_running_loop()
         self.conn = conn
         self._linger = linger
@@ -45,7 +46,8 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
         self._reading = True
         self._blocked = False
         self._ending = False
-        self._flushing = False
+        self._flushing = False  # a turn has begun, or will soon
+        self._woken = False  # tasks of ours go on after this turn
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._gone: asyncio.Future[None] = self._loop.create_future()
@@ -60,10 +62,18 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
         self.flush()
 
     def data_received(self, data: bytes) -> None:
-        if not self._ending:
-            self.conn.receive_data(data, self._loop.time())
-            self.hub.drain()
-            self.flush()
+        if self._ending:
+            return
+        self.conn.receive_data(data, self._loop.time())
+        self._flushing = True
+        self._woken = False
+        try:
+            self.turn()
+        finally:
+            if self._woken:  # whoever was woken will have something to send as well
+                self._loop.call_soon(self._pump)
+            else:
+                self._pump()
 
     def eof_received(self) -> bool:
         self.conn.receive_eof(self._loop.time())
@@ -78,6 +88,7 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
         self._pump()
         if self._timer is not None:
             self._timer.cancel()
+        self.end_jobs()
         for task in self._tasks:
             task.cancel()
         if not self._gone.done():
@@ -98,15 +109,23 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
             self._flushing = True
             self._loop.call_soon(self._pump)
 
+    soon = flush
+
     def _pump(self) -> None:
-        self._flushing = False
-        conn, transport = self.conn, self._transport
-        self.hub.drain()
-        if transport is None:
-            return
+        self._flushing = True
+        try:
+            self.turn()
+            transport = self._transport
+            if transport is not None:
+                self._send(transport)
+        finally:
+            self._flushing = False
+
+    def _send(self, transport: asyncio.Transport) -> None:
+        conn = self.conn
         while not self._blocked and (data := conn.data_to_send()):
             transport.write(data)
-            self.hub.drain()
+            self.turn()
         if conn.should_close:
             self._end(transport)
             return
@@ -159,9 +178,14 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
 
     # ------------------------------------------------------------------------------------------------------- operations
 
+    def _wake(self, future: asyncio.Future[None]) -> None:
+        self._woken = True
+        if not future.done():
+            future.set_result(None)
+
     async def _wait(self, step: Wait) -> None:
         future = self._loop.create_future()
-        wake = functools.partial(_wake, future)
+        wake = functools.partial(self._wake, future)
         step.subscribe(wake)
         self.flush()  # after subscribing: it may be what this waits for that makes it happen
         try:
@@ -171,7 +195,7 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
 
     async def _sleep(self, step: Sleep) -> None:
         future = self._loop.create_future()
-        wake = functools.partial(_wake, future)
+        wake = functools.partial(self._wake, future)
         timer = self._loop.call_later(step.seconds, wake)
         if step.until is not None:
             step.until.subscribe(wake)
@@ -185,7 +209,7 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
 
     async def _ready(self, step: Ready) -> None:
         future = self._loop.create_future()
-        wake = functools.partial(_wake, future)
+        wake = functools.partial(self._wake, future)
         add, remove = self._loop.add_reader, self._loop.remove_reader
         if step.writing:
             add, remove = self._loop.add_writer, self._loop.remove_writer
@@ -226,10 +250,17 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
     async def _spawn(self, step: Spawn) -> Callable[[], object]:
         return self.spawn(step.operation)
 
-    def spawn(self, operation: Operation[Any]) -> Callable[[], object]:
-        """Run an operation in the background; see the base class."""
-        task = self._background(self._run(operation, Beginning(operation)))
-        task.add_done_callback(lambda _: operation.close())  # a task that is cancelled early has never begun
+    def adopt(self, operation: Operation[Any], step: Step) -> Callable[[], object]:
+        """Go on with an operation in a task; see the base class."""
+
+        def forget(_: object) -> None:  # a task that is cancelled early has never begun
+            operation.close()
+            if isinstance(step, Call) and inspect.iscoroutine(step.args[0]):
+                step.args[0].close()
+
+        task = self._background(self._run(operation, lambda _: step))
+        task.add_done_callback(forget)
+        self._woken = True
         return task.cancel
 
     def _background(self, job: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -244,9 +275,12 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._loop.call_exception_handler(
-                {"message": "what ran in the background of an SSH connection failed", "exception": error, "task": task}
-            )
+            self.failed(error)
+
+    def failed(self, error: BaseException) -> None:
+        """Something in the background has failed; see the base class."""
+        message = "what ran in the background of an SSH connection failed"
+        self._loop.call_exception_handler({"message": message, "exception": error})
 
     _STEPS: ClassVar[dict[type, Callable[[Any, Any], Awaitable[Any]]]] = {
         Wait: _wait,

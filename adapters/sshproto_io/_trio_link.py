@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import trio
@@ -19,12 +19,12 @@ from sshproto.connection import Connection
 from sshproto.operations.hub import Hub
 from sshproto.operations.steps import Call, Ready, Sleep, Spawn, Together, Wait
 from sshproto_io import LINGER
-from sshproto_io._async_link import Beginning, Link
+from sshproto_io._async_link import Link
 
 if TYPE_CHECKING:
     from sshproto.events import Event
     from sshproto.operations.channel import Channel
-    from sshproto.operations.steps import Operation
+    from sshproto.operations.steps import Operation, Step
 
 C = TypeVar("C", bound=Connection[Any])
 T = TypeVar("T")
@@ -63,6 +63,7 @@ class Peer(Link, Generic[C]):
         linger: float | None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
+        super().__init__()
         self.conn = conn
         self.hub = Hub(conn, on_event)
         self.resolve = trio.socket.getaddrinfo
@@ -76,14 +77,21 @@ class Peer(Link, Generic[C]):
         self._finished = trio.Event()  # nothing more comes from the peer
         self._gone = trio.Event()
         self._waits = 0
-        self._spawned: set[trio.CancelScope] = set()
+        self._turning = False
+        self._adopted: set[trio.CancelScope] = set()
         nursery.start_soon(self._carry)
 
     # --------------------------------------------------------------------------------------------------------- the pump
 
     def flush(self) -> None:
+        if self._turning:
+            return
+        self._turning = True
+        try:
+            self.turn()
+        finally:
+            self._turning = False
         conn = self.conn
-        self.hub.drain()
         ended = conn.should_close
         if ended and self._life.deadline == math.inf:
             patience = math.inf if self._linger is None else self._linger
@@ -96,6 +104,11 @@ class Peer(Link, Generic[C]):
         deadline = conn.next_deadline()
         if deadline is not None and deadline < self._alarm.deadline:
             self._alarm.deadline = deadline
+
+    def soon(self) -> None:
+        # Not now: what has woken a job may not be done yet.
+        if not self._turning:
+            self._output.set()
 
     async def _carry(self) -> None:
         """Move bytes until the connection has ended; then have the last ones leave, and give the peer a moment."""
@@ -119,19 +132,22 @@ class Peer(Link, Generic[C]):
                 self.conn.receive_eof(trio.current_time())
                 self.flush()
                 self._gone.set()
-                for scope in self._spawned:
+                self.end_jobs()
+                for scope in self._adopted:
                     scope.cancel()
 
     async def _write(self) -> None:
         conn = self.conn
         while True:
-            while data := conn.data_to_send():
+            self.flush()
+            if data := conn.data_to_send():
                 self.flush()  # taking it has made room
                 await self._stream.send_all(data)
-            if conn.should_close:
+            elif conn.should_close:
                 return
-            self._output = trio.Event()
-            await self._output.wait()
+            else:
+                self._output = trio.Event()
+                await self._output.wait()
 
     async def _read(self) -> None:
         conn = self.conn
@@ -157,14 +173,28 @@ class Peer(Link, Generic[C]):
     # ------------------------------------------------------------------------------------------------------- operations
 
     async def perform(self, operation: Operation[T]) -> T:
-        """Run an operation on this connection. It is a checkpoint in any case.
+        """Run an operation on this connection, in this task. It is a checkpoint in any case.
 
         Raises:
             Exception: What the operation raises.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        waits = self._waits
-        result = await super().perform(operation)
+        return await self._checked(super().perform(operation))
+
+    async def complete(self, operation: Operation[T]) -> T:
+        """Run an operation whose result is nothing to be lost; see the base class. It is a checkpoint in any case.
+
+        Raises:
+            Exception: What the operation raises.
+        """
+        return await self._checked(super().complete(operation))
+
+    async def _checked(self, job: Coroutine[Any, Any, T]) -> T:
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            waits = self._waits
+            result = await job
+        finally:
+            job.close()  # which may not have begun
         if self._waits == waits:  # nobody has waited, so nobody else has run
             await trio.lowlevel.cancel_shielded_checkpoint()
         return result
@@ -228,24 +258,28 @@ class Peer(Link, Generic[C]):
     async def _spawn(self, step: Spawn) -> Callable[[], object]:
         return self.spawn(step.operation)
 
-    def spawn(self, operation: Operation[Any]) -> Callable[[], object]:
-        """Run an operation in the background, in the connection's nursery; see the base class."""
+    def adopt(self, operation: Operation[Any], step: Step) -> Callable[[], object]:
+        """Go on with an operation in a task, in the connection's nursery; see the base class."""
         scope = trio.CancelScope()
-        beginning = Beginning(operation)
-        if self._gone.is_set():
-            operation.close()
-            return scope.cancel
 
         async def run() -> None:
             try:
                 with scope:
-                    await self._run(operation, beginning)
+                    await self._run(operation, lambda _: step)
             finally:
-                self._spawned.discard(scope)
+                self._adopted.discard(scope)
 
-        self._spawned.add(scope)
+        self._adopted.add(scope)
         self._nursery.start_soon(run, name=getattr(operation, "__qualname__", None))
         return scope.cancel
+
+    def failed(self, error: Exception) -> None:
+        """Something in the background has failed, and with it the connection's nursery; see the base class."""
+
+        async def fail() -> None:
+            raise error
+
+        self._nursery.start_soon(fail)
 
     _WRAPPERS = (trio.BrokenResourceError,)
     _STEPS: ClassVar[dict[type, Callable[[Any, Any], Awaitable[Any]]]] = {

@@ -79,7 +79,7 @@ class Client(Peer[ClientConnection], ClientLink[Process, Stream]):
         limit = asyncio.timeout(seconds)
         try:
             async with limit:
-                return await self.perform(operation)
+                return await self.complete(operation)
         except TimeoutError as error:
             if seconds is None or not limit.expired():
                 raise
@@ -172,7 +172,7 @@ async def _connect(
                 return Client(conn, setup.config.timeouts.linger, on_event)
 
             client = await _dial(make, setup, sock)
-            await client.perform(log_in(client.hub, setup.host_key, setup.credentials))
+            await client.complete(log_in(client.hub, setup.host_key, setup.credentials))
     except BaseException as error:
         if client is not None:
             await client.aclose()  # the last message to the server still has to leave
@@ -228,13 +228,13 @@ class Incoming(Peer[ServerConnection]):
             transport.abort()  # type: ignore[attr-defined]
             return
         super().connection_made(transport)
-        self._background(self._serve())
+        self.spawn(self._serve())
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._server.forget(self)
 
-    async def _serve(self) -> None:
+    def _serve(self) -> Operation[None]:
         surroundings = world(
             self.resolve,
             lambda served: ServerSession(self, served),
@@ -243,7 +243,7 @@ class Incoming(Peer[ServerConnection]):
         )
         try:
             handler = self._server.handler(self)
-            await self.perform(serve(self.hub, handler, surroundings))
+            yield from serve(self.hub, handler, surroundings)
         except Exception as error:  # noqa: BLE001  it must not take the other connections with it
             self._server.on_bug(error)
             self.conn.disconnect("internal error")

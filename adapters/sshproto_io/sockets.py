@@ -31,6 +31,7 @@ PORT_CHOICES = 16
 
 _NO_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _ACCEPT_PAUSE = 0.1
+_LAST_PORT = 65535
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -243,6 +244,9 @@ def dial(address: Address, resolve: Resolve = socket.getaddrinfo) -> Operation[S
     if isinstance(address, str):
         return SocketStream((yield from _connect(socket.AF_UNIX, socket.SOCK_STREAM, 0, address)))
     host, port = address
+    family = _family(host)
+    if family is not None and 0 <= port <= _LAST_PORT:
+        return SocketStream((yield from _connect(family, socket.SOCK_STREAM, 0, (host, port))))
     try:
         found = yield from call(functools.partial(resolve, type=socket.SOCK_STREAM), host, port)
     except UnicodeError as error:  # from names that no resolver can take
@@ -251,6 +255,15 @@ def dial(address: Address, resolve: Resolve = socket.getaddrinfo) -> Operation[S
     with contextlib.suppress(_Won):
         yield from race.run(_interleaved(found))
     return SocketStream(race.result())
+
+
+def _family(host: str) -> int | None:
+    """The family of what is an address already, and needs no looking up, which may take a thread; None for a name."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError, ValueError):
+            socket.inet_pton(family, host)
+            return family
+    return None
 
 
 def _interleaved(found: Iterable[Any]) -> list[Any]:

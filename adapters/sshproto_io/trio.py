@@ -81,7 +81,7 @@ class Client(Peer[ClientConnection], ClientLink[Process, Stream]):
     async def within(self, seconds: float | None, operation: Operation[T], what: str) -> T:
         """Run an operation and give up after ``seconds``; see the base class."""
         with _limit(seconds, what, _deadline(seconds)):
-            return await self.perform(operation)
+            return await self.complete(operation)
 
     def jump(
         self,
@@ -189,7 +189,7 @@ async def _client(
         client = Client(conn, stream, nursery, setup.config.timeouts.linger, on_event)
         try:
             with _limit(timeout, what, deadline):
-                await client.perform(log_in(client.hub, setup.host_key, setup.credentials))
+                await client.complete(log_in(client.hub, setup.host_key, setup.credentials))
             yield client
         finally:
             await client.aclose()
@@ -300,7 +300,7 @@ class Server(BaseServer[Incoming]):
         reason = "the server is stopping"
         try:
             handler = self.handler(incoming)
-            await incoming.perform(serve(incoming.hub, handler, surroundings))
+            await incoming.complete(serve(incoming.hub, handler, surroundings))
         except Exception:
             reason = "internal error"
             raise
