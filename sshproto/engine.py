@@ -110,7 +110,8 @@ class Engine(Link, Generic[A]):
         if isinstance(event, PongReceived) and event.data == _KEEPALIVE:
             return
         if isinstance(event, (GlobalSucceeded, GlobalFailed)) and event.request_id in self._keepalives:
-            self._keepalives = self._keepalives - {event.request_id} or _NOBODY  # either answer shows that the peer is there
+            # Either answer shows that the peer is there.
+            self._keepalives = self._keepalives - {event.request_id} or _NOBODY
             return
         super().emit(event)
 

@@ -49,8 +49,7 @@ class Timers:
 
     def advance(self, now: float) -> None:
         """An input has come, at ``now``."""
-        if now > self.now:
-            self.now = now
+        self.now = max(self.now, now)
         self._settled = False
         if self._untimed:
             for timer, seconds in self._untimed.items():

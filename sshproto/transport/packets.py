@@ -12,8 +12,8 @@ Invariants:
 * Feeding costs by the bytes fed, however they are cut; nothing is ever sliced off the front of the input.
 
 How input is kept: packets are read from one view at an offset.  ``bytes`` that come when nothing is left over are not
-even copied, and let go when they are read.  Where a packet straddles two feeds, only that packet is put together, in a store, and reading goes on in
-the second feed; all else falls back to appending to the store.
+even copied, and let go when they are read.  Where a packet straddles two feeds, only that packet is put together, in a
+store, and reading goes on in the second feed; all else falls back to appending to the store.
 """
 
 from __future__ import annotations
