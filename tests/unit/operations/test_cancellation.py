@@ -520,16 +520,19 @@ pieces, so that no two messages are handed out at once."""
 # ------------------------------------------------------------------------------------------------------------- the play
 
 
-def play(case: Case, blow: Blow | None = None, *, rekey: str = "", **conditions: Any) -> tuple[Scene, Any]:
+def play(
+    case: Case, blow: Blow | None = None, *, rekey: str = "", place: Scene | None = None, **conditions: Any
+) -> tuple[Scene, Any]:
     """Run ``case`` until it has ended, or was struck, or nothing moves any more.
 
     Args:
         case: What.
         blow: What happens to it, and when.
         rekey: "client" or "server": who starts a key exchange just before.
+        place: Where; a connection of its own if None.
         conditions: See :func:`scene`.
     """
-    place = scene(login=case.login, **conditions)
+    place = place or scene(login=case.login, **conditions)
     state = SimpleNamespace()
     case.prepare(place, state)
     place.settle()
@@ -551,6 +554,34 @@ def play(case: Case, blow: Blow | None = None, *, rekey: str = "", **conditions:
         task.strike()
     place.settle()
     return place, state
+
+
+class Place:
+    """Where a case is played again and again: on a connection that was there before, for some times in a row.
+
+    Args:
+        case: What is played.
+        conditions: See :func:`scene`.
+    """
+
+    TIMES = 12
+
+    def __init__(self, case: Case, **conditions: Any) -> None:
+        self._case = case
+        self._conditions = conditions
+        self._scene: Scene | None = None
+        self._times = 0
+
+    def __call__(self) -> Scene:
+        left = self._scene is not None and self._scene.net.listeners  # some cases have services of their own
+        if self._scene is None or left or self._times == self.TIMES or not self._case.login:
+            self._scene = scene(login=self._case.login, **self._conditions)
+            self._times = 0
+        for end in self._scene.ends:
+            assert end.hub.lost is None
+            end.spawned = [task for task in end.spawned if not task.done]
+        self._times += 1
+        return self._scene
 
 
 def undisturbed(name: str, **conditions: Any) -> int:
@@ -602,10 +633,10 @@ def usable(place: Scene) -> None:
     assert (completed.stdout, completed.exit_status) == (b"still here\n", 0)
 
 
-def cancelled(case: Case, number: int, moment: Moment, **conditions: Any) -> bool:
+def cancelled(case: Case, number: int, moment: Moment, where: Place, rekey: str) -> bool:
     """Cancel at one yield and see that nothing is left. False if there is no such yield."""
     blow = Blow(number, moment, Task.cancel)
-    place, state = play(case, blow, **conditions)
+    place, state = play(case, blow, rekey=rekey, place=where())
     if not blow.fallen:
         return False
     task: Task = state.task
@@ -637,9 +668,11 @@ def cancelled(case: Case, number: int, moment: Moment, **conditions: Any) -> boo
 def test_cancelled(name: str, condition: str) -> None:
     conditions = CONDITIONS[condition]
     count = undisturbed(name, **conditions)
+    rekey, others = conditions.get("rekey", ""), {key: value for key, value in conditions.items() if key != "rekey"}
     for moment in Moment:
+        where = Place(CASES[name], **others)
         number = 1
-        while cancelled(CASES[name], number, moment, **conditions):
+        while cancelled(CASES[name], number, moment, where, rekey):
             number += 1
         assert number > count
 
@@ -726,10 +759,11 @@ def test_rekeyed(name: str, who: str) -> None:
             end.conn.rekey()
             end.pump()
 
+    where = Place(case)
     number = 1
     while True:
         blow = Blow(number, Moment.BEGUN, rekey)
-        place, state = play(case, blow)
+        place, state = play(case, blow, place=where())
         if not blow.fallen:
             break
         place.run(ended(state.task), ENOUGH)
