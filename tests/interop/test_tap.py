@@ -249,8 +249,9 @@ def test_tcpdump_into_the_command_line(sshd: Server, keys: dict[str, Key]) -> No
     """``tcpdump -w - | sshproto pcap decode -``: lines appear when they have happened."""
     argv = [*ours.PROGRAM, "pcap", "decode", "--json", "-"]
     lines: list[str] = []
-    with tcpdump_to_a_pipe(sshd.port) as process:
-        with subprocess.Popen(argv, stdin=process.stdout, stdout=subprocess.PIPE) as decoder:
+    with peers.scratch() as home, tcpdump_to_a_pipe(sshd.port) as process:
+        environment = ours._environment(home)
+        with subprocess.Popen(argv, stdin=process.stdout, stdout=subprocess.PIPE, env=environment) as decoder:
             assert decoder.stdout is not None
             output = decoder.stdout
             reader = threading.Thread(target=lambda: lines.extend(it.decode() for it in output), daemon=True)

@@ -90,13 +90,18 @@ def execute(
     stdin: bytes = b"",
     seconds: float = 60.0,
 ) -> Ran:
-    """``sshproto exec``, see :mod:`tests.support.forking`; the arguments are :func:`tests.support.peers.ssh`'s."""
+    """``sshproto exec``; the arguments are :func:`tests.support.peers.ssh`'s."""
     with scratch() as home:
         (home / "known_hosts").write_text(server.known_hosts)
         words = ["exec", "-p", str(server.port), "-l", server.user, "--known-hosts", str(home / "known_hosts")]
         words += ["-i", str(key.path)] if key else []
         more = {} if password is None else {"SSHPROTO_PASSWORD": password}
-        return Ran(*forking.run([*words, *options, HOST, *command], _environment(home, **more), stdin, seconds))
+        return run([*words, *options, HOST, *command], _environment(home, **more), stdin, seconds)
+
+
+def run(words: Sequence[str], env: dict[str, str], stdin: bytes = b"", seconds: float = 60.0) -> Ran:
+    """``sshproto`` with any words, to its end; see :mod:`tests.support.forking`."""
+    return Ran(*forking.run(words, env, stdin, seconds))
 
 
 def check(ran: Ran) -> None:

@@ -279,8 +279,8 @@ TALK: dict[str, Serve] = {
 def test_the_command_line_shows_no_control_characters(serve: Serve) -> None:
     """Neither what it says by itself nor what -v adds can do anything to the terminal."""
     with listening(serve) as port, peers.scratch() as home:
-        argv = [*ours.PROGRAM, "exec", "-v", "--insecure-accept-any", "-p", str(port), "-l", "guest", HOST, "true"]
-        ran = peers.run(argv, ours._environment(home, SSHPROTO_PASSWORD="secret"), seconds=30)
+        argv = ["exec", "-v", "--insecure-accept-any", "-p", str(port), "-l", "guest", HOST, "true"]
+        ran = ours.run(argv, ours._environment(home, SSHPROTO_PASSWORD="secret"), seconds=30)
     words = ran.stderr.decode("utf-8", "surrogateescape")
     assert "\udc9b" not in words
     harmless(words)
