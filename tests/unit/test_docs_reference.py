@@ -384,6 +384,9 @@ def code_in_first_cells(body: str) -> set[str]:
         keys.AuthorizedKeys,
         keys.AuthorizedKey,
         keys.Trust,
+        keys.Certificate,
+        keys.CertificateGrant,
+        keys.KRL,
     ],
     ids=lambda cls: cls.__name__,
 )
