@@ -40,7 +40,7 @@ class Inbox:
         self.passed = 0
         self.ended = False
         self._credit = credit
-        self._chunks: deque[bytes] = deque()
+        self._chunks: deque[bytes] | None = None  # while there are some
         self._start = 0  # where in the first chunk what waits begins
         self._gathered: bytearray | None = None
         self._open = True
@@ -57,10 +57,13 @@ class Inbox:
             self._gathered += data
             self._credit(len(data))
         elif self._open:
-            if self._chunks and len(data) < _SMALL and len(self._chunks[-1]) < _SMALL:
-                self._chunks[-1] += data
+            chunks = self._chunks
+            if chunks is None:
+                self._chunks = deque((data,))
+            elif chunks and len(data) < _SMALL and len(chunks[-1]) < _SMALL:
+                chunks[-1] += data
             else:
-                self._chunks.append(data)
+                chunks.append(data)
             self.size += len(data)
             self.arrived.fire()
         else:
@@ -76,20 +79,23 @@ class Inbox:
 
     def take(self, limit: int) -> bytes:
         """At most ``limit`` of the bytes that wait; ``b""`` if none do."""
+        chunks = self._chunks
         count = left = min(limit, self.size)
-        if count <= 0:
+        if chunks is None or count <= 0:
             return b""
         pieces: list[bytes] = []
         while left:
-            chunk, start = self._chunks[0], self._start
+            chunk, start = chunks[0], self._start
             if left < len(chunk) - start:
                 pieces.append(chunk[start : start + left])
                 self._start += left
                 break
             pieces.append(chunk[start:])
             left -= len(chunk) - start
-            self._chunks.popleft()
+            chunks.popleft()
             self._start = 0
+        if not chunks:
+            self._chunks = None
         self._taken(count)
         return b"".join(pieces)
 
@@ -122,16 +128,19 @@ class Inbox:
 
     def _search(self, separator: bytes, start: int, limit: int) -> int:
         """Where the first ``separator`` ends that begins at ``start`` or later; 0 if nowhere, or past ``limit``."""
+        chunks = self._chunks
+        if chunks is None:
+            return 0
         overlap = len(separator) - 1
         index, position = 0, -self._start  # of a chunk, and where its first byte stands
         if start > self.size // 2:  # from the nearer end, so that a long line that grows is not walked again and again
-            index, position = len(self._chunks), self.size
+            index, position = len(chunks), self.size
             while position > start:
                 index -= 1
-                position -= len(self._chunks[index])
+                position -= len(chunks[index])
         before = b""  # the last bytes of the chunks before: a separator may begin there
-        while index < len(self._chunks) and position < limit:
-            chunk = self._chunks[index]
+        while index < len(chunks) and position < limit:
+            chunk = chunks[index]
             skip = max(0, start - position)
             if skip < len(chunk):
                 if before and (found := (before + chunk[:overlap]).find(separator)) >= 0:
@@ -165,7 +174,7 @@ class Inbox:
         """Gather no more: what is left of what was gathered waits to be read again."""
         gathered, self._gathered = self._gathered, None
         if gathered:
-            self._chunks.append(bytes(gathered))
+            self._chunks = deque((bytes(gathered),))
             self.size = self._ahead = len(gathered)
             self.arrived.fire()
 

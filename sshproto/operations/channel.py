@@ -47,17 +47,46 @@ class Channel:
             still read.
         eof_sent, eof_received: Which directions have been ended by EOF.
         writable: Fires when there is room to send, or never will be.
-        changed: Fires when any of the other attributes has changed.
+        changed: Fires when any of the other attributes has changed, or what the peer asks, tells and answers.
         on_end: Called when the channel has ended, unless by :meth:`close`; never from within an operation.
         breaks: The peer's ``Break`` requests are granted and passed on as notices.
         serving: The peer's requests wait for :meth:`next_request`; otherwise they are refused.
     """
 
+    # There may be many of them that nobody uses at the moment: what is seldom needed is made when it is.
+    __slots__ = (
+        "_notices",
+        "_refusal",
+        "_replies",
+        "_requests",
+        "_turn",
+        "_unasked",
+        "_writing",
+        "breaks",
+        "changed",
+        "closed",
+        "eof_received",
+        "eof_sent",
+        "exit_signal",
+        "exit_status",
+        "hub",
+        "inboxes",
+        "kind",
+        "lost",
+        "number",
+        "on_end",
+        "opened",
+        "peer_reads",
+        "serving",
+        "writable",
+    )
+
     def __init__(self, hub: Hub[Any], number: int, kind: ChannelOpenData) -> None:
         self.hub = hub
         self.number = number
         self.kind = kind
-        self.inboxes = (Inbox(self._credit), Inbox(self._credit))
+        credit = self._credit
+        self.inboxes = (Inbox(credit), Inbox(credit))
         self.opened = False
         self.closed = False
         self.lost = False
@@ -72,15 +101,12 @@ class Channel:
         self.writable = Wait()
         self.changed = Wait()
         self._refusal: OpenRefused | None = None
-        self._replies: dict[int, bool | None] = {}
-        self._replied = Wait()
-        self._requests: deque[ChannelRequested] = deque()
+        self._replies: dict[int, bool | None] | None = None
+        self._requests: deque[ChannelRequested] | None = None
         self._unasked = 0
-        self._requested = Wait()
-        self._notices: deque[ChannelRequestData] = deque(maxlen=_NOTICES_KEPT)
-        self._noticed = Wait()
-        self._writing: list[object] = []  # who writes, and behind it who waits to
-        self._turn = Wait()
+        self._notices: deque[ChannelRequestData] | None = None
+        self._writing: list[object] | None = None  # who writes, and behind it who waits to
+        self._turn: Wait | None = None
 
     def __repr__(self) -> str:
         return f"<Channel {self.number}, {self.kind.type}{', closed' if self.closed else ''}>"
@@ -192,16 +218,17 @@ class Channel:
                 return
             data = rest
         ticket = object()
-        self._writing.append(ticket)  # in order: who writes without pause would keep the others out
+        queue, turn = self._queue()
+        queue.append(ticket)  # in order: who writes without pause would keep the others out
         try:
-            while self._writing[0] is not ticket:
-                yield self._turn
+            while queue[0] is not ticket:
+                yield turn
             while (rest := self._send_some(data, stream)) is not None:
                 data = rest
                 yield self.writable
         finally:
-            self._writing.remove(ticket)
-            self._turn.fire()
+            queue.remove(ticket)
+            turn.fire()
 
     def send_eof(self) -> Operation[None]:
         """Send no more data; what is being written is sent first. Nothing happens if EOF was sent or nobody listens.
@@ -210,7 +237,7 @@ class Channel:
             ConnectionLoss: The connection has ended.
         """
         while self._writing:
-            yield self._turn
+            yield self._queue()[1]
         if self.eof_sent:
             return
         if self.closed:
@@ -233,13 +260,14 @@ class Channel:
             UsageError: It cannot be asked.
         """
         number = yield from self._send_request(request, want_reply=True)
-        self._replies[number] = None
+        replies = self._replies = self._replies or {}
+        replies[number] = None
         try:
-            while (granted := self._replies[number]) is None:
+            while (granted := replies[number]) is None:
                 self._check()
-                yield self._replied
+                yield self.changed
         finally:
-            del self._replies[number]
+            del replies[number]
         return granted
 
     def require(self, request: ChannelRequestData) -> Operation[None]:
@@ -267,8 +295,8 @@ class Channel:
         while self.serving and not self._requests:
             if self.closed:
                 return None
-            yield self._requested
-        if not self.serving:
+            yield self.changed
+        if not self.serving or not self._requests:
             return None
         question = self._requests.popleft()
         self._unasked -= unasked(question)
@@ -277,10 +305,11 @@ class Channel:
     def stop_serving(self) -> None:
         """Refuse what the peer asks from now on."""
         self.serving = False
-        while self._requests:
-            self.hub.refuse(self._requests.popleft())
+        requests, self._requests = self._requests, None
+        for question in requests or ():
+            self.hub.refuse(question)
         self._unasked = 0
-        self._requested.fire()
+        self.changed.fire()
 
     def next_notice(self) -> Operation[ChannelRequestData | None]:
         """The next thing that the peer tells: a signal, a new size of its terminal; None when the channel has ended.
@@ -290,7 +319,7 @@ class Channel:
         while not self._notices:
             if self.closed:
                 return None
-            yield self._noticed
+            yield self.changed
         return self._notices.popleft()
 
     def until_exit(self) -> Operation[None]:
@@ -340,8 +369,9 @@ class Channel:
             case WindowChange() if self._notices and isinstance(self._notices[-1], WindowChange):
                 self._notices[-1] = notice
             case _:
+                if self._notices is None:
+                    self._notices = deque(maxlen=_NOTICES_KEPT)
                 self._notices.append(notice)
-                self._noticed.fire()
         self.changed.fire()
 
     def asked(self, question: ChannelRequested) -> None:
@@ -350,14 +380,16 @@ class Channel:
         if size and self._unasked + size > UNASKED:
             return
         self._unasked += size
+        if self._requests is None:
+            self._requests = deque()
         self._requests.append(question)
-        self._requested.fire()
+        self.changed.fire()
 
     def replied(self, number: int, *, granted: bool) -> None:
         """The reply to our request has come."""
-        if number in self._replies:
+        if self._replies is not None and number in self._replies:
             self._replies[number] = granted
-            self._replied.fire()
+            self.changed.fire()
 
     def refused(self, reason: int, description: str) -> None:
         """The peer does not want the channel."""
@@ -374,12 +406,20 @@ class Channel:
             if not self.lost:
                 inbox.finish()
             inbox.arrived.fire()
-        for wait in (self.writable, self.changed, self._turn, self._replied, self._requested, self._noticed):
-            wait.fire()
+        self.writable.fire()
+        self.changed.fire()
+        if self._turn is not None:
+            self._turn.fire()
         if self.on_end is not None:
             self.on_end()
 
     # --------------------------------------------------------------------------------------------------------- internal
+
+    def _queue(self) -> tuple[list[object], Wait]:
+        """Who writes, and what fires when one of them is done."""
+        if self._writing is None or self._turn is None:
+            self._writing, self._turn = [], Wait()
+        return self._writing, self._turn
 
     def _send_request(self, request: ChannelRequestData, *, want_reply: bool) -> Operation[int]:
         def send() -> int:

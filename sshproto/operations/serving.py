@@ -111,7 +111,7 @@ class ServedSession:
     """
 
     def __init__(self, channel: Channel, user: str) -> None:
-        self.at_end = contextlib.ExitStack()
+        self._at_end: contextlib.ExitStack | None = None
         self.channel = channel
         self.user = user
         self.program: Exec | Shell | Subsystem = Shell()
@@ -121,9 +121,20 @@ class ServedSession:
     def __repr__(self) -> str:
         return f"<ServedSession on channel {self.channel.number}, {type(self.program).__name__}>"
 
+    @property
+    def at_end(self) -> contextlib.ExitStack:
+        if self._at_end is None:
+            self._at_end = contextlib.ExitStack()
+        return self._at_end
+
     def next_notice(self) -> Operation[ChannelRequestData | None]:
         """The next ``WindowChange``, ``Signal`` or ``Break`` of the client; None when the channel is closed."""
         return self.channel.next_notice()
+
+    def ended(self) -> None:
+        """Undo what is to be undone."""
+        if self._at_end is not None:
+            self._at_end.close()
 
 
 class Handler:
@@ -451,7 +462,7 @@ class _Service:
             yield from self._bug(error)
         finally:
             channel.close()
-            session.at_end.close()
+            session.ended()
 
     def _prepare(self, session: ServedSession) -> Operation[bool]:
         """Grant what the session asks for, until it has its program; False if it never has."""

@@ -39,10 +39,10 @@ class Wait:
     __slots__ = ("_wakers",)
 
     def __init__(self) -> None:
-        self._wakers: list[Waker] = []
+        self._wakers: list[Waker] | None = None  # there are many that nobody waits for
 
     def __repr__(self) -> str:
-        return f"<Wait, {len(self._wakers)} wait>"
+        return f"<Wait, {len(self._wakers or ())} wait>"
 
     @property
     def wanted(self) -> bool:
@@ -51,17 +51,21 @@ class Wait:
 
     def subscribe(self, wake: Waker) -> None:
         """Have ``wake`` called when it fires next. It must not raise, nor run operations."""
-        self._wakers.append(wake)
+        if self._wakers is None:
+            self._wakers = [wake]
+        else:
+            self._wakers.append(wake)
 
     def unsubscribe(self, wake: Waker) -> None:
         """Take ``wake`` back; nothing happens if it was called already."""
-        if wake in self._wakers:
+        if self._wakers is not None and wake in self._wakers:
             self._wakers.remove(wake)
 
     def fire(self) -> None:
         """Wake everybody who waits now."""
-        if self._wakers:
-            wakers, self._wakers = self._wakers, []
+        wakers = self._wakers
+        if wakers is not None:
+            self._wakers = None
             for wake in wakers:
                 wake()
 
