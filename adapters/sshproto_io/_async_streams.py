@@ -103,11 +103,11 @@ class Writer:
             ChannelStateError: EOF was sent.
             ConnectionLoss: The connection has ended.
         """
-        await self._link.perform(self._channel.write(data, self._stream))
+        await self._link.complete(self._channel.write(data, self._stream))
 
     async def send_eof(self) -> None:
         """Send no more data, on no stream of this channel. Repeated calls do nothing."""
-        await self._link.perform(self._channel.send_eof())
+        await self._link.complete(self._channel.send_eof())
 
     async def aclose(self) -> None:
         """The same as :meth:`send_eof`, and never an error: nobody listens, then."""
@@ -186,7 +186,7 @@ class Process(Generic[R, W]):
         Raises:
             ConnectionLoss: The connection has ended before.
         """
-        await self._link.perform(self.channel.until_exit())
+        await self._link.complete(self.channel.until_exit())
         return self.channel.exit_status
 
     async def send_signal(self, name: str) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
@@ -69,11 +69,15 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
         self._woken = False
         try:
             self.turn()
-        finally:
             if self._woken:  # whoever was woken will have something to send as well
                 self._loop.call_soon(self._pump)
-            else:
-                self._pump()
+                return
+            if self._transport is not None:
+                self._send(self._transport)
+            self._flushing = False
+        except BaseException:
+            self._flushing = False
+            raise
 
     def eof_received(self) -> bool:
         self.conn.receive_eof(self._loop.time())
@@ -252,28 +256,19 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
 
     def adopt(self, operation: Operation[Any], step: Step) -> Callable[[], object]:
         """Go on with an operation in a task; see the base class."""
-
-        def forget(_: object) -> None:  # a task that is cancelled early has never begun
-            operation.close()
-            if isinstance(step, Call) and inspect.iscoroutine(step.args[0]):
-                step.args[0].close()
-
-        task = self._background(self._run(operation, lambda _: step))
-        task.add_done_callback(forget)
+        task = self._loop.create_task(self._run(operation, lambda _: step))
+        self._tasks.add(task)
+        task.add_done_callback(functools.partial(self._done, operation, step))
+        if self._gone.done():
+            task.cancel()
         self._woken = True
         return task.cancel
 
-    def _background(self, job: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run ``job`` in the background, until the connection ends."""
-        task = self._loop.create_task(job)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        if self._gone.done():
-            task.cancel()
-        return task
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
+    def _done(self, operation: Operation[Any], step: Step, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
+        operation.close()  # a task that is cancelled early has never begun
+        if isinstance(step, Call) and inspect.iscoroutine(step.args[0]):
+            step.args[0].close()
         if not task.cancelled() and (error := task.exception()) is not None:
             self.failed(error)
 
