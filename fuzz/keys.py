@@ -25,7 +25,7 @@ from tests.support import ppk
 from tests.support.seeds import USER_KEY
 
 MODULES = ("sshproto.keys.private", "sshproto.keys.public", "sshproto.keys.openssh", "sshproto.keys.pem",
-           "sshproto.keys.ppk", "sshproto.keys.signatures")  # fmt: skip
+           "sshproto.keys.ppk", "sshproto.keys.rfc4716", "sshproto.keys.signatures")  # fmt: skip
 _SIGNED = b"what was signed"
 _OPENSSH_END = "-----END OPENSSH PRIVATE KEY-----"
 
@@ -34,6 +34,9 @@ def _check(key: PublicKey) -> None:
     again = PublicKey.from_blob(key.blob)
     if again != key or PublicKey.parse(key.openssh()) != key:
         raise AssertionError(f"written it is another: {key!r}")
+    again = PublicKey.parse(key.rfc4716())
+    if again != key or again.rfc4716() != key.rfc4716() or PublicKey.parse(key.pkcs8()) != key:
+        raise AssertionError(f"in another form it is another: {key!r}")
     fit_to_show(repr(key), 12_000)
     key.fingerprint()
 
@@ -157,6 +160,7 @@ def seeds() -> list[bytes]:
         *(b"\0" + it for it in (*files, *pems)),
         *(b"\1" + it for it in bodies),
         *(b"\2" + it for it in (*lines, b"ssh-rsa AAAA", b"1024 35 1234 x", b"---- BEGIN SSH2 PUBLIC KEY ----")),
+        *(b"\2" + form.encode() for key in _KEYS for form in (key.public_key.rfc4716(), key.public_key.pkcs8())),
         *(b"\3" + key.public_key.blob for key in _KEYS),
         *(bytes((4,)) + it for it in _GOOD.values()),
         *(bytes((5,)) + it for it in _GOOD.values()),

@@ -1,4 +1,5 @@
-"""Private keys in PEM: PKCS#1 (``RSA PRIVATE KEY``), SEC 1 (``EC PRIVATE KEY``) and PKCS#8 (``PRIVATE KEY``).
+"""Keys in PEM: PKCS#1 (``RSA PRIVATE KEY``), SEC 1 (``EC PRIVATE KEY``) and PKCS#8 (``PRIVATE KEY``); public ones as
+PKCS#1 (``RSA PUBLIC KEY``) and as SubjectPublicKeyInfo (``PUBLIC KEY``), which goes by the name of PKCS#8.
 
 RFC 7468, RFC 8017 appendix A, RFC 5915, RFC 5958.  `cryptography` reads them; here is what has to be known before it
 may: which block of the file it is, whether it is encrypted in a way that it knows, and that the work to decrypt it is
@@ -31,6 +32,7 @@ MAXIMUM_SCRYPT = 2**23
 """Largest N * r * p of scrypt: 1 GiB of memory."""
 
 _BLOCK = re.compile("-----BEGIN ((?:[A-Z0-9]+ )*)PRIVATE KEY-----")
+_PUBLIC = re.compile("-----BEGIN ((?:RSA )?)PUBLIC KEY-----")
 _LABELS = ("", "ENCRYPTED ", "RSA ", "EC ")
 _HEADERS = re.compile(r"[ \t]*\r?\nProc-Type: 4,ENCRYPTED\r?\nDEK-Info: ([A-Z0-9-]+),([0-9A-Fa-f]*)\r?\n[ \t]*\r?\n")
 _HEADER_CIPHERS = ("AES-256-CBC", "AES-128-CBC", "DES-EDE3-CBC")
@@ -57,7 +59,7 @@ IV_SIZE = 16
 
 @frozen
 class Block:
-    """One private key of a PEM file.
+    """One key of a PEM file.
 
     Attributes:
         label: ``"RSA PRIVATE KEY"`` and so on.
@@ -84,14 +86,7 @@ def find(content: str) -> Block | None:
         have = ", ".join(kind + "PRIVATE KEY" for kind in ("OPENSSH ", *_LABELS))
         why = ": DSA is too weak (1024 bits, SHA-1)" if match.group(1) == "DSA " else ""
         raise KeyFormatError(f"unsupported kind of private key {label}{why}; supported are {have}")
-    end = f"-----END {label}-----"
-    stop = content.find(end, match.end())
-    if stop < 0:
-        raise KeyFormatError(f"{label}: the file is cut short, {end!r} is missing")
-    block = content[match.start() : stop + len(end)]
-    if len(block) > MAXIMUM_PEM:
-        raise KeyFormatError(f"{label}: {len(block)} characters; at most {MAXIMUM_PEM} are accepted")
-    body = content[match.end() : stop]
+    block, body = _cut(content, match, label)
     if label == "ENCRYPTED PRIVATE KEY":
         _check_cost(body)
         encrypted = True
@@ -100,6 +95,32 @@ def find(content: str) -> Block | None:
         if encrypted:
             _check_headers(label, body)
     return Block(label, encrypted, block.encode("utf-8", "surrogateescape") + b"\n")
+
+
+def find_public(content: str) -> Block | None:
+    """The first public key in ``content``, or None if there is none.
+
+    Raises:
+        KeyFormatError: It is cut short, or too long.
+    """
+    match = _PUBLIC.search(content)
+    if match is None:
+        return None
+    label = match.group(1) + "PUBLIC KEY"
+    block, _ = _cut(content, match, label)
+    return Block(label, False, block.encode("utf-8", "surrogateescape") + b"\n")
+
+
+def _cut(content: str, begin: re.Match[str], label: str) -> tuple[str, str]:
+    """A block with its two marks, and what is between them."""
+    end = f"-----END {label}-----"
+    stop = content.find(end, begin.end())
+    if stop < 0:
+        raise KeyFormatError(f"{label}: the file is cut short, {end!r} is missing")
+    block = content[begin.start() : stop + len(end)]
+    if len(block) > MAXIMUM_PEM:
+        raise KeyFormatError(f"{label}: {len(block)} characters; at most {MAXIMUM_PEM} are accepted")
+    return block, content[begin.end() : stop]
 
 
 def _check_headers(label: str, body: str) -> None:

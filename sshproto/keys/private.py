@@ -25,6 +25,7 @@ from sshproto.keys.public import (
     decode_text,
     describe,
     no_panic,
+    public_blob,
     unsupported_type,
 )
 from sshproto.text import printable
@@ -104,7 +105,7 @@ class PrivateKey:
             from cryptography.hazmat.primitives.asymmetric import ec
 
             handle = ec.generate_private_key(curve(type.removeprefix("ecdsa-sha2-")))
-        return cls(handle, PublicKey.from_blob(_public_blob(handle), comment))
+        return cls(handle, PublicKey.from_blob(public_blob(handle.public_key()), comment))
 
     @classmethod
     @discreet
@@ -278,33 +279,6 @@ def _check_passphrase(passphrase: bytes | None) -> None:
 # -------------------------------------------------------------------------------------------------- cryptography's keys
 
 
-def _public_blob(handle: Any) -> bytes:
-    """The public blob of a private key of `cryptography`'s.
-
-    Raises:
-        KeyFormatError: SSH has no such keys.
-    """
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    public = handle.public_key()
-    if isinstance(handle, rsa.RSAPrivateKey):
-        numbers = public.public_numbers()
-        return text("ssh-rsa") + mpint(numbers.e) + mpint(numbers.n)
-    if isinstance(handle, ed25519.Ed25519PrivateKey):
-        return text("ssh-ed25519") + string(public.public_bytes(Encoding.Raw, PublicFormat.Raw))
-    if isinstance(handle, ec.EllipticCurvePrivateKey):
-        for name in ("nistp256", "nistp384", "nistp521"):
-            if handle.curve.name == curve(name).name:
-                point = public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-                return text(f"ecdsa-sha2-{name}") + text(name) + string(point)
-        what = f"EC on the curve {handle.curve.name}"
-    else:
-        what = type(handle).__name__.removesuffix("PrivateKey")
-    have = "RSA, Ed25519, and EC on secp256r1, secp384r1 and secp521r1"
-    raise KeyFormatError(f"unsupported key type {what}; supported are {have}")
-
-
 def _private_fields(public_key: PublicKey, handle: Any) -> bytes:
     """The private key as OpenSSH's format and the agent protocol write it, from its type on, without the comment."""
     kind = public_key.type
@@ -355,7 +329,7 @@ def _load_openssh(container: openssh.Container, passphrase: bytes | None, minimu
         openssh.check_padding(reader)
     except WireError as error:
         raise KeyFormatError(f"malformed {error}") from None
-    if not hmac.compare_digest(_public_blob(handle), public.blob):
+    if not hmac.compare_digest(public_blob(handle.public_key()), public.blob):
         raise _mismatch(kind)
     return handle, PublicKey.from_blob(public.blob, comment, minimum_rsa_bits=minimum)
 
@@ -371,7 +345,7 @@ def _load_ppk(container: ppk.Container, passphrase: bytes | None, minimum: int) 
         ppk.check_padding(reader.rest(), container.encrypted)
     except WireError as error:
         raise KeyFormatError(f"malformed {error}") from None
-    if not hmac.compare_digest(_public_blob(handle), public.blob):
+    if not hmac.compare_digest(public_blob(handle.public_key()), public.blob):
         raise _mismatch(public.type, what)
     return handle, public
 
@@ -494,4 +468,4 @@ def _load_pem(block: pem.Block, passphrase: bytes | None, minimum: int) -> tuple
                 f"the passphrase does not open the key ({block.label}), or the file is damaged"
             ) from None
         raise KeyFormatError(f"{block.label}: malformed: {printable(str(error))}") from None
-    return handle, PublicKey.from_blob(_public_blob(handle), minimum_rsa_bits=minimum)
+    return handle, PublicKey.from_blob(public_blob(handle.public_key()), minimum_rsa_bits=minimum)

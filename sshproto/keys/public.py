@@ -1,4 +1,4 @@
-"""Public keys: the blob that travels, its checks, its one-line text form and its fingerprints.
+"""Public keys: the blob that travels, its checks, its text forms and its fingerprints.
 
 RFC 4253 section 6.6, RFC 5656 section 3.1 (ECDSA), RFC 8709 section 4 (Ed25519), RFC 4716 section 4 (fingerprints).
 
@@ -20,7 +20,7 @@ import functools
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
@@ -28,7 +28,10 @@ from sshproto.errors import InvalidArgument, KeyFormatError, WireError, is_panic
 from sshproto.keys.signatures import signature_algorithms, verify_signature
 from sshproto.text import printable
 from sshproto.values import frozen
-from sshproto.wire.codec import Buffer, Reader
+from sshproto.wire.codec import Buffer, Reader, mpint, string, text
+
+if TYPE_CHECKING:
+    from sshproto.keys import pem
 
 MINIMUM_RSA_BITS = 2048
 """Smallest RSA modulus accepted unless the caller says otherwise."""
@@ -127,6 +130,15 @@ KEY_TYPES: dict[str, Callable[[Reader, int], Any]] = {
 }
 """Key types: how what follows the type in a blob is read, checked and made a key of `cryptography`'s."""
 
+_SHORT_NAMES = {
+    "ssh-ed25519": "ED25519",
+    "ecdsa-sha2-nistp256": "ECDSA",
+    "ecdsa-sha2-nistp384": "ECDSA",
+    "ecdsa-sha2-nistp521": "ECDSA",
+    "ssh-rsa": "RSA",
+}
+"""What ``ssh-keygen -l`` calls the types."""
+
 
 def unsupported_type(name: str) -> KeyFormatError:
     """The error for a key of type ``name``, which says why there is no such key here."""
@@ -145,12 +157,12 @@ def unsupported_type(name: str) -> KeyFormatError:
 # What the start of a file says that it is, for errors. Searched in this order.
 FOREIGN: tuple[tuple[str, str], ...] = (
     ("PuTTY-User-Key-File-", "a PuTTY private key (PPK)"),
-    ("---- BEGIN SSH2 PUBLIC KEY", "a public key in RFC 4716 form (convert it with ssh-keygen -i -f)"),
+    ("---- BEGIN SSH2 PUBLIC KEY", "a public key in RFC 4716 form"),
     ("---- BEGIN SSH2 ENCRYPTED PRIVATE KEY", "a private key of SSH Communications (convert it with ssh-keygen -i -f)"),
     ("-----BEGIN SSH SIGNATURE", "a signature (SSHSIG)"),
     ("-----BEGIN OPENSSH PRIVATE KEY", "an OpenSSH private key"),
-    ("-----BEGIN RSA PUBLIC KEY", "an RSA public key in PEM form (convert it with ssh-keygen -i -m PEM -f)"),
-    ("-----BEGIN PUBLIC KEY", "a public key in PEM form (convert it with ssh-keygen -i -m PKCS8 -f)"),
+    ("-----BEGIN RSA PUBLIC KEY", "an RSA public key in PEM form"),
+    ("-----BEGIN PUBLIC KEY", "a public key in PEM form"),
     ("-----BEGIN CERTIFICATE", "an X.509 certificate"),
     ("-----BEGIN PGP", "a PGP message or key"),
     ("-----BEGIN", "a PEM file"),
@@ -272,16 +284,25 @@ class PublicKey:
 
     @classmethod
     def parse(cls, line: str | bytes, *, minimum_rsa_bits: int = MINIMUM_RSA_BITS) -> Self:
-        """Read the one-line form ``type base64 [comment]``, the content of an ``id_*.pub`` file.
+        """Read the content of a public key file.
 
-        Empty lines and lines starting with ``#`` around it are skipped.
+        That is the one-line form ``type base64 [comment]`` of ``id_*.pub``, around which empty lines and those starting
+        with ``#`` are skipped; RFC 4716's, which begins ``---- BEGIN SSH2 PUBLIC KEY ----``; or PEM, a ``PUBLIC KEY``
+        (PKCS#8) or an ``RSA PUBLIC KEY`` (PKCS#1).
 
         Raises:
             KeyFormatError: It is something else (and what), or the key is no good.
         """
+        from sshproto.keys import pem, rfc4716
+
         content = decode_text(line)
+        if rfc4716.is_rfc4716(content):
+            word, comment = rfc4716.read(content)
+            return cls.from_blob(decode_base64(word, "RFC 4716 public key"), comment, minimum_rsa_bits=minimum_rsa_bits)
+        if (block := pem.find_public(content)) is not None:
+            return cls.from_blob(_pem_blob(block), minimum_rsa_bits=minimum_rsa_bits)
         lines = [words for words in map(split_words, content.split("\n")) if words and not words[0].startswith("#")]
-        expected = "expected one line 'type base64 comment'"
+        expected = "expected one line 'type base64 comment', RFC 4716 or PEM"
         what = describe(content)
         if what:
             raise KeyFormatError(f"not a public key: this is {what}; {expected}")
@@ -321,11 +342,62 @@ class PublicKey:
         """
         return fingerprint_of(self.blob, hash_name)
 
+    def bubblebabble(self) -> str:
+        """The SHA-1 of the blob in words that can be spoken, as ``ssh-keygen -B`` shows it."""
+        from sshproto.keys.fingerprints import bubblebabble_of
+
+        return bubblebabble_of(self.blob)
+
+    def randomart(self, hash_name: str = "sha256") -> str:
+        """The picture of the fingerprint that ``ssh-keygen -lv`` and ``ssh -o VisualHostKey=yes`` show, in eleven lines.
+
+        Raises:
+            InvalidArgument: Another hash than ``"sha256"`` or ``"md5"`` was named.
+        """
+        from sshproto.keys.fingerprints import randomart_of
+
+        return randomart_of(self.blob, _SHORT_NAMES[self.type], self.bits, hash_name)
+
+    @property
+    def bits(self) -> int:
+        """The size of the key: of an RSA key's modulus, of the curve's field for the others."""
+        return getattr(self._handle, "key_size", 256)
+
     def openssh(self) -> str:
         """The one-line form ``type base64 [comment]``, without a line end. Line breaks in the comment become spaces."""
         line = f"{self.type} {base64.b64encode(self.blob).decode('ascii')}"
-        comment = _LINE_BREAKS.sub(" ", self.comment).strip()
+        comment = _one_line(self.comment)
         return f"{line} {comment}" if comment else line
+
+    def rfc4716(self) -> str:
+        """The content of a file in the form of RFC 4716, with the comment, of which it holds 1022 bytes."""
+        from sshproto.keys import rfc4716
+
+        return rfc4716.write(self.blob, _one_line(self.comment))
+
+    def pkcs8(self) -> str:
+        """The content of a PEM file with a ``PUBLIC KEY`` (SubjectPublicKeyInfo). It has no place for the comment."""
+        from cryptography.hazmat.primitives.serialization import PublicFormat
+
+        return self._pem(PublicFormat.SubjectPublicKeyInfo)
+
+    def pkcs1(self) -> str:
+        """The content of a PEM file with an ``RSA PUBLIC KEY``. It has no place for the comment.
+
+        Raises:
+            InvalidArgument: It is no RSA key.
+        """
+        from cryptography.hazmat.primitives.serialization import PublicFormat
+
+        if self.type != "ssh-rsa":
+            raise InvalidArgument(f"only RSA keys have a PKCS#1 form, this is a {self.type} key")
+        return self._pem(PublicFormat.PKCS1)
+
+    def _pem(self, form: Any) -> str:
+        from cryptography.hazmat.primitives.serialization import Encoding
+
+        made: bytes = self._handle.public_bytes(Encoding.PEM, form)
+        return made.decode("ascii")
 
     def verify(self, signature: Buffer, data: Buffer, algorithm: str) -> None:
         """Check that ``signature`` (``string name, string body``) is this key's over ``data``.
@@ -346,6 +418,51 @@ class PublicKey:
     def __repr__(self) -> str:
         comment = f" {printable(self.comment)!r}" if self.comment else ""
         return f"<PublicKey {self.type} {self.fingerprint()}{comment}>"
+
+
+def _one_line(comment: str) -> str:
+    return _LINE_BREAKS.sub(" ", comment).strip()
+
+
+def _pem_blob(block: pem.Block) -> bytes:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        with no_panic(block.label):
+            return public_blob(load_pem_public_key(block.text))
+    except UnsupportedAlgorithm as error:
+        raise KeyFormatError(f"{block.label}: unsupported: {printable(str(error))}") from None
+    except KeyFormatError:
+        raise
+    except ValueError as error:
+        raise KeyFormatError(f"{block.label}: malformed: {printable(str(error))}") from None
+
+
+def public_blob(handle: Any) -> bytes:
+    """The blob of a public key of `cryptography`'s.
+
+    Raises:
+        KeyFormatError: SSH has no such keys.
+    """
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    if isinstance(handle, rsa.RSAPublicKey):
+        numbers = handle.public_numbers()
+        return text("ssh-rsa") + mpint(numbers.e) + mpint(numbers.n)
+    if isinstance(handle, ed25519.Ed25519PublicKey):
+        return text("ssh-ed25519") + string(handle.public_bytes(Encoding.Raw, PublicFormat.Raw))
+    if isinstance(handle, ec.EllipticCurvePublicKey):
+        for name in ("nistp256", "nistp384", "nistp521"):
+            if handle.curve.name == curve(name).name:
+                point = handle.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+                return text(f"ecdsa-sha2-{name}") + text(name) + string(point)
+        what = f"EC on the curve {handle.curve.name}"
+    else:
+        what = type(handle).__name__.removesuffix("PublicKey")
+    have = "RSA, Ed25519, and EC on secp256r1, secp384r1 and secp521r1"
+    raise KeyFormatError(f"unsupported key type {what}; supported are {have}")
 
 
 def _restore(blob: bytes, comment: str) -> PublicKey:
