@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -56,11 +58,24 @@ def test_a_client_logs_in_to_us_with_a_password(serving: Server, name: str) -> N
     check(CLIENTS[name](serving, PROBE, password=ours.PASSWORD, stdin=INPUT))
 
 
+@pytest.fixture(scope="module")
+def serving_with(keys: dict[str, Key]) -> Iterator[Callable[[str], Server]]:
+    """A server of ours by the kind of its only host key, started when it is first asked for."""
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def get(kind: str) -> Server:
+            return stack.enter_context(ours.serve(authorized_keys=[keys["ed25519"].public], host_keys=[kind]))
+
+        yield get
+
+
 @pytest.mark.parametrize("name", CLIENTS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_client_knows_our_host_key(keys: dict[str, Key], name: str, kind: str) -> None:
-    with ours.serve(authorized_keys=[keys["ed25519"].public], host_keys=[kind]) as server:
-        check(CLIENTS[name](server, PROBE, key=keys["ed25519"], stdin=INPUT))
+def test_a_client_knows_our_host_key(
+    serving_with: Callable[[str], Server], keys: dict[str, Key], name: str, kind: str
+) -> None:
+    check(CLIENTS[name](serving_with(kind), PROBE, key=keys["ed25519"], stdin=INPUT))
 
 
 @pytest.mark.parametrize("name", CLIENTS)
