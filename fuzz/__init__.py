@@ -17,6 +17,7 @@ TARGETS = (
     "chunking",
     "messages",
     "keys",
+    "certificates",
     "hosts",
     "keylogs",
     "traces",

@@ -128,7 +128,7 @@ def _options(data: bytes, what: str) -> Mapping[str, bytes]:
         if option <= last:  # also if it is empty
             problem = "stands there twice" if option in found else f"follows {printable(last, 64)!r}"
             raise reader.error("", f"{printable(option, 64)!r} {problem}: names are in order, each once", start)
-        found[option] = reader.string(option)
+        found[option] = reader.string(printable(option, 64))
         last = option
     return MappingProxyType(found)
 

@@ -15,7 +15,9 @@ from sshproto.auth.client import ClientAuth
 from sshproto.auth.server import ServerAuth
 from sshproto.channels.mux import Mux
 from sshproto.connection import Connection
+from sshproto.keys import certificates
 from sshproto.keys.known_hosts import KnownHosts, Match, Trust
+from sshproto.keys.krl import RevokedCertificates
 from sshproto.keys.public import PublicKey
 from sshproto.replay import secrets
 from sshproto.replay.trace.file import Trace
@@ -78,6 +80,8 @@ BROKEN: list[tuple[str, Any, str, Any]] = [
     ("chunking", Connection, "receive_data", no_single_bytes),
     ("messages", UserauthInfoResponse, "encode", lambda self: UserauthInfoResponse(()).encode()),
     ("keys", PublicKey, "verify", nothing),
+    ("certificates", certificates, "_verify", nothing),
+    ("certificates", RevokedCertificates, "covers", nothing),
     ("hosts", KnownHosts, "lookup", lambda *arguments: Match(Trust.MATCH, 1, None, ())),
     ("keylogs", secrets, "_parse_line", not_read),
     ("traces", Trace, "encode", lambda self: b""),

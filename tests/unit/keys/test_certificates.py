@@ -291,6 +291,7 @@ def test_every_byte_is_signed():
         ({"options": options(("", b""))}, "names are in order"),
         ({"options": string(text("a"))}, r"critical options\.a "),
         ({"options": options(("a\0", b""))}, "NUL"),
+        ({"options": string(text("a\x1b[2J"))}, r"critical options\.a\\x1b\[2J "),
         ({"extensions": options(("b", b""), ("a", b""))}, "extensions .*'a' follows 'b'"),
         ({"extensions": options(("a", b""), ("b", b""), ("a", b""))}, "'a' stands there twice"),
         ({"authority": string(b"")}, "not a public key"),
@@ -300,8 +301,9 @@ def test_every_byte_is_signed():
     ],
 )
 def test_malformed_certificates(changes, problem):
-    with pytest.raises(KeyFormatError, match=problem):
+    with pytest.raises(KeyFormatError, match=problem) as raised:
         Certificate.from_blob(handmade(**changes))
+    assert str(raised.value).isprintable()
 
 
 @pytest.mark.covers("V51")
