@@ -380,6 +380,9 @@ class Mux:
                     self._registry.give_back(channel)
         if self._registry.blocked and self._outlet.room() > 0:
             blocked, self._registry.blocked = self._registry.blocked, {}
+            # Who was the first to find no room has had the last of it, and is told last: so all have their turn.
+            first = next(iter(blocked))
+            blocked[first] = blocked.pop(first)
             for number, channel in blocked.items():
                 channel.waiting = False
                 self._outlet.emit(ChannelWritable(number))

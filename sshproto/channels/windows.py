@@ -8,10 +8,10 @@ line.  So a window grows when it is what holds the peer up, and the reader is no
   is held up by the line takes longer as the window grows, which then stops.
 * Used up means read: what counts is what the application has given credit for, and no more than a quarter of the window
   may wait to be read.  A reader that is slow does not make a window grow.
-* No window grows past ``Limits.window_max``, and growth leaves ``Limits.window`` of ``Limits.window_pool`` free, so
-  that the next channel gets its own.  When that has been given out, windows that have grown are given back less than
-  was read, down to ``Limits.window``, until it is free again.  So growth is a loan: it does not make the pool larger,
-  nor a new channel's window smaller for long.
+* No window grows past ``Limits.window_max``, or past :data:`SHARE` times what is left of ``Limits.window_pool``.  One
+  that is larger than that, since others have come or grown, is given back less than was read, until it is not.  So
+  channels that are all busy end up with the same window, whoever came first: below ``Limits.window``, which each may
+  have, one that is used up and read grows at any speed.  The pool is the bound for all, as if nothing grew.
 * A window that the application names stays as it is.
 
 **What a round trip is**: the shortest time between something that we sent and what cannot have been sent before it
@@ -36,6 +36,9 @@ from sshproto.config import Limits
 
 STEP = 1024 * 1024
 """Bytes consumed that are given back at the latest."""
+
+SHARE = 8
+"""How many times what is free in the pool a window may be: a single one gets eight ninths of the pool."""
 
 ROUNDS = 3
 """Round trips that a window must last."""
@@ -78,16 +81,19 @@ class Windows:
         if not channel.elastic:
             return 0
         limits = self._limits
-        spare = limits.window_pool - limits.window - self.promised
-        if spare < 0:
-            return -max(0, min(channel.offered - limits.window, channel.consumed // 2, -spare))
-        if (
-            channel.counted + channel.consumed < channel.offered
-            or now - channel.counted_from >= ROUNDS * self.round_trip
-            or channel.unread > channel.offered // 4
-        ):
+        # What is added here is missing from the rest of the pool, hence one more than SHARE.
+        change = (SHARE * (limits.window_pool - self.promised) - channel.offered) // (SHARE + 1)
+        if change < 0:
+            return max(change, -(channel.consumed // 2), min(0, limits.window_floor - channel.offered))
+        if channel.counted + channel.consumed < channel.offered or channel.unread > channel.offered // 4:
             return 0
-        return max(0, min(channel.offered, limits.window_max - channel.offered, spare))
+        if channel.offered < limits.window:
+            most = limits.window
+        elif now - channel.counted_from < ROUNDS * self.round_trip:
+            most = limits.window_max
+        else:
+            return 0
+        return max(0, min(change, channel.offered, most - channel.offered))
 
     def given_back(self, channel: Channel, change: int, now: float) -> None:
         """What ``channel`` consumed was given back, and ``change`` with it."""
