@@ -132,6 +132,7 @@ class Link:
         "_ext_infos",
         "_ident",
         "_ident_input",
+        "_idle",
         "_ping_offered",
         "_quota",
         "_received",
@@ -176,6 +177,7 @@ class Link:
         self._ident_input = bytearray()
         self._enter(State.FIRST_KEX)
         self._eof = False
+        self._idle = False  # no packet can be read before there is more input
         self._received = 0
         self._exchanges = 0
         self._ext_infos = 0
@@ -199,6 +201,7 @@ class Link:
             self.lose(LimitExceeded(f"input went on while {waiting} bytes waited unprocessed", "input_hard"))
             return
         self._received += len(data)
+        self._idle = False
         if self._ident is None:
             self.opener.feed(data)
         else:
@@ -208,6 +211,7 @@ class Link:
         """The peer will send no more bytes."""
         self.timers.advance(now)
         self._eof = True
+        self._idle = False
 
     def handle_timeout(self, now: float) -> None:
         """The time of :meth:`next_deadline` has come, or will come, or has long been over."""
@@ -221,6 +225,8 @@ class Link:
     def next_event(self) -> Event | None:
         """The pump: open packets one after the other until one of them means something to the application."""
         events = self._events
+        if self._idle and not events:
+            return None
         while not events:
             if self.phase is Phase.CLOSED:
                 break
@@ -239,6 +245,7 @@ class Link:
                 if payload is None:
                     if self._eof:
                         raise self._unexpected_eof()
+                    self._idle = True
                     break
                 number = payload[0]
                 if self._trace is not None:

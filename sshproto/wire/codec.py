@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Protocol, Self
+from operator import attrgetter
+from typing import Annotated, Any, Protocol, Self
 
 import attrs
 
@@ -22,6 +23,7 @@ from sshproto.values import frozen
 
 Buffer = bytes | bytearray | memoryview
 
+_UNWRITABLE = (struct.error, ValueError, TypeError, OverflowError, AttributeError)
 _UINT32 = struct.Struct(">I")
 _UINT64 = struct.Struct(">Q")
 
@@ -289,6 +291,40 @@ TrailingString = Annotated[bytes, Trailing(_STRING, b"")]
 TrailingText = Annotated[str, Trailing(_TEXT, "")]
 
 
+class _Plan:
+    """How the fields of a class are read and written, found out once.
+
+    Attributes:
+        codecs: The fields in wire order, each with its type's codec.
+        reads: For each field, its name and what reads it.
+        values: The fields' values of an instance, or more than those.
+        writes: What writes each.
+    """
+
+    __slots__ = ("codecs", "reads", "values", "writes")
+
+    def __init__(self, cls: type[Struct]) -> None:
+        self.codecs: tuple[tuple[str, WireType], ...] = tuple(
+            (field.name, field.type.__metadata__[0]) for field in attrs.fields(cls)
+        )
+        names = [name for name, _ in self.codecs]
+        self.reads = tuple((name, codec.read) for name, codec in self.codecs)
+        # Of one name, attrgetter would give the value itself.
+        self.values: Callable[[Any], tuple[Any, ...]] = attrgetter(*names, names[0]) if names else _no_values
+        self.writes = tuple(codec.write for _, codec in self.codecs)
+
+
+def _no_values(value: object) -> tuple[Any, ...]:
+    return ()
+
+
+_PLANS: dict[type, _Plan] = {}
+
+
+def _plan(cls: type[Struct]) -> _Plan:
+    return _PLANS.setdefault(cls, _Plan(cls))
+
+
 @frozen
 class Struct:
     """A sequence of fields whose annotations are wire types.
@@ -297,21 +333,16 @@ class Struct:
     ``__future__``, so that the annotations are the types themselves.
     """
 
-    __codecs: ClassVar[tuple[tuple[str, WireType], ...] | None] = None
-
     @classmethod
     def codecs(cls) -> tuple[tuple[str, WireType], ...]:
         """The fields in wire order, each with its type's codec."""
-        found: tuple[tuple[str, WireType], ...] | None = cls.__dict__.get("_Struct__codecs")
-        if found is None:
-            found = tuple((field.name, field.type.__metadata__[0]) for field in attrs.fields(cls))
-            cls.__codecs = found
-        return found
+        return (_PLANS.get(cls) or _plan(cls)).codecs
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
         """Read the fields; what follows them is left in ``reader``."""
-        return cls(*[codec.read(reader, field) for field, codec in cls.codecs()])
+        plan = _PLANS.get(cls) or _plan(cls)
+        return cls(*[read(reader, field) for field, read in plan.reads])
 
     @classmethod
     def parse(cls, data: Buffer) -> Self:
@@ -331,13 +362,19 @@ class Struct:
         Raises:
             InvalidArgument: A value does not fit its field.
         """
-        parts: list[bytes] = []
-        field = ""
+        cls = type(self)
+        plan = _PLANS.get(cls) or _plan(cls)
         try:
-            for field, codec in self.codecs():
-                parts.append(codec.write(getattr(self, field)))
-        except (struct.error, ValueError, TypeError, OverflowError, AttributeError) as error:
-            kind = type(self).__name__
-            problem = str(error) if isinstance(error, InvalidArgument) else f"{type(error).__name__}: {error}"
-            raise InvalidArgument(f"{kind}.{field} cannot be sent: {problem}") from None
-        return b"".join(parts)
+            return b"".join([write(value) for write, value in zip(plan.writes, plan.values(self), strict=False)])
+        except _UNWRITABLE:
+            raise self._unwritable() from None
+
+    def _unwritable(self) -> InvalidArgument:
+        """Which field has a value that does not fit, and why."""
+        for field, codec in self.codecs():
+            try:
+                codec.write(getattr(self, field))
+            except _UNWRITABLE as error:
+                problem = str(error) if isinstance(error, InvalidArgument) else f"{type(error).__name__}: {error}"
+                return InvalidArgument(f"{type(self).__name__}.{field} cannot be sent: {problem}")
+        return InvalidArgument(f"a {type(self).__name__} cannot be sent")

@@ -39,6 +39,8 @@ from sshproto.wire.codec import (
     uint32,
 )
 
+_HEADS = [bytes((number,)) for number in range(256)]
+
 MAX_EXTENSIONS = 1024
 """Extensions in one EXT_INFO, as many as OpenSSH reads."""
 
@@ -68,7 +70,7 @@ class Message(Struct):
 
     def encode(self) -> bytes:
         """The payload of one packet, message number included."""
-        return bytes((self.number,)) + Struct.encode(self)
+        return _HEADS[self.number] + Struct.encode(self)
 
     @classmethod
     def parse(cls, data: Buffer) -> Self:
@@ -77,10 +79,10 @@ class Message(Struct):
         Raises:
             WireError: It is not this message, a field is malformed, or bytes are left over.
         """
-        reader = Reader(data, cls.__name__)
-        found = reader.byte("message number")
-        if found != cls.number:
+        if not len(data) or data[0] != cls.number:
+            found = Reader(data, cls.__name__).byte("message number")
             raise WireError(cls.__name__, "message number", 0, f"is {found}, expected {cls.number}")
+        reader = Reader(data, cls.__name__, 1)
         value = cls.read(reader)
         reader.end()
         return value
