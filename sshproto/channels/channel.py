@@ -128,6 +128,11 @@ COMMANDS: dict[Command, str] = {
 """What the application may do when."""
 
 
+# For the hot path.
+_RECEIVING = tuple(CHANNEL_VERDICTS[ChannelData][state] is ChannelVerdict.HANDLE for state in ChannelState)
+_SENDING = COMMANDS[Command.SEND]
+
+
 class Reply:
     """One reply that we owe, or have decided on but cannot send yet because an earlier one is undecided."""
 
@@ -283,8 +288,9 @@ class Channel:
     def move(self, state: ChannelState) -> None:
         """Go to ``state``."""
         self.state = state
-        self.receiving = CHANNEL_VERDICTS[ChannelData][state] is ChannelVerdict.HANDLE
-        self.sending = self.may(Command.SEND)
+        self.receiving = _RECEIVING[state]
+        letter = _SENDING[state]
+        self.sending = letter == "y" or (letter == "s" and not self.eof_sent)
 
     def may(self, command: Command) -> bool:
         """Whether the application may do ``command`` now."""

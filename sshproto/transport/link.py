@@ -226,6 +226,7 @@ class Link:
         """The pump: open packets one after the other until one of them means something to the application."""
         events = self._events
         if self._idle and not events:
+            self.timers.settle()
             return None
         while not events:
             if self.phase is Phase.CLOSED:
