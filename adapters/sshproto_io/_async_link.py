@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast
 
@@ -82,19 +81,19 @@ class Link(ABC):
     """Exceptions that say in this world that the other end is gone; why is chained."""
 
     def __init__(self) -> None:
-        self._due: deque[Job] = deque()
-        self._jobs: set[Background] = set()
+        self._due: list[Job] = []
+        self._jobs: dict[Background, None] = {}
         self._jobs_end = False
 
     # -------------------------------------------------------------------------------------------------------- in a task
 
-    async def perform(self, operation: Operation[T]) -> T:
-        """Run an operation on this connection, in this task.
+    def perform(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
+        """Run an operation on this connection, in this task; to be awaited.
 
         Raises:
             Exception: What the operation raises.
         """
-        return await self._run(operation, operation.send)
+        return self._run(operation, operation.send)
 
     async def complete(self, operation: Operation[T]) -> T:
         """Run an operation whose result is nothing to be lost: this task is not woken before its end.
@@ -149,7 +148,7 @@ class Link(ABC):
             A function that cancels it.
         """
         job = Background(self, operation)
-        self._jobs.add(job)
+        self._jobs[job] = None
         job.go_on()
         if self._jobs_end:
             job.cancel()
@@ -165,11 +164,12 @@ class Link(ABC):
 
     def turn(self) -> None:
         """Hand out the events, and let every job go on that they have woken, until nothing more happens."""
-        drain, due = self.hub.drain, self._due
+        drain = self.hub.drain
         drain()
-        while due:
-            while due:
-                due.popleft().go_on()
+        while self._due:
+            due, self._due = self._due, []
+            for job in due:
+                job.go_on()
             drain()
 
     def due(self, job: Job) -> None:
@@ -179,7 +179,7 @@ class Link(ABC):
 
     def forget(self, job: Background) -> None:
         """A job has ended."""
-        self._jobs.discard(job)
+        self._jobs.pop(job, None)
 
     @abstractmethod
     def soon(self) -> None:

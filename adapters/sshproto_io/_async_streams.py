@@ -103,7 +103,7 @@ class Writer:
             ChannelStateError: EOF was sent.
             ConnectionLoss: The connection has ended.
         """
-        await self._link.complete(self._channel.write(data, self._stream))
+        await self._link.perform(self._channel.write(data, self._stream))
 
     async def send_eof(self) -> None:
         """Send no more data, on no stream of this channel. Repeated calls do nothing."""

@@ -49,7 +49,7 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
         self._flushing = False  # a turn has begun, or will soon
         self._woken = False  # tasks of ours go on after this turn
         self._timer: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], None] = {}
         self._gone: asyncio.Future[None] = self._loop.create_future()
 
     # --------------------------------------------------------------------------------------------- asyncio's callbacks
@@ -257,7 +257,7 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
     def adopt(self, operation: Operation[Any], step: Step) -> Callable[[], object]:
         """Go on with an operation in a task; see the base class."""
         task = self._loop.create_task(self._run(operation, lambda _: step))
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(functools.partial(self._done, operation, step))
         if self._gone.done():
             task.cancel()
@@ -265,7 +265,7 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
         return task.cancel
 
     def _done(self, operation: Operation[Any], step: Step, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         operation.close()  # a task that is cancelled early has never begun
         if isinstance(step, Call) and inspect.iscoroutine(step.args[0]):
             step.args[0].close()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from sshproto.channels.forwarding import ANY_ADDRESS
 from sshproto.channels.requests import Break, ForwardedStreamlocal, ForwardedTcpip
@@ -139,29 +139,11 @@ class Hub(Generic[C]):
         self.rekeyed = Wait()
         self.invitations: list[Invitation] = []
         self.on_event = on_event
-        self._questions: deque[Question] = deque()
+        self._questions: list[Question] = []
         self._unasked = 0
         self._replies: dict[int, Reply] = {}
         self._late: list[Callable[[], None]] = []
         self._take = ASKED[conn.role]
-        self._routes: dict[type[Event], Callable[[Any], None]] = {
-            DataReceived: self._data,
-            ChannelWritable: self._writable,
-            EofReceived: self._eof,
-            ChannelNotified: self._notified,
-            ChannelClosed: self._closed,
-            ChannelOpened: self._channel_opened,
-            ChannelOpenFailed: self._open_failed,
-            RequestSucceeded: self._succeeded,
-            RequestFailed: self._failed,
-            ChannelRequested: self._requested,
-            GlobalSucceeded: self._global_succeeded,
-            GlobalFailed: self._global_failed,
-            AuthSucceeded: self._logged_in,
-            Authenticated: self._logged_in,
-            KeysExchanged: self._keys,
-            ConnectionLost: self._lost,
-        }
 
     # ---------------------------------------------------------------------------------------------------- for the faces
 
@@ -172,13 +154,13 @@ class Hub(Generic[C]):
         room for more events.
         """
         next_event = self.conn.next_event
-        routes = self._routes
+        routes = self._ROUTES
         while (event := next_event()) is not None:
             if self.on_event is not None:
                 self.on_event(event)
             route = routes.get(type(event))
             if route is not None:
-                route(event)
+                route(self, event)
             elif isinstance(event, Question):
                 self._ask(event)
 
@@ -225,7 +207,7 @@ class Hub(Generic[C]):
         """The next question that the application has to answer, or None if there is none now."""
         if not self._questions:
             return None
-        question = self._questions.popleft()
+        question = self._questions.pop(0)
         if isinstance(question, GlobalRequested):
             self._unasked -= unasked(question)
         return question
@@ -503,3 +485,22 @@ class Hub(Generic[C]):
             invitation.came.fire()
         for wait in (self.asked, self.opened, self.rekeyed, self.ended):
             wait.fire()
+
+    _ROUTES: ClassVar[dict[type[Event], Callable[[Any, Any], None]]] = {
+        DataReceived: _data,
+        ChannelWritable: _writable,
+        EofReceived: _eof,
+        ChannelNotified: _notified,
+        ChannelClosed: _closed,
+        ChannelOpened: _channel_opened,
+        ChannelOpenFailed: _open_failed,
+        RequestSucceeded: _succeeded,
+        RequestFailed: _failed,
+        ChannelRequested: _requested,
+        GlobalSucceeded: _global_succeeded,
+        GlobalFailed: _global_failed,
+        AuthSucceeded: _logged_in,
+        Authenticated: _logged_in,
+        KeysExchanged: _keys,
+        ConnectionLost: _lost,
+    }
