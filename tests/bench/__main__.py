@@ -199,7 +199,7 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
         who = [pair for pair in pairs.PAIRS if pair.name in wanted]
         bench = Bench(todo, who, runs, Path(directory), quick=arguments.quick)
         bench.run()
-    found["works"] = {work.name: bench.kept[work.name] for work in works.WORKS if work.name in bench.kept}
+    found["works"] = {work.name: bench.kept[work.name] for work in works.WORKS if bench.kept.get(work.name)}
     if not arguments.only or "core" in arguments.only:
         found["core"] = core.measure(runs, arguments.quick, _log)
     return found

@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import select
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -131,6 +131,11 @@ class Ssh:
                 for piece in pieces(feed):
                     process.stdin.write(piece)
                 process.stdin.close()
+            try:
+                process.wait(100)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
         if check and process.returncode:
             raise AssertionError(f"ssh ended with status {process.returncode}")
 
@@ -166,7 +171,7 @@ def drive(setting: Setting, jobs: Iterable[Job]) -> None:
                     for _ in range(job.amount):
                         ssh("-s", "bench", "nothing", check=False, stderr=subprocess.DEVNULL)
             case "exec":
-                _execs(ssh, setting, job)
+                _execs(ssh, job)
             case _:
                 _transfer(ssh, job)
 
@@ -177,17 +182,22 @@ def _transfer(ssh: Ssh, job: Job) -> None:
         ssh("bench", command, feed=job.amount if job.work == "upload" else 0)
 
 
-def _execs(ssh: Ssh, setting: Setting, job: Job) -> None:
+def _execs(ssh: Ssh, job: Job) -> None:
     """Over a master, which has the connection; each command is a process of its own."""
-    path = str(Path(setting.keys) / f"m{os.getpid()}")
-    argv = [*ssh.argv, "-M", "-N", "-S", path, "bench"]
-    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as master:
-        try:
-            deadline = time.monotonic() + _PATIENCE
-            while not Path(path).exists() and time.monotonic() < deadline:
-                select.select([], [], [], 0.01)
-            with _timed(job, master.pid):
-                for _ in range(job.amount):
-                    ssh("-S", path, "bench", job.command("true"))
-        finally:
-            master.terminate()
+    with tempfile.TemporaryDirectory(prefix="ssh") as directory:  # a short path, as sockets want it
+        path = f"{directory}/master"
+        argv = [*ssh.argv, "-M", "-N", "-S", path, "bench"]
+        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as master:
+            try:
+                deadline = time.monotonic() + _PATIENCE
+                while not Path(path).exists() and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                with _timed(job, master.pid):
+                    for _ in range(job.amount):
+                        ssh("-S", path, "bench", job.command("true"))
+            finally:
+                master.terminate()
+                try:
+                    master.wait(2)
+                except subprocess.TimeoutExpired:  # it does not always hear
+                    master.kill()
