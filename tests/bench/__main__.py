@@ -139,7 +139,11 @@ class Bench:
                         self._keep(each, pair.name, {name: sample[name] for name in each.figures})
 
     def _imports(self) -> None:
-        names = [name for name in imports.PROGRAMS if name not in pairs.BY_NAME or name in self._named]
+        names = [
+            name
+            for name in imports.PROGRAMS
+            if (pair := name.removesuffix("-loaded")) not in pairs.BY_NAME or pair in self._named
+        ]
         broken = set()
         for name in names:  # so that all is compiled
             try:

@@ -14,6 +14,8 @@ _CRYPTO = (
     "from cryptography.hazmat.primitives.asymmetric import ed25519, x25519"
 )
 
+FACES = ("asyncio", "blocking", "trio")
+
 PROGRAMS = {
     "python": "pass",
     "floor": f"import asyncio;{_CRYPTO}",
@@ -22,10 +24,20 @@ PROGRAMS = {
     "asyncio": "import sshproto_io.asyncio",
     "blocking": "import sshproto_io.blocking",
     "trio": "import sshproto_io.trio",
+    **{f"{face}-loaded": f"import sshproto_io.{face} as face;face.Client;face.Handler" for face in FACES},
     "asyncssh": "import asyncssh",
     "paramiko": "import paramiko",
 }
-"""What is run, by the name of the pair that it belongs to, or its own."""
+"""What is run, by the name of the pair that it belongs to, or its own.
+
+A face loads what a connection is made of when one is first asked for: ``-loaded`` has it all, as others do."""
+
+SHOWN = {
+    "python": "Python alone",
+    "sshproto": "**sshproto**",
+    **{f"{face}-loaded": f"**sshproto_io.{face}**, with what connects" for face in FACES},
+}
+"""What tables call those that are no pairs."""
 
 
 def measure(name: str) -> dict[str, float]:

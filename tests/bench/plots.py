@@ -110,6 +110,7 @@ def bars(title: str, legend: str, panels: Sequence[Panel]) -> str:
 def _ink(name: str) -> tuple[str, str]:
     if name.startswith(("floor", "python")):
         return _FLOOR
+    name = name.removesuffix("-loaded")
     return (
         _OURS if name in {"sshproto", "asyncio", "blocking", "trio", "asyncio-openssh", "openssh-asyncio"} else _OTHERS
     )
@@ -117,7 +118,7 @@ def _ink(name: str) -> tuple[str, str]:
 
 def _bar(name: str, figures: Mapping[str, Sequence[float]], first: str) -> Bar:
     spread = Spread.of(figures[first])
-    label = report.shown(name).strip("*")
+    label = report.shown(name).replace("*", "")
     if first != "both":
         return Bar(label, [spread.median], spread.least, spread.most, _ink(name))
     client, server = (Spread.of(figures[side]).median for side in ("client", "server"))

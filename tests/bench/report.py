@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from tests.bench import pairs, works
+from tests.bench import imports, pairs, works
 from tests.bench.works import HEADS, Work
 
 Figures = Mapping[str, Sequence[float]]
@@ -17,7 +17,7 @@ Figures = Mapping[str, Sequence[float]]
 Samples = Mapping[str, Figures]
 """Those of one work, by pair."""
 
-ORDER = ["python", "sshproto", *pairs.BY_NAME]
+ORDER = ["python", "sshproto", *(each for name in pairs.BY_NAME for each in (name, f"{name}-loaded"))]
 
 
 @attrs.frozen
@@ -66,16 +66,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def shown(name: str) -> str:
-    return pairs.SHOWN.get(name, name)
+    return {**pairs.SHOWN, **imports.SHOWN}.get(name, name)
 
 
 def _beside(name: str) -> str:
-    pair = pairs.BY_NAME.get(name)
-    return pair.beside if pair is not None else "asyncssh"
+    pair = pairs.BY_NAME.get(name.removesuffix("-loaded"))
+    found = pair.beside if pair is not None else "asyncssh"
+    return f"{found}-loaded" if name.endswith("-loaded") and found in imports.FACES else found
 
 
 def _floor(name: str) -> str:
-    pair = pairs.BY_NAME.get(name)
+    pair = pairs.BY_NAME.get(name.removesuffix("-loaded"))
     return pair.floor if pair is not None else "floor"
 
 
