@@ -2,7 +2,7 @@
 
 What depends on the Python that runs is run on each: every test of every kind.  ``--second`` leaves out what would only
 be the same again: tests that are marked slow, those with other programs, clients of one face at servers of another, and
-of the cases of a test with many two thirds, chosen by their names: always the same ones, and never the first.
+of the cases of a test with three or more two thirds, chosen by their names: always the same ones, and never all.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import gc
 import os
 import signal
 import zlib
-from collections import Counter
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,9 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, prin
 # For who has minutes: --hypothesis-profile=long.
 hypothesis.settings.register_profile("long", deadline=None, max_examples=3000, stateful_step_count=100)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+ROTATED = pytest.StashKey[bool]()
 
 
 def pytest_configure() -> None:
@@ -47,7 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--second",
         action="store_true",
         help="for a second Python: leaves out what is slow, other programs, pairs of different faces, "
-        "and two thirds of the cases of each test that has many",
+        "and two thirds of the cases of each test that has three or more",
     )
     parser.addoption(
         "--claims",
@@ -62,6 +64,19 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if config.getoption("--claims"):
         config.option.collectonly = True  # which also keeps the tests in this process
         config.option.verbose -= 2  # no tree of tests before the table
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Of several workers each begins with other files: what one has compiled for pytest, the others need not."""
+    config = session.config
+    worker = getattr(config, "workerinput", None)
+    if worker is None or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    files = sorted(str(path) for path in Path(__file__).parent.rglob("test_*.py"))
+    first = len(files) * int(worker["workerid"].removeprefix("gw")) // worker["workercount"]
+    config.args = files[first:] + files[:first]
+    config.stash[ROTATED] = True
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -86,7 +101,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     claims.check([metafunc.definition])  # at this place an error is the test file's, also in a worker
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if ROTATED in config.stash:
+        items.sort(key=lambda item: str(item.path))  # all workers need one order
     claims.check(items)  # and those that have marks of their parameters
     if not config.getoption("--second"):
         return
@@ -117,21 +135,22 @@ def _pair(item: pytest.Item) -> tuple[Any, Any, Hashable] | None:
     return (client, server, (_test_of(item), repr(params))) if client and server else None
 
 
-MANY = 6
-"""A test with no more cases than that runs all of them."""
-
-
 def _repeated(items: Sequence[pytest.Item]) -> set[pytest.Item]:
-    """Of each test with many cases those that a second Python is spared: two thirds, but never all."""
-    cases = Counter(_test_of(item) for item in items)
-    begun: set[str] = set()
-    found: set[pytest.Item] = set()
+    """Of each test with three cases or more those that a second Python is spared: two thirds, but never all."""
+    families: dict[str, list[pytest.Item]] = {}
     for item in items:
-        test = _test_of(item)
-        if cases[test] > MANY and test in begun and zlib.crc32(item.nodeid.encode()) % 3:
-            found.add(item)
-        begun.add(test)
+        families.setdefault(_test_of(item), []).append(item)
+    found: set[pytest.Item] = set()
+    for cases in families.values():
+        if len(cases) >= 3:
+            kept = [item for item in cases if _lot(item) % 3 == 0] or [min(cases, key=_lot)]
+            found.update(set(cases) - set(kept))
     return found
+
+
+def _lot(item: pytest.Item) -> int:
+    """A number that a case always has."""
+    return zlib.crc32(item.nodeid.encode())
 
 
 def _test_of(item: pytest.Item) -> str:
