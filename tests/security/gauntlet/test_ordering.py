@@ -23,7 +23,7 @@ from sshproto.errors import (
     ProtocolViolation,
     WrongPhase,
 )
-from sshproto.transport import negotiation
+from sshproto.transport import keyexchange, negotiation
 from sshproto.transport.link import Phase
 from sshproto.transport.outbox import Outbox
 from sshproto.wire import messages as m
@@ -715,12 +715,13 @@ def test_wrong_guesses_in_rekey_after_rekey(monkeypatch: pytest.MonkeyPatch) -> 
         methods = ("ecdh-sha2-nistp521", *found.kex_algorithms)
         return attrs.evolve(found, kex_algorithms=methods, first_kex_packet_follows=True)
 
-    def follow(self: Outbox, message: m.Message) -> None:
-        send_now(self, message)
+    def follow(self: Outbox, message: m.Message, *payload: bytes) -> None:
+        send_now(self, message, *payload)
         if isinstance(message, m.KexInit) and message.first_kex_packet_follows:
             send_now(self, m.KexEcdhInit(bytes(133)))
 
     monkeypatch.setattr(negotiation, "offer", guess)
+    monkeypatch.setattr(keyexchange, "_offer", keyexchange._offer.__wrapped__)  # it is neither remembered nor to be so
     monkeypatch.setattr(Outbox, "send_now", follow)
     labels: list[str] = []
 
