@@ -263,9 +263,12 @@ def test_no_serial_number_is_revoked_by_a_range():
     assert not RevokedCertificates(b"", [(0, 5)]).covers(0)
 
 
-@given(st.sets(st.integers(1, 60)), st.integers(1, 60))
-def test_ranges_cover_what_they_were_made_of(numbers, asked):
-    (part,) = KRL().revoke_serials(None, *numbers).certificates or (RevokedCertificates(),)
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 20)), max_size=12), st.integers(1, 80))
+@example([(1, 20), (2, 3), (30, 0)], 10)
+def test_ranges_cover_what_they_were_made_of(given, asked):
+    ranges = [(low, low + more) for low, more in given]
+    numbers = {number for low, high in ranges for number in range(low, high + 1)}
+    (part,) = KRL().revoke_serials(None, *ranges).certificates or (RevokedCertificates(),)
     assert part.covers(asked) == (asked in numbers)
     assert sum(high - low + 1 for low, high in part.serials) == len(numbers)
     assert all(after[0] > before[1] + 1 for before, after in zip(part.serials, part.serials[1:], strict=False))
@@ -298,6 +301,15 @@ def test_authorities_are_in_order_and_once():
     assert [part.authority for part in grown.certificates] == [b"", *blobs]
     part = next(part for part in grown.certificates if part.authority == AUTHORITY.public_key.blob)
     assert (part.serials, part.key_ids) == (((1, 2),), {"x"})
+
+
+def test_digests_keys_and_key_ids_are_in_order():
+    digests = [bytes([at]) * 32 for at in range(255, -1, -1)]
+    ids = [f"id {at:03}" for at in range(99, -1, -1)]
+    fingerprints = ["SHA256:" + _base64(digest) for digest in digests]
+    list_ = KRL().revoke_fingerprints(*fingerprints).revoke_key_ids(None, *ids)
+    assert list_.encode().endswith(b"".join(map(string, digests[::-1])))
+    assert section(0x23, *map(text, ids[::-1])) in list_.encode()
 
 
 @pytest.mark.parametrize(
@@ -528,6 +540,7 @@ def cost(ranges: tuple[tuple[int, int], ...]) -> int:
         (((5, 2**40),), 21),
         (((1, 1), (3, 3), (5, 5), (7, 7)), 5 + 8 + 4 + 1),
         (((1, 16384),), 21),
+        (((1, 16385), (16387, 16387), (16389, 16389), (16391, 16391)), 21 + 5 + 8 + 4 + 1),
         (((1, 2**30), (2**30 + 2, 2**30 + 2), (2**30 + 4, 2**30 + 4)), 21 + 5 + 8 + 4 + 1),
     ],
 )
@@ -585,7 +598,7 @@ def test_signatures_that_are_no_good(keys):
     with pytest.raises(KeyFormatError, match="a section of type 2 follows a signature"):
         KRL.parse(signed(data, AUTHORITY) + section(2, string(KEY.blob)))
     with pytest.raises(KeyFormatError, match="no good: the ssh-ed25519 signature does not verify"):
-        KRL.parse(signed(data, AUTHORITY)[:-1] + b"\0")
+        KRL.parse(signed(data, AUTHORITY)[:-1] + b"\xff")
     with pytest.raises(KeyFormatError, match="more than 16 signatures"):
         KRL.parse(signed(data, *[AUTHORITY] * 17))
     with pytest.raises(KeyFormatError, match="signature"):
