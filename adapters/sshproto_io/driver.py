@@ -60,7 +60,6 @@ class Driver(Generic[C]):
         self.deadline: float | None = None
         self._sock = sock
         self._descriptor = sock.fileno()
-        self._input = memoryview(bytearray(_RECEIVE))
         self._unsent = memoryview(b"")
         self._eof = False
         self._mute = False  # the socket takes nothing any more
@@ -323,13 +322,13 @@ class Driver(Generic[C]):
 
     def _read(self, now: float) -> None:
         try:
-            count = self._sock.recv_into(self._input)
+            data = self._sock.recv(_RECEIVE)  # bytes, which the connection does not copy
         except (BlockingIOError, InterruptedError):
             return
         except OSError:  # reset by the peer, or unreachable
-            count = 0
-        if count:
-            self.conn.receive_data(self._input[:count], now)
+            data = b""
+        if data:
+            self.conn.receive_data(data, now)
         else:
             self._eof = True
             self.conn.receive_eof(now)

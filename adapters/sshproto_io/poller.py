@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import selectors
 import socket
+import sys
+import threading
 from collections.abc import Iterable
 
 from sshproto.operations.steps import Waker
@@ -19,6 +22,53 @@ Found = Iterable[tuple[int, int]]
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
+class _Bell:
+    """Something to be polled that another thread, or a signal handler, can make readable: a pair of sockets."""
+
+    def __init__(self) -> None:
+        self._inner, self._outer = socket.socketpair()
+        self._inner.setblocking(False)
+        self._outer.setblocking(False)
+        self.descriptor = self._inner.fileno()
+
+    def ring(self) -> None:
+        with contextlib.suppress(OSError):  # full: it rings anyway; or closed
+            self._outer.send(b"\0")
+
+    def hush(self) -> None:
+        with contextlib.suppress(BlockingIOError, InterruptedError):
+            self._inner.recv(4096)
+
+    def close(self) -> None:
+        self._inner.close()
+        self._outer.close()
+
+
+class _Counter:
+    """The same as one descriptor, where the system has such (Linux)."""
+
+    def __init__(self) -> None:
+        self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        # Who rings must not meet the number when it is another file's; a signal handler may come in between.
+        self._lock = threading.RLock()
+
+    def ring(self) -> None:
+        with self._lock:
+            if self.descriptor >= 0:
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_write(self.descriptor, 1)
+
+    def hush(self) -> None:
+        with contextlib.suppress(BlockingIOError, InterruptedError):
+            os.eventfd_read(self.descriptor)
+
+    def close(self) -> None:
+        with self._lock:
+            descriptor, self.descriptor = self.descriptor, -1
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
 class Poller:
     """Waits for descriptors. Another thread, or a signal handler, may wake it."""
 
@@ -26,10 +76,8 @@ class Poller:
         self._selector = _Selector()
         self._masks: dict[int, int] = {}
         self._wakers: dict[tuple[int, int], Waker] = {}
-        self._alarm, self._bell = socket.socketpair()
-        self._alarm.setblocking(False)
-        self._bell.setblocking(False)
-        self._selector.register(self._alarm, READ)
+        self._bell = _Counter() if sys.platform == "linux" else _Bell()
+        self._selector.register(self._bell.descriptor, READ)
 
     @property
     def wanted(self) -> bool:
@@ -70,9 +118,8 @@ class Poller:
         """Wait for descriptors, for :meth:`ring`, or for some time. The lock is not to be held."""
         found: list[tuple[int, int]] = []
         for key, mask in self._selector.select(timeout):
-            if key.fileobj is self._alarm:
-                with contextlib.suppress(BlockingIOError, InterruptedError):
-                    self._alarm.recv(4096)
+            if key.fd == self._bell.descriptor:
+                self._bell.hush()
             else:
                 found.append((key.fd, mask))
         return found
@@ -87,10 +134,8 @@ class Poller:
 
     def ring(self) -> None:
         """Have :meth:`wait` return, now or the next time."""
-        with contextlib.suppress(OSError):  # full: it will wake up anyway; or closed
-            self._bell.send(b"\0")
+        self._bell.ring()
 
     def close(self) -> None:
         self._selector.close()
-        self._alarm.close()
         self._bell.close()

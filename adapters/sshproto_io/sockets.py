@@ -22,6 +22,10 @@ from sshproto.operations.steps import Operation, Ready, Sleep, Together, Wait, c
 ATTEMPT_DELAY = 0.25
 """Seconds after which the next address is tried beside those that have not answered (RFC 8305 section 8)."""
 
+# Every face reads into a new block of 256 KiB each time. glibc's malloc has each block of 128 KiB or more mapped by the
+# system, page by page, and unmapped when it is freed, until it has seen a larger one freed: this one.
+bytes(4 * 1024 * 1024)
+
 Resolve = Callable[..., Any]
 """``socket.getaddrinfo``, or something asynchronous with the same arguments and result."""
 
