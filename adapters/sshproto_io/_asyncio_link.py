@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=Connection[Any])
 
-# The loop reads into a new block of 256 KiB each time. glibc's malloc has every block of 128 KiB or more mapped by the
-# system, page by page, and unmapped when it is freed, until it has seen a larger one freed: this one.
-bytes(4 * 1024 * 1024)
-
 
 class Peer(asyncio.Protocol, Link, Generic[C]):
     """One connection, of either side: the pump, and what runs operations."""

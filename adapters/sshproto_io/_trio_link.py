@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound=Connection[Any])
 T = TypeVar("T")
 
-_PIECE = 128 * 1024
+_PIECE = 256 * 1024
+_MUCH = 16 * 1024  # bytes to send at which more are to be expected
 _BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
@@ -140,6 +141,8 @@ class Peer(Link, Generic[C]):
         conn = self.conn
         while True:
             self.flush()
+            if conn.output_size >= _MUCH:
+                await self._gather()
             if data := conn.data_to_send():
                 self.flush()  # taking it has made room
                 await self._stream.send_all(data)
@@ -148,6 +151,14 @@ class Peer(Link, Generic[C]):
             else:
                 self._output = trio.Event()
                 await self._output.wait()
+
+    async def _gather(self) -> None:
+        """Let a task that writes much go on: all its writes yield, and would leave one by one."""
+        conn = self.conn
+        size = 0
+        while size < conn.output_size < _PIECE:
+            size = conn.output_size
+            await trio.lowlevel.checkpoint()
 
     async def _read(self) -> None:
         conn = self.conn

@@ -10,7 +10,11 @@ Everything here happens under the lock, except for sleeping and for calls of the
 from __future__ import annotations
 
 import contextlib
+import contextvars
+import functools
 import inspect
+import os
+import queue
 import threading
 import time
 from collections import deque
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from sshproto_io.driver import Driver
 
 _LONGEST = 24 * 3600.0  # seconds of one sleep; the system's calls have limits of their own
+_IDLE = 5.0  # seconds that a thread waits for its next call
 
 T = TypeVar("T")
 
@@ -35,6 +40,51 @@ def report(error: BaseException) -> None:
     args = threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
     with contextlib.suppress(Exception):  # the hook may be the application's
         threading.excepthook(args)
+
+
+class _Workers:
+    """Threads for functions of the application: one for each that runs, and who is done waits a while for the next."""
+
+    def __init__(self) -> None:
+        self._idle: list[queue.SimpleQueue[Callable[[], object]]] = []
+
+    def start(self, function: Callable[[], object]) -> None:
+        """Call ``function`` in a thread.
+
+        Raises:
+            RuntimeError: There can be no more threads.
+        """
+        try:
+            work = self._idle.pop()  # the last one: so those that are not needed become old
+        except IndexError:
+            threading.Thread(target=self._work, args=(function,), name="ssh call", daemon=True).start()
+        else:
+            work.put(function)
+
+    def _work(self, function: Callable[[], object]) -> None:
+        work: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        while True:
+            contextvars.Context().run(function)  # what one sets is not the next one's
+            del function  # it knows what it was called for
+            self._idle.append(work)
+            try:
+                function = work.get(timeout=_IDLE)
+            except queue.Empty:
+                try:
+                    self._idle.remove(work)
+                except ValueError:  # it was taken just now
+                    function = work.get()
+                else:
+                    return
+
+    def forget(self) -> None:
+        """This process is a fork, in which there are none of the threads."""
+        self._idle = []
+
+
+_workers = _Workers()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_workers.forget)
 
 
 class Task:
@@ -421,7 +471,7 @@ class Runner:
             self._call = task, step
             return
         try:
-            threading.Thread(target=self._make, args=(task, step), name="ssh call", daemon=True).start()
+            _workers.start(functools.partial(self._make, task, step))
         except RuntimeError as error:  # there are too many
             task.resume(None, error)
 

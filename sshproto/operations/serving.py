@@ -237,6 +237,10 @@ class Handler:
         told."""
 
 
+_DEFAULTS = frozenset(method for method in vars(Handler).values() if callable(method))
+"""What a handler leaves as it is. That takes no time, and so it takes no thread either."""
+
+
 @frozen
 class World:
     """What serving needs of the world.
@@ -316,6 +320,8 @@ class _Service:
 
     def _ask(self, function: Callable[..., Any], *args: Any) -> Operation[Any]:
         """Ask the handler; False if it fails."""
+        if getattr(function, "__func__", None) in _DEFAULTS:
+            return function(*args)
         try:
             answer: Any = yield Call(function, *args)
             if is_operation(answer):

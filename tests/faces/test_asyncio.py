@@ -589,6 +589,75 @@ def test_a_server_has_room_for_so_many() -> None:
     run(main)
 
 
+def test_what_belongs_together_leaves_in_one_write() -> None:
+    async def main() -> None:
+        async with connected() as (client, listening):
+            await client.run("first")
+            (incoming,) = listening.server.connections
+            writes = {"client": 0, "server": 0}
+
+            def count(side: str, peer: Any) -> None:
+                write = peer._transport.write
+
+                def counted(data: bytes) -> None:
+                    writes[side] += 1
+                    write(data)
+
+                peer._transport.write = counted
+
+            count("client", client)
+            count("server", incoming)
+            for _ in range(10):
+                await client.run("fail")
+            # The channel, what to run in it, and CLOSE with the next channel; its reply, and then all the rest.
+            assert writes == {"client": 20, "server": 20}
+
+    run(main)
+
+
+def test_what_need_not_wait_takes_no_task() -> None:
+    async def main() -> None:
+        async with connected() as (client, listening):
+            (incoming,) = listening.server.connections
+            assert len(asyncio.all_tasks()) == 1
+            process = await client.start("stay")
+            assert len(asyncio.all_tasks()) == 2  # the handler's own
+            await process.aclose()
+            await until(lambda: not incoming.hub.channels)
+            await until(lambda: len(asyncio.all_tasks()) == 1)
+
+    run(main)
+
+
+def test_a_job_that_ends_while_its_caller_is_cancelled() -> None:
+    done: list[str] = []
+
+    def wait(until: Wait) -> Operation[None]:
+        try:
+            yield until
+            done.append("went on")
+        finally:
+            done.append("ended")
+
+    async def main() -> None:
+        async with connected() as (client, _):
+            for late in (False, True):
+                until = Wait()
+                task = asyncio.create_task(client.complete(wait(until)))
+                await asyncio.sleep(0)
+                if late:  # it has its result, and is cancelled before it has a turn
+                    until.fire()
+                    client.turn()
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                until.fire()
+                await asyncio.sleep(0)
+
+    run(main)
+    assert done == ["ended", "went on", "ended"]
+
+
 def test_small_packets_leave_at_once() -> None:
     async def main() -> None:
         async with connected() as (client, it):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import socket
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from sshproto.errors import ConnectionLoss, InvalidArgument
-from sshproto.operations.steps import Call, Operation, Ready, Sleep, Spawn, Together, Wait
+from sshproto.operations.steps import Call, Operation, Ready, Sleep, Spawn, Together, Wait, call
 from sshproto_io import TimeoutExpired
 from sshproto_io.runner import Runner
 
@@ -334,3 +335,22 @@ def test_errors_of_an_operation_leave_nothing():
         with pytest.raises(KeyError):
             perform(nest(4))
     assert threading.active_count() == before
+
+
+def test_threads_of_calls_are_used_again_and_carry_nothing_over():
+    told: contextvars.ContextVar[str] = contextvars.ContextVar("told", default="nothing")
+    threads: list[threading.Thread] = []
+    found: list[str] = []
+
+    def function() -> None:
+        threads.append(threading.current_thread())
+        found.append(told.get())
+        told.set("something")
+
+    def calling() -> Operation[None]:
+        yield Together(call(function), call(time.sleep, 0.01))
+
+    for _ in range(5):
+        perform(calling())
+    assert found == ["nothing"] * 5
+    assert len(set(threads)) <= 2
