@@ -395,6 +395,23 @@ class ClientConfig(Config):
     allow_trivial_auth: bool = True
 
 
+@frozen(kw_only=True)
+class SecurityKeyPolicy:
+    """What a security key (a FIDO token) must have done for its signature to count.
+
+    Attributes:
+        user_presence: Somebody has touched it; as in OpenSSH, which lets ``no-touch-required`` waive it.
+        user_verification: It has found out who that was, by a PIN or a fingerprint: OpenSSH's ``verify-required``.
+    """
+
+    user_presence: bool = True
+    user_verification: bool = False
+
+
+UNATTENDED = SecurityKeyPolicy(user_presence=False)
+"""For signatures that need no person: a host's (as OpenSSH has it), and what others are to judge or have judged."""
+
+
 def _keys(value: Iterable[PrivateKey | PublicKey]) -> tuple[PrivateKey | PublicKey, ...]:
     try:
         return tuple(value)
@@ -445,9 +462,12 @@ class ServerConfig(Config):
             A method that is not here is refused without a question.
         ask_none: Ask the application whether a user may in without any proof (a ``NoneAuth`` question).
         banner: Text to show before login (RFC 4252 section 5.4); lines end with LF.
+        security_keys: What the signatures of security keys must show, or they fail without a question. Who asks more of
+            some keys than of others demands here what all must show, and looks at ``KeyAuth.assertion``.
     """
 
     host_keys: tuple[PrivateKey | PublicKey, ...] = attrs.field(converter=_keys, validator=_host_keys)
     auth_methods: tuple[str, ...] = attrs.field(default=("publickey",), converter=_strings, validator=_auth_methods)
     ask_none: bool = False
     banner: str = attrs.field(default="", validator=_banner)
+    security_keys: SecurityKeyPolicy = SecurityKeyPolicy()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sshproto.channels.requests import ChannelOpenData, ChannelRequestData, GlobalRequestData
     from sshproto.errors import ConnectionLoss
     from sshproto.keys.public import PublicKey
+    from sshproto.keys.security_keys import Assertion
     from sshproto.transport.negotiation import Negotiated
 
 
@@ -307,10 +308,18 @@ class KeyProbe(AuthQuestion):
 
 @frozen(kw_only=True)
 class KeyAuth(AuthQuestion):
-    """The user has proved to hold this key: its signature has been verified."""
+    """The user has proved to hold this key: its signature has been verified.
+
+    Attributes:
+        key: The key.
+        algorithm: What it signed with.
+        assertion: Of a security key: whether it was touched, whether it knows by whom, and its counter. None of others.
+            What ``ServerConfig.security_keys`` asks for has been checked.
+    """
 
     key: PublicKey
     algorithm: str
+    assertion: Assertion | None = None
 
 
 @frozen(kw_only=True)

@@ -39,6 +39,8 @@ _BITS = {
     "ecdsa-sha2-nistp256": 256,
     "ecdsa-sha2-nistp384": 384,
     "ecdsa-sha2-nistp521": 521,
+    "sk-ssh-ed25519@openssh.com": 256,
+    "sk-ecdsa-sha2-nistp256@openssh.com": 256,
 }
 
 _LISTS = {  # field of KEXINIT: our name of the list, category

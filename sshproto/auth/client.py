@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 
 from sshproto.auth import methods
+from sshproto.config import UNATTENDED
 from sshproto.errors import (
     AlreadyAnswered,
     AuthExhausted,
@@ -392,7 +393,7 @@ class ClientAuth:
             raise InvalidArgument(f"a signature must be bytes, not {type(signature).__name__}")
         signature = bytes(signature)
         try:
-            asked.key.verify(signature, asked.data, asked.algorithm)
+            asked.key.verify(signature, asked.data, asked.algorithm, policy=UNATTENDED)
         except SignatureInvalid as error:
             raise InvalidArgument(
                 f"this is not a {asked.algorithm} signature by {asked.key.type} key {asked.key.fingerprint()}: {error}"

@@ -266,10 +266,10 @@ class ServerAuth:
             return None
         data = methods.signed_data(self._session_id, user, methods.SERVICE, form.algorithm, form.key)
         try:
-            key.verify(form.signature, data, form.algorithm)
+            assertion = key.verify(form.signature, data, form.algorithm, policy=self._config.security_keys)
         except SignatureInvalid:
             return None
-        return KeyAuth(id=self._outlet.question_id(), user=user, key=key, algorithm=form.algorithm)
+        return KeyAuth(id=self._outlet.question_id(), user=user, key=key, algorithm=form.algorithm, assertion=assertion)
 
     def _key(self, algorithm: str, blob: bytes) -> PublicKey | None:
         """The key, if it can be read, can do ``algorithm``, and both are allowed here."""

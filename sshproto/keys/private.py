@@ -85,8 +85,8 @@ class PrivateKey:
         Raises:
             InvalidArgument: There is no such type or size.
         """
-        if type not in KEY_TYPES:
-            raise InvalidArgument(f"a key of type {type!r} cannot be made; there are {', '.join(KEY_TYPES)}")
+        if type not in _PRIVATE:
+            raise InvalidArgument(f"a key of type {type!r} cannot be made; there are {', '.join(_PRIVATE)}")
         if bits is not None and type != "ssh-rsa":
             raise InvalidArgument(f"a {type} key has one size only, {bits} bits were asked for")
         handle: Any
@@ -317,6 +317,11 @@ def _not_private(content: str, data: bytes | str) -> KeyFormatError:
 
 def _load_openssh(container: openssh.Container, passphrase: bytes | None, minimum: int) -> tuple[Any, PublicKey]:
     public = PublicKey.from_blob(container.public_blob, minimum_rsa_bits=minimum)
+    if public.type not in _PRIVATE:
+        raise KeyFormatError(
+            f"OpenSSH private key: the private half of the {public.type} key {public.fingerprint()} is in a security "
+            "token, for which the file has a handle only; what signs with it is an agent"
+        )
     reader = Reader(_open(openssh, container, passphrase, public), "OpenSSH private key")
     try:
         kind = reader.name("type")
@@ -337,6 +342,8 @@ def _load_openssh(container: openssh.Container, passphrase: bytes | None, minimu
 def _load_ppk(container: ppk.Container, passphrase: bytes | None, minimum: int) -> tuple[Any, PublicKey]:
     what = "PuTTY private key"
     public = PublicKey.from_blob(container.public_blob, container.comment, minimum_rsa_bits=minimum)
+    if public.type not in _PPK:
+        raise KeyFormatError(f"{what}: the private half of a {public.type} key is in a security token, not in a file")
     if container.type != public.type:
         raise KeyFormatError(f"{what}: it says {printable(container.type)}, the public key in it is {public.type}")
     reader = Reader(_open(ppk, container, passphrase, public), what)

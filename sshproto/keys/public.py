@@ -31,7 +31,9 @@ from sshproto.values import frozen
 from sshproto.wire.codec import Buffer, Reader, mpint, string, text
 
 if TYPE_CHECKING:
+    from sshproto.config import SecurityKeyPolicy
     from sshproto.keys import pem
+    from sshproto.keys.security_keys import Assertion
 
 MINIMUM_RSA_BITS = 2048
 """Smallest RSA modulus accepted unless the caller says otherwise."""
@@ -82,10 +84,14 @@ def _read_rsa(reader: Reader, minimum: int) -> Any:
 
 
 def _read_ed25519(reader: Reader, minimum: int) -> Any:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
     point = reader.string("key")
     reader.end()
+    return _ed25519(point)
+
+
+def _ed25519(point: bytes) -> Any:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
     if len(point) != 32:
         raise KeyFormatError(f"Ed25519 key of {len(point)} bytes: it has 32")
     y = int.from_bytes(point, "little") & (2**255 - 1)
@@ -105,10 +111,14 @@ def curve(name: str) -> Any:
 
 
 def _read_ecdsa(name: str, reader: Reader, minimum: int) -> Any:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-
     inner, point = reader.name("curve"), reader.string("Q")
     reader.end()
+    return _ecdsa(name, inner, point)
+
+
+def _ecdsa(name: str, inner: str, point: bytes) -> Any:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+
     if inner != name:
         raise KeyFormatError(f"ECDSA key: the type says {name}, the curve inside is {printable(inner)}")
     size = (curve(name).key_size + 7) // 8
@@ -121,11 +131,35 @@ def _read_ecdsa(name: str, reader: Reader, minimum: int) -> Any:
     return EllipticCurvePublicKey.from_encoded_point(curve(name), point)
 
 
+def _read_sk_ed25519(reader: Reader, minimum: int) -> Any:
+    from sshproto.keys.security_keys import SecurityKey
+
+    point, application = reader.string("key"), _application(reader)
+    return SecurityKey(_ed25519(point), application)
+
+
+def _read_sk_ecdsa(reader: Reader, minimum: int) -> Any:
+    from sshproto.keys.security_keys import SecurityKey
+
+    inner, point, application = reader.name("curve"), reader.string("Q"), _application(reader)
+    return SecurityKey(_ecdsa("nistp256", inner, point), application)
+
+
+def _application(reader: Reader) -> bytes:
+    application = reader.string("application")
+    reader.end()
+    if b"\0" in application:
+        raise KeyFormatError("security key: there is a NUL in the name of the application")
+    return application
+
+
 KEY_TYPES: dict[str, Callable[[Reader, int], Any]] = {
     "ssh-ed25519": _read_ed25519,
     "ecdsa-sha2-nistp256": functools.partial(_read_ecdsa, "nistp256"),
     "ecdsa-sha2-nistp384": functools.partial(_read_ecdsa, "nistp384"),
     "ecdsa-sha2-nistp521": functools.partial(_read_ecdsa, "nistp521"),
+    "sk-ssh-ed25519@openssh.com": _read_sk_ed25519,
+    "sk-ecdsa-sha2-nistp256@openssh.com": _read_sk_ecdsa,
     "ssh-rsa": _read_rsa,
 }
 """Key types: how what follows the type in a blob is read, checked and made a key of `cryptography`'s."""
@@ -135,6 +169,8 @@ _SHORT_NAMES = {
     "ecdsa-sha2-nistp256": "ECDSA",
     "ecdsa-sha2-nistp384": "ECDSA",
     "ecdsa-sha2-nistp521": "ECDSA",
+    "sk-ssh-ed25519@openssh.com": "ED25519-SK",
+    "sk-ecdsa-sha2-nistp256@openssh.com": "ECDSA-SK",
     "ssh-rsa": "RSA",
 }
 """What ``ssh-keygen -l`` calls the types."""
@@ -145,8 +181,6 @@ def unsupported_type(name: str) -> KeyFormatError:
     have = ", ".join(KEY_TYPES)
     if name.endswith(("-cert-v01@openssh.com", "-cert-v00@openssh.com")):
         why = "certificates are not supported yet"
-    elif name.startswith("sk-"):
-        why = "keys on security tokens (FIDO) are not supported yet"
     elif name == "ssh-dss":
         why = "DSA is too weak (1024 bits, SHA-1)"
     else:
@@ -242,7 +276,8 @@ class PublicKey:
     Two keys are equal when their blobs are; the comment does not count.
 
     Attributes:
-        type: ``"ssh-ed25519"``, ``"ecdsa-sha2-nistp256"`` (384, 521) or ``"ssh-rsa"``.
+        type: ``"ssh-ed25519"``, ``"ecdsa-sha2-nistp256"`` (384, 521), ``"ssh-rsa"``, or of keys in a security token
+            ``"sk-ssh-ed25519@openssh.com"`` or ``"sk-ecdsa-sha2-nistp256@openssh.com"``.
         blob: The key as it travels (RFC 4253 section 6.6).
         comment: Words that came with it, unverified; show them through :func:`sshproto.text.printable`.
     """
@@ -349,7 +384,7 @@ class PublicKey:
         return bubblebabble_of(self.blob)
 
     def randomart(self, hash_name: str = "sha256") -> str:
-        """The picture of the fingerprint that ``ssh-keygen -lv`` and ``ssh -o VisualHostKey=yes`` show, in eleven lines.
+        """The picture of the fingerprint that ``ssh-keygen -lv`` shows, and ``VisualHostKey=yes``, in eleven lines.
 
         Raises:
             InvalidArgument: Another hash than ``"sha256"`` or ``"md5"`` was named.
@@ -376,7 +411,11 @@ class PublicKey:
         return rfc4716.write(self.blob, _one_line(self.comment))
 
     def pkcs8(self) -> str:
-        """The content of a PEM file with a ``PUBLIC KEY`` (SubjectPublicKeyInfo). It has no place for the comment."""
+        """The content of a PEM file with a ``PUBLIC KEY`` (SubjectPublicKeyInfo). It has no place for the comment.
+
+        Raises:
+            InvalidArgument: It is the key of a security token.
+        """
         from cryptography.hazmat.primitives.serialization import PublicFormat
 
         return self._pem(PublicFormat.SubjectPublicKeyInfo)
@@ -396,21 +435,35 @@ class PublicKey:
     def _pem(self, form: Any) -> str:
         from cryptography.hazmat.primitives.serialization import Encoding
 
+        if self.application is not None:
+            raise InvalidArgument(f"a {self.type} key has no form in PEM, which cannot name the application")
         made: bytes = self._handle.public_bytes(Encoding.PEM, form)
         return made.decode("ascii")
 
-    def verify(self, signature: Buffer, data: Buffer, algorithm: str) -> None:
+    @property
+    def application(self) -> str | None:
+        """What the key of a security token was made for, ``"ssh:"`` mostly; None for other keys. Unverified words."""
+        application: bytes | None = getattr(self._handle, "application", None)
+        return None if application is None else decode_text(application)
+
+    def verify(
+        self, signature: Buffer, data: Buffer, algorithm: str, *, policy: SecurityKeyPolicy | None = None
+    ) -> Assertion | None:
         """Check that ``signature`` (``string name, string body``) is this key's over ``data``.
 
         Args:
             signature: The blob.
             data: What was signed.
             algorithm: The name that was negotiated or requested; the signature must be made with just this one.
+            policy: What a security key has to have done; None: it has been touched.
+
+        Returns:
+            What a security key says besides: flags and counter; None of other keys.
 
         Raises:
             SignatureInvalid: For whatever reason; nothing else is raised.
         """
-        verify_signature(self._handle, self.type, signature, data, algorithm)
+        return verify_signature(self._handle, self.type, signature, data, algorithm, policy)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (self.blob, self.comment)

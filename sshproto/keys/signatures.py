@@ -1,10 +1,12 @@
 """Signature algorithms: which name goes with which key type and hash, and the bytes of a signature.
 
-RFC 4253 section 6.6 (``ssh-rsa``), RFC 8332 (``rsa-sha2-*``), RFC 5656 section 3.1.2 (ECDSA), RFC 8709 (Ed25519).
+RFC 4253 section 6.6 (``ssh-rsa``), RFC 8332 (``rsa-sha2-*``), RFC 5656 section 3.1.2 (ECDSA), RFC 8709 (Ed25519),
+OpenSSH's PROTOCOL.u2f (``sk-*``, see :mod:`sshproto.keys.security_keys`).
 
-A signature travels as ``string name, string body``.  Three names have to agree before any arithmetic: the algorithm
-that was negotiated or requested, the type of the key, and the name inside the signature (RFC 8332 section 3.2).
-:data:`SIGNATURES` is the one table of the triples; nothing is derived from a prefix or a suffix of a name.
+A signature travels as ``string name, string body``, that of a security key with more behind.  Three names have to agree
+before any arithmetic: the algorithm that was negotiated or requested, the type of the key, and the name inside the
+signature (RFC 8332 section 3.2).  :data:`SIGNATURES` is the one table of the triples; nothing is derived from a prefix
+or a suffix of a name.
 
 ECDSA signs deterministically (RFC 6979): no random nonce, hence none that can be biased.
 """
@@ -21,6 +23,9 @@ from sshproto.wire.codec import Buffer, Reader, mpint, string, text
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.hashes import HashAlgorithm
+
+    from sshproto.config import SecurityKeyPolicy
+    from sshproto.keys.security_keys import Assertion
 
 
 @frozen
@@ -45,6 +50,9 @@ SIGNATURES: dict[str, SignatureAlgorithm] = {
         ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256", "sha256"),
         ("ecdsa-sha2-nistp384", "ecdsa-sha2-nistp384", "sha384"),
         ("ecdsa-sha2-nistp521", "ecdsa-sha2-nistp521", "sha512"),
+        ("sk-ssh-ed25519@openssh.com", "sk-ssh-ed25519@openssh.com", ""),
+        ("sk-ecdsa-sha2-nistp256@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com", "sha256"),
+        ("webauthn-sk-ecdsa-sha2-nistp256@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com", "sha256"),
         ("rsa-sha2-512", "ssh-rsa", "sha512"),
         ("rsa-sha2-256", "ssh-rsa", "sha256"),
         ("ssh-rsa", "ssh-rsa", "sha1"),
@@ -70,13 +78,24 @@ def unpack(signature: Buffer) -> tuple[str, bytes]:
     Raises:
         SignatureInvalid: It is not one.
     """
-    reader = Reader(signature, "signature")
+    name, body, reader = _unpack(signature)
+    _end(reader)
+    return name, body
+
+
+def _end(reader: Reader) -> None:
     try:
-        name, body = reader.name("algorithm"), reader.string("body")
         reader.end()
     except WireError as error:
         raise SignatureInvalid(f"not a signature blob: {error}") from None
-    return name, body
+
+
+def _unpack(signature: Buffer) -> tuple[str, bytes, Reader]:
+    reader = Reader(signature, "signature")
+    try:
+        return reader.name("algorithm"), reader.string("body"), reader
+    except WireError as error:
+        raise SignatureInvalid(f"not a signature blob: {error}") from None
 
 
 @functools.cache
@@ -140,14 +159,30 @@ def _ecdsa_arguments(algorithm: SignatureAlgorithm, handle: Any, body: bytes, da
     return utils.encode_dss_signature(r, s), data, ec.ECDSA(_hash(algorithm.hash))
 
 
-_ARGUMENTS = {"ssh-ed25519": _ed25519_arguments, "ssh-rsa": _rsa_arguments}
+_SECURITY_KEYS = frozenset(("sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com"))
+_ARGUMENTS = {
+    "ssh-ed25519": _ed25519_arguments,
+    "sk-ssh-ed25519@openssh.com": _ed25519_arguments,
+    "ssh-rsa": _rsa_arguments,
+}
 
 
-def verify_signature(handle: Any, key_type: str, signature: Buffer, data: Buffer, algorithm: str) -> None:
-    """Check that ``signature`` is one over ``data`` by the key behind `cryptography`'s public key ``handle``.
+def verify_signature(
+    handle: Any,
+    key_type: str,
+    signature: Buffer,
+    data: Buffer,
+    algorithm: str,
+    policy: SecurityKeyPolicy | None = None,
+) -> Assertion | None:
+    """Check that ``signature`` is one over ``data`` by the key behind ``handle``, `cryptography`'s or a security key's.
+
+    Returns:
+        What a security key says besides; None of other keys.
 
     Raises:
-        SignatureInvalid: It is not, or algorithm, key type and signature do not belong together.
+        SignatureInvalid: It is not, or algorithm, key type and signature do not belong together, or a security key has
+            not done what ``policy`` asks for.
     """
     known = SIGNATURES.get(algorithm)
     if known is None:
@@ -155,13 +190,26 @@ def verify_signature(handle: Any, key_type: str, signature: Buffer, data: Buffer
         raise SignatureInvalid(f"unknown signature algorithm {printable(algorithm)}; there are {have}")
     if known.key_type != key_type:
         raise SignatureInvalid(f"a key of type {key_type} cannot sign as {algorithm}, which needs {known.key_type}")
-    name, body = unpack(signature)
+    name, body, rest = _unpack(signature)
     if name != algorithm:
         raise SignatureInvalid(f"the signature is made with {printable(name)}, {algorithm} was agreed on")
-    arguments = _ARGUMENTS.get(key_type, _ecdsa_arguments)(known, handle, body, data)
+    if known.key_type in _SECURITY_KEYS:
+        from sshproto.keys.security_keys import check, read
+
+        assertion, signed = read(rest, algorithm, handle.application, data)
+        _verify(known, handle.key, body, signed)
+        check(assertion, policy)
+        return assertion
+    _end(rest)
+    _verify(known, handle, body, data)
+    return None
+
+
+def _verify(algorithm: SignatureAlgorithm, handle: Any, body: bytes, data: Buffer) -> None:
+    arguments = _ARGUMENTS.get(algorithm.key_type, _ecdsa_arguments)(algorithm, handle, body, data)
     try:
         handle.verify(*arguments)
     except BaseException as error:  # whatever a backend raises: the signature was not found valid
         if not (isinstance(error, Exception) or is_panic(error)):
             raise
-        raise SignatureInvalid(f"the {algorithm} signature does not verify ({type(error).__name__})") from None
+        raise SignatureInvalid(f"the {algorithm.name} signature does not verify ({type(error).__name__})") from None

@@ -265,6 +265,14 @@ class Lock:
             return self._search_packets(keys, data)
         return self._search_blocks(keys, data) if mode == "ctr" else False
 
+    def wanted(self, data: Buffer) -> int:
+        """How many bytes the first packet of ``data`` has, all of which it takes to try a key; 0 if that is sealed."""
+        spec = cipher_spec(self.cipher)
+        if spec is None or spec.mode != "gcm" or len(data) < 4:
+            return 0
+        size = int.from_bytes(data[:4], "big") + _GCM_TAG
+        return 4 + size if size <= PACKET_LIMIT else 0
+
     def _search_packets(self, keys: DirectionKeys, data: bytes) -> DirectionKeys | bool:
         size = int.from_bytes(data[:4], "big") + _GCM_TAG
         if len(data) < 4 + size:

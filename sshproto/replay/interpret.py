@@ -24,6 +24,7 @@ from sshproto.channels.requests import (
     decode_open,
     decode_request,
 )
+from sshproto.config import UNATTENDED
 from sshproto.errors import KeyFormatError, PeerDisconnected, SignatureInvalid, WireError
 from sshproto.events import (
     AuthFailed,
@@ -271,10 +272,10 @@ class Interpreter:
             if isinstance(form, methods.PublicKeyQuery):
                 return [KeyProbe(id=self._id(side), user=self.user, key=key, algorithm=form.algorithm)]
             data = methods.signed_data(self.session_id or b"", it.user, it.service, form.algorithm, form.key)
-            key.verify(form.signature, data, form.algorithm)
+            assertion = key.verify(form.signature, data, form.algorithm, policy=UNATTENDED)
         except (KeyFormatError, SignatureInvalid, ValueError):
             return ()
-        return [KeyAuth(id=self._id(side), user=self.user, key=key, algorithm=form.algorithm)]
+        return [KeyAuth(id=self._id(side), user=self.user, key=key, algorithm=form.algorithm, assertion=assertion)]
 
     def _auth_failure(self, side: Side, it: m.UserauthFailure) -> Iterable[Event]:
         return [AuthFailed(self._logins.answered, tuple(it.methods), it.partial_success)]

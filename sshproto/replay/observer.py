@@ -493,7 +493,9 @@ class Observer:
                     self._unseal(half, sealed, lock, found, candidate)
                     return
                 undecided = True
-        sealed.trial = max(_TRIAL, 2 * len(data or b"")) if undecided else -1
+        wanted = lock.wanted(data) if undecided and lock is not None and data is not None else 0
+        more = wanted if wanted > len(data or b"") else max(_TRIAL, 2 * len(data or b""))
+        sealed.trial = more if undecided else -1
         if sealed.framing is None and (force or not undecided):
             self._give_up(half, sealed)
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
-from sshproto.config import ClientConfig, Config, Preferences, ServerConfig
+from sshproto.config import UNATTENDED, ClientConfig, Config, Preferences, ServerConfig
 from sshproto.errors import (
     HostKeyRejected,
     HostKeySignatureInvalid,
@@ -261,7 +261,7 @@ class KeyExchange:
             raise KeyExchangeFailed(f"host key: {error}") from error
         secrets = self._hash(now, reply.host_key, secret)
         try:
-            key.verify(reply.signature, secrets.exchange_hash, algorithm)
+            key.verify(reply.signature, secrets.exchange_hash, algorithm, policy=UNATTENDED)
         except SignatureInvalid as error:
             raise HostKeySignatureInvalid(f"the server's signature of the key exchange is invalid: {error}") from error
         self._agree(now, secrets)
@@ -312,7 +312,7 @@ class KeyExchange:
             InvalidArgument: It does not verify; the question stays open.
         """
         try:
-            question.key.verify(signature, question.data, question.algorithm)
+            question.key.verify(signature, question.data, question.algorithm, policy=UNATTENDED)
         except SignatureInvalid as error:
             raise InvalidArgument(f"the signature is not sent, it does not verify: {error}") from None
         now = self._current()

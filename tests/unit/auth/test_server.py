@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sshproto.auth import methods
 from sshproto.auth.server import ServerAuth
-from sshproto.config import Limits, Preferences, ServerConfig
+from sshproto.config import Limits, Preferences, SecurityKeyPolicy, ServerConfig
 from sshproto.errors import (
     AlreadyAnswered,
     AuthExhausted,
@@ -51,6 +51,9 @@ from sshproto.wire.messages import (
     UserauthSuccess,
     decode,
 )
+from tests.support.authenticator import ECDSA as SK_ECDSA
+from tests.support.authenticator import ED25519 as SK_ED25519
+from tests.support.authenticator import TOUCHED, VERIFIED, WEBAUTHN, Authenticator
 from tests.support.outlet import ListOutlet
 
 E = TypeVar("E", bound=Event)
@@ -375,6 +378,55 @@ def test_the_key_that_signed_is_the_key_that_counts(server: Server) -> None:
     server.outlet.take_sent()
     server.machine.accept(forged)
     assert server.event(Authenticated) == Authenticated(user="me", method="publickey", key=KEY.public_key)
+
+
+# -------------------------------------------------------------------------------------------------------- security keys
+
+
+def by_token(token: Authenticator, algorithm: str, flags: int) -> methods.Form:
+    blob = token.public_key.blob
+    data = methods.signed_data(SESSION, "me", "ssh-connection", algorithm, blob)
+    signature = token.browse(data, flags) if algorithm == WEBAUTHN else token.sign(data, flags)
+    return methods.PublicKeySigned(algorithm, blob, signature)
+
+
+@pytest.mark.parametrize(("kind", "algorithm"), [(SK_ED25519, SK_ED25519), (SK_ECDSA, SK_ECDSA), (SK_ECDSA, WEBAUTHN)])
+def test_security_keys_log_in_when_they_were_touched(kind: str, algorithm: str) -> None:
+    token = Authenticator(kind)
+    for flags in (TOUCHED, TOUCHED | VERIFIED):
+        server = Server()
+        probe = server.ask(methods.PublicKeyQuery(algorithm, token.public_key.blob), KeyProbe)
+        assert (probe.key, probe.algorithm) == (token.public_key, algorithm)
+        server.machine.offer_key(probe)
+        server.outlet.take_sent()
+        proof = server.ask(by_token(token, algorithm, flags), KeyAuth)
+        assert (proof.key, proof.algorithm) == (token.public_key, algorithm)
+        assert proof.assertion is not None
+        assert proof.assertion.user_verified == bool(flags & VERIFIED)
+        assert proof.assertion.counter == token.counter
+        server.machine.accept(proof)
+        assert server.event(Authenticated).key == token.public_key
+    server = Server()
+    for flags in (0, VERIFIED, 0xFA):
+        server.request(by_token(token, algorithm, flags))
+        assert not server.outlet.take_events()
+        assert server.outlet.take_sent() == [NO]
+
+
+def test_what_a_server_asks_of_security_keys() -> None:
+    token = Authenticator()
+    strict = Server(security_keys=SecurityKeyPolicy(user_verification=True))
+    strict.request(by_token(token, SK_ED25519, TOUCHED))
+    assert strict.outlet.take_sent() == [NO]
+    assert strict.ask(by_token(token, SK_ED25519, TOUCHED | VERIFIED), KeyAuth).assertion is not None
+    lax = Server(security_keys=SecurityKeyPolicy(user_presence=False))
+    proof = lax.ask(by_token(token, SK_ED25519, 0), KeyAuth)
+    assert proof.assertion is not None
+    assert not proof.assertion.user_present
+    assert Server().ask(signed(), KeyAuth).assertion is None
+    none = Server(preferences=Preferences(signature=("ssh-ed25519",)))
+    none.request(by_token(token, SK_ED25519, TOUCHED))
+    assert none.outlet.take_sent() == [NO]
 
 
 @pytest.mark.covers("V12", "V65")
