@@ -223,6 +223,8 @@ def cases(quick: bool) -> list[Case]:
         *mine,
         Case("asyncio", "openssh", "download", fast),
         Case("openssh", "asyncio", "upload", fast),
+        Case("asyncssh", "asyncio", "upload", fast),
+        Case("go", "asyncio", "upload", fast),
         Case("asyncio", "openssh", "upload", slow),
         Case("openssh", "asyncio", "download", slow),
         Case("asyncssh", "asyncssh", "download", slow),
@@ -251,7 +253,7 @@ def measure(case: Case, line: Line, setting: Setting, tools: pairs.Toolbox) -> d
 
         def start(role: str, setting: Setting) -> pairs.End:
             kind = case.server if role == "server" else case.client
-            words = [role, json.dumps(attrs.asdict(setting))]
+            words = [role, pairs._setting(pairs.KINDS[kind], setting)]
             argv = tools.argv(kind)
             if kind == "asyncio" and case.limits:
                 argv, words = [sys.executable, "-m", "tests.bench.links"], ["--end", *words, json.dumps(case.limits)]

@@ -8,8 +8,8 @@ probes in another.  All limits but those of how many there may be are the defaul
 * **Channels**: the same on one connection, with more and more idle channels.
 * **Busy**: many connections that all download at once, or upload, as fast as they can, while the rest are idle; then
   many channels of one connection.  How much was moved, and how evenly: Jain's index of the bytes that each had is 1 if
-  all had the same, and 1/n if one had all.  Meanwhile a client of its own measures how long an echo takes, which says
-  how long the server is busy with others.
+  all had the same, and 1/n if one had all.  Meanwhile a client of its own measures how long an echo takes, and the
+  server the processor time of the longest turn of its loop, which is what all who come meanwhile must wait for.
 
 Processor times are the operating system's.  What is told in seconds of the clock depends on how many cores there are,
 and on what else they do.
@@ -41,6 +41,7 @@ from tests.bench.ends import BLOCK, HOST, Setting, ours, say, state
 
 _ECHO = bytes(64)
 _MANY = 20_000
+_PATIENCE = 60.0
 
 
 # --------------------------------------------------------------------------------------------------------------- server
@@ -66,9 +67,22 @@ class Commands(Handler):
             case b"sink":
                 while await session.stdin.read(ours.CHUNK):
                     pass
+            case b"longest":
+                await session.stdout.write(json.dumps(await _longest(session.stdin)).encode())
             case _:
                 await session.stdin.read(1)
         return 0
+
+
+async def _longest(until: Any) -> float:
+    """Processor seconds of the longest turn of the loop, until a stream ends: what others must wait for."""
+    longest = 0.0
+    ended = asyncio.create_task(until.read(1))
+    while not ended.done():
+        before = time.process_time()
+        await asyncio.sleep(0)
+        longest = max(longest, time.process_time() - before)
+    return longest
 
 
 def _answer(port: int) -> None:
@@ -86,9 +100,8 @@ def _answer(port: int) -> None:
 
 def serve(setting: Setting, limits: dict[str, int]) -> None:
     config = ours.server_config(setting)
-    config = attrs.evolve(
-        config, limits=attrs.evolve(config.limits, sessions=_MANY, channels_from_peer=_MANY, **limits)
-    )
+    many = {"sessions": _MANY, "channels_from_peer": _MANY, "opens_pending": _MANY}
+    config = attrs.evolve(config, limits=attrs.evolve(config.limits, **many, **limits))
 
     async def main() -> None:
         user_key = ours.key(setting, "user_key").public_key
@@ -140,7 +153,8 @@ class Crowd:
         took: list[float] = []
         async with self._clients[0].start("echo") as process:
             until = time.monotonic() + seconds
-            while len(took) < count and (before := time.monotonic()) < until:
+            while not took or (len(took) < count and time.monotonic() < until):
+                before = time.monotonic()
                 await process.stdin.write(_ECHO)
                 await process.stdout.read_exactly(len(_ECHO))
                 took.append(time.monotonic() - before)
@@ -148,27 +162,49 @@ class Crowd:
             await process.wait()
         return {"took": took}
 
+    async def longest(self, seconds: float) -> dict[str, Any]:
+        """Have the server look at its own turns meanwhile."""
+        async with self._clients[0].start("longest") as process:
+            await asyncio.sleep(seconds)
+            await process.stdin.send_eof()
+            return {"longest": json.loads(await process.stdout.read())}
+
     async def busy(self, work: str, connections: int, channels: int, seconds: float) -> dict[str, Any]:
         """Move as much as possible, on the last connections with so many channels each; what each channel moved."""
         users = self._clients[-connections:]
         moved = [0] * (connections * channels)
 
+        waiting, begun = set(range(len(moved))), asyncio.Event()
+
         async def one(place: int, stack: AsyncExitStack) -> None:
             process = await stack.enter_async_context(users[place // channels].start(work))
-            if work == "source":
-                while True:
-                    moved[place] += len(await process.stdout.read(ours.CHUNK))
-            while True:
+
+            async def step() -> int:
+                if work == "source":
+                    return len(await process.stdout.read(ours.CHUNK))
                 await process.stdin.write(BLOCK)
-                moved[place] += len(BLOCK)
+                return len(BLOCK)
+
+            moved[place] += await step()
+            waiting.discard(place)
+            if not waiting:
+                begun.set()
+            while True:
+                moved[place] += await step()
 
         async with AsyncExitStack() as stack:
             tasks = [asyncio.create_task(one(place, stack)) for place in range(len(moved))]
-            await asyncio.sleep(seconds / 2)  # until all have begun, and the buffers are full
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    await begun.wait()
+            await asyncio.sleep(seconds / 3)  # the buffers are full then
+            say(begun=True)
             before, began = list(moved), time.monotonic()
             await asyncio.sleep(seconds)
             after, ended = list(moved), time.monotonic()
             for task in tasks:
+                if task.done():
+                    task.result()  # it has failed
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         return {
@@ -200,10 +236,6 @@ def jain(values: Sequence[float]) -> float:
     """How evenly that is shared: 1 if all have the same, 1/n if one has all."""
     squares = sum(value * value for value in values)
     return sum(values) ** 2 / (len(values) * squares) if squares else 0.0
-
-
-def _part(values: Sequence[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
 
 
 @attrs.define
@@ -315,10 +347,11 @@ class Scale:
         prober: pairs.End,
     ) -> None:
         quiet = prober.ask(do="echo", count=self.echoes)["took"]
-        before, began = server.ask()["cpu"], time.monotonic()
         crowd.tell(do="busy", work=work, connections=connections, channels=channels, seconds=self.seconds)
-        time.sleep(self.seconds * 0.6)
-        took = prober.ask(do="echo", count=1_000_000, seconds=self.seconds * 0.8)["took"]
+        crowd.hear()
+        before, began = server.ask()["cpu"], time.monotonic()
+        took = prober.ask(do="echo", count=1_000_000, seconds=self.seconds * 0.6)["took"]
+        longest = prober.ask(do="longest", seconds=self.seconds * 0.3)["longest"]
         found = crowd.hear()
         cpu, wall = server.ask()["cpu"] - before, time.monotonic() - began
         moved = found["moved"]
@@ -332,9 +365,11 @@ class Scale:
                 "Jain": jain(moved),
                 "least": min(moved) / (total / len(moved)) if total else 0.0,
                 "most": max(moved) / (total / len(moved)) if total else 0.0,
-                "echo quiet, ms": statistics.median(quiet) * 1e3,
+                "longest turn, CPU ms": longest * 1e3,
                 "echo, ms": statistics.median(took) * 1e3,
-                "echo 95 %, ms": _part(took, 0.95) * 1e3,
+                "95 %, ms": sorted(took)[len(took) * 95 // 100] * 1e3,
+                "before, ms": statistics.median(quiet) * 1e3,
+                "CPU-s/GB, server": cpu / max(total, 1) * 1e9,
                 "server's share of a core": cpu / wall,
             },
         )
@@ -398,7 +433,7 @@ def main(words: Sequence[str]) -> None:
         found = Scale(
             Setting(cipher="aes128-gcm", keys=directory),
             ((idle // 10, idle // 5, idle // 2, idle), (1, 10, 100) if quick else (1, 10, 100, 1000)),
-            (arguments.busy or (50 if quick else 500), (10,) if quick else (10, 100)),
+            (arguments.busy or (50 if quick else 500), (1, 10) if quick else (1, 10, 100, 1000)),
             arguments.seconds or (2.0 if quick else 6.0),
             200 if quick else 500,
             arguments.limits,
