@@ -83,7 +83,7 @@ class Link(ABC):
     def __init__(self) -> None:
         self._due: list[Job] = []
         self._jobs: dict[Background, None] = {}
-        self._jobs_end = False
+        self._over = False
 
     # -------------------------------------------------------------------------------------------------------- in a task
 
@@ -150,14 +150,14 @@ class Link(ABC):
         job = Background(self, operation)
         self._jobs[job] = None
         job.go_on()
-        if self._jobs_end:
+        if self._over:
             job.cancel()
             job.go_on()  # to its end, and now
         return job.cancel
 
     def end_jobs(self) -> None:
         """The connection has ended: cancel what still runs in the background, and what is yet to come."""
-        self._jobs_end = True
+        self._over = True
         for job in tuple(self._jobs):
             job.cancel()
         self.turn()

@@ -46,7 +46,7 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
         self._woken = False  # tasks of ours go on after this turn
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: dict[asyncio.Task[Any], None] = {}
-        self._gone: asyncio.Future[None] = self._loop.create_future()
+        self._gone = Wait()  # fires when it is over
 
     # --------------------------------------------------------------------------------------------- asyncio's callbacks
 
@@ -91,8 +91,7 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
         self.end_jobs()
         for task in self._tasks:
             task.cancel()
-        if not self._gone.done():
-            self._gone.set_result(None)
+        self._gone.fire()
 
     def pause_writing(self) -> None:
         self._blocked = True
@@ -255,7 +254,7 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
         task = self._loop.create_task(self._run(operation, lambda _: step))
         self._tasks[task] = None
         task.add_done_callback(functools.partial(self._done, operation, step))
-        if self._gone.done():
+        if self._over:
             task.cancel()
         self._woken = True
         return task.cancel
@@ -293,10 +292,12 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
         self.conn.disconnect(description)
         self._pump()
         try:
-            await asyncio.shield(self._gone)
+            while not self._over:
+                await self._wait(self._gone)
             current = asyncio.current_task()
             tasks = [task for task in self._tasks if task is not current]
-            await asyncio.gather(*tasks, return_exceptions=True)
+            if tasks:
+                await asyncio.gather(*tasks, return_exceptions=True)
         except asyncio.CancelledError:
             self.abort()
             raise

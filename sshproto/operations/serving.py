@@ -268,7 +268,7 @@ def serve(hub: Hub[ServerConnection], handler: Handler, world: World) -> Operati
         handler: What is allowed, and done.
         world: Sockets and streams.
     """
-    return (yield from _Service(hub, handler, world).run())
+    return _Service(hub, handler, world).run()
 
 
 class _Answered(Exception):
