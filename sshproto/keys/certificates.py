@@ -37,17 +37,21 @@ from sshproto.keys.public import (
     describe,
     split_words,
 )
-from sshproto.keys.signatures import SIGNATURES, unpack
+from sshproto.keys.signatures import SIGNATURES
 from sshproto.text import printable
 from sshproto.values import frozen
 from sshproto.wire.codec import Buffer, Reader, string, text
 
 if TYPE_CHECKING:
+    from sshproto.config import SecurityKeyPolicy
     from sshproto.keys.krl import KRL
     from sshproto.keys.private import PrivateKey
+    from sshproto.keys.security_keys import Assertion
 
-AUTHORITY_ALGORITHMS = tuple(each for each, algorithm in SIGNATURES.items() if algorithm.hash != "sha1")
-"""The algorithms with which an authority may have signed, unless the caller says otherwise."""
+AUTHORITY_ALGORITHMS = tuple(
+    each for each, algorithm in SIGNATURES.items() if algorithm.hash != "sha1" and not each.startswith("webauthn-")
+)
+"""The algorithms with which an authority may have signed, unless the caller says otherwise; as OpenSSH has them."""
 
 
 @frozen
@@ -76,6 +80,21 @@ CERTIFICATE_ALGORITHMS: dict[str, CertificateAlgorithm] = {
             for plain in ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
         ),
         *(
+            (
+                f"{plain}-cert-v01@openssh.com",
+                f"{plain}-cert-v01@openssh.com",
+                f"{plain}@openssh.com",
+                f"{plain}@openssh.com",
+            )
+            for plain in ("sk-ssh-ed25519", "sk-ecdsa-sha2-nistp256")
+        ),
+        (
+            "webauthn-sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
+            "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
+            "sk-ecdsa-sha2-nistp256@openssh.com",
+            "webauthn-sk-ecdsa-sha2-nistp256@openssh.com",
+        ),
+        *(
             (f"{signature}-cert-v01@openssh.com", "ssh-rsa-cert-v01@openssh.com", "ssh-rsa", signature)
             for signature in ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")
         ),
@@ -88,6 +107,8 @@ _STRINGS = {
     "ecdsa-sha2-nistp256": 2,
     "ecdsa-sha2-nistp384": 2,
     "ecdsa-sha2-nistp521": 2,
+    "sk-ssh-ed25519@openssh.com": 2,
+    "sk-ecdsa-sha2-nistp256@openssh.com": 3,
     "ssh-rsa": 2,
 }
 """Of how many strings (an mpint is one, too) a key consists, by its type: all that differs between certificates."""
@@ -190,7 +211,7 @@ class Certificate:
             comment: To go with it.
             minimum_rsa_bits: Smallest RSA modulus to accept, of the key and of the authority's; 1024 at least.
             authority_algorithms: The signature algorithms that an authority may have used; None stands for
-                :data:`AUTHORITY_ALGORITHMS`, which is all but SHA-1.
+                :data:`AUTHORITY_ALGORITHMS`, which is all but SHA-1 and what a browser has signed.
 
         Raises:
             KeyFormatError: It is malformed, of a type that is not supported, its key or its authority's is no good, or
@@ -251,7 +272,7 @@ class Certificate:
     @property
     def authority_algorithm(self) -> str:
         """The algorithm with which the authority signed."""
-        return unpack(self.signature)[0]
+        return signed_with(self.signature)
 
     def fingerprint(self, hash_name: str = "sha256") -> str:
         """The fingerprint of the key that is certified, as OpenSSH shows it for a certificate.
@@ -267,13 +288,19 @@ class Certificate:
         comment = " ".join(self.comment.replace("\0", " ").splitlines()).strip()
         return f"{line} {comment}" if comment else line
 
-    def verify(self, signature: Buffer, data: Buffer, algorithm: str) -> None:
+    def verify(
+        self, signature: Buffer, data: Buffer, algorithm: str, *, policy: SecurityKeyPolicy | None = None
+    ) -> Assertion | None:
         """Check that ``signature`` is one over ``data`` by the key that is certified.
 
         Args:
             signature: The blob, ``string name, string body``; the name in it is the plain algorithm's.
             data: What was signed.
             algorithm: The certificate algorithm that was negotiated or requested.
+            policy: What a security key has to have done; None: it has been touched. See ``CertificateGrant.policy``.
+
+        Returns:
+            What a security key says besides: flags and counter; None of other keys.
 
         Raises:
             SignatureInvalid: For whatever reason; nothing else is raised.
@@ -282,7 +309,7 @@ class Certificate:
         if known is None or known.type != self.type:
             have = ", ".join(self.signature_algorithms)
             raise SignatureInvalid(f"a certificate of type {self.type} is shown as {have}, not {printable(algorithm)}")
-        self.key.verify(signature, data, known.signature)
+        return self.key.verify(signature, data, known.signature, policy=policy)
 
     # --------------------------------------------------------------------------------------------------------- checking
 
@@ -457,6 +484,18 @@ def _read(reader: Reader, key_type: str, minimum: int) -> dict[str, Any]:
     }
 
 
+def signed_with(signature: bytes) -> str:
+    """The algorithm that a signature blob names.
+
+    Raises:
+        SignatureInvalid: It is no signature blob.
+    """
+    try:
+        return Reader(signature, "signature").name("algorithm")
+    except WireError as error:
+        raise SignatureInvalid(f"not a signature blob: {error}") from None
+
+
 def _verify(authority: PublicKey, signature: bytes, signed: bytes, algorithms: Collection[str]) -> None:
     """Check the authority's signature.
 
@@ -464,7 +503,7 @@ def _verify(authority: PublicKey, signature: bytes, signed: bytes, algorithms: C
         KeyFormatError: It does not verify, or is made with an algorithm that is not among ``algorithms``.
     """
     try:
-        algorithm = unpack(signature)[0]
+        algorithm = signed_with(signature)
         if algorithm not in algorithms:
             have = ", ".join(algorithms)
             raise KeyFormatError(f"the certificate is signed with {printable(algorithm, 64)}; accepted are {have}")

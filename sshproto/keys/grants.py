@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from sshproto.config import SecurityKeyPolicy
 from sshproto.errors import InvalidArgument, KeyFormatError, WireError
 from sshproto.keys.known_hosts import match_pattern
 from sshproto.text import printable
@@ -95,6 +96,11 @@ class CertificateGrant:
     pty: bool = False
     user_rc: bool = False
     unknown: tuple[str, ...] = ()
+
+    @property
+    def policy(self) -> SecurityKeyPolicy:
+        """What the signature of the login has to show, if the key is a security key."""
+        return SecurityKeyPolicy(user_presence=self.touch_required, user_verification=self.verify_required)
 
 
 EXTENSIONS: dict[str, tuple[str, bool]] = {

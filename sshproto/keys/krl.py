@@ -25,10 +25,9 @@ from typing import Any, Self
 import attrs
 
 from sshproto.errors import InvalidArgument, KeyFormatError, SignatureInvalid, WireError
-from sshproto.keys.certificates import Certificate
+from sshproto.keys.certificates import Certificate, signed_with
 from sshproto.keys.grants import read_plain
 from sshproto.keys.public import KEY_TYPES, LOWEST_RSA_BITS, PublicKey, blob_type
-from sshproto.keys.signatures import unpack
 from sshproto.text import printable
 from sshproto.values import frozen
 from sshproto.wire.codec import Buffer, Reader, byte, mpint, string, text, uint32, uint64
@@ -363,7 +362,7 @@ class _Reading:
         key = PublicKey.from_blob(blob)
         signature = reader.string("signature")
         try:
-            algorithm = unpack(signature)[0]
+            algorithm = signed_with(signature)
             if algorithm == "ssh-rsa":
                 raise SignatureInvalid("it is made with SHA-1")
             key.verify(signature, signed, algorithm)
@@ -471,7 +470,8 @@ def _chosen(serials: Ranges) -> list[tuple[int, bool]]:
     """For each range in which kind of section it goes, and whether a new one starts with it.
 
     The cheapest way to end in each of the three kinds is carried from range to range: to go on with a section costs
-    little, to start another costs its head.  A bitmap ends where bits would be too far from its first.
+    little, to start another costs its head.  A bitmap ends where bits would be too far from its first; that one range
+    were too long for it cannot be, as a section of its own costs far less.
     """
     # By kind: the cost so far, and the first serial of the section (which only a bitmap asks for).
     best: dict[int, tuple[int, int]] = {}
@@ -483,8 +483,6 @@ def _chosen(serials: Ranges) -> list[tuple[int, bool]]:
         now: dict[int, tuple[int, int]] = {}
         back: dict[int, tuple[int, bool]] = {}
         for kind, more in ((_RANGE, 128), (_SERIALS, 64 * count), (_BITMAP, count)):
-            if kind == _BITMAP and count > WRITTEN_BITMAP:
-                continue
             now[kind] = before + _START[kind] + more, low
             back[kind] = previous, True
             if kind in best and kind != _RANGE:

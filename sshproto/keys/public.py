@@ -180,7 +180,7 @@ def unsupported_type(name: str) -> KeyFormatError:
     """The error for a key of type ``name``, which says why there is no such key here."""
     have = ", ".join(KEY_TYPES)
     if name.endswith(("-cert-v01@openssh.com", "-cert-v00@openssh.com")):
-        why = "certificates are not supported yet"
+        why = "certificates are not supported in place of a key; Certificate.parse reads them"
     elif name == "ssh-dss":
         why = "DSA is too weak (1024 bits, SHA-1)"
     else:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sshproto.config import SecurityKeyPolicy
 from sshproto.errors import InvalidArgument, KeyFormatError, SignatureInvalid
 from sshproto.keys import KRL, PrivateKey, PublicKey
 from sshproto.keys.certificates import (
@@ -21,6 +22,7 @@ from sshproto.keys.certificates import (
 from sshproto.keys.grants import FOREVER, PERMISSIONS, CertificateKind, CertificateRefused, address_allowed
 from sshproto.keys.signatures import SIGNATURES
 from sshproto.wire.codec import string, text, uint32, uint64
+from tests.support.authenticator import ECDSA, ED25519, TOUCHED, VERIFIED, WEBAUTHN, Authenticator
 from tests.support.seeds import USER_KEY
 
 USER, HOST = CertificateKind.USER, CertificateKind.HOST
@@ -85,12 +87,13 @@ def options(*pairs: tuple[str, bytes]) -> bytes:
 def sign(ssh_keygen, tmp_path, keys):
     """What ssh-keygen certifies with one of our keys as the authority's."""
 
-    def signed(kind: str, authority: str, *arguments: object, host: bool = False) -> Certificate:
+    def signed(kind: str | PublicKey, authority: str, *arguments: object, host: bool = False) -> Certificate:
         path = tmp_path / f"ca_{authority}"
         if not path.exists():
             path.write_bytes(keys[authority].openssh())
             path.chmod(0o600)
-        (tmp_path / "id.pub").write_text(keys[kind].public_key.openssh() + "\n")
+        key = keys[kind].public_key if isinstance(kind, str) else kind
+        (tmp_path / "id.pub").write_text(key.openssh() + "\n")
         more = ["-h"] if host else []
         ssh_keygen("-q", "-s", path, *more, *arguments, tmp_path / "id.pub")
         content = (tmp_path / "id-cert.pub").read_text()
@@ -161,6 +164,10 @@ def test_a_host_certificate_and_one_for_anybody_of_ssh_keygen(sign, keys):
     for name in ("example.org", "haast", "", "example.com"):
         with pytest.raises(CertificateRefused, match=r"is for \*.example.org, H\?st, not for"):
             check(certificate, name, HOST, authorities=trusted)
+    anything = issue(HOST, principals=["*"])
+    assert check(anything, "any.example.org", HOST).principal == "*"
+    with pytest.raises(CertificateRefused, match=r"is for \*, not for"):
+        check(anything, "", HOST)
     for host in (True, False):
         certificate = sign("ssh-ed25519", "ssh-rsa", "-I", "id", host=host)
         assert certificate.principals == ()
@@ -448,8 +455,7 @@ def test_every_certificate_algorithm_leads_to_a_plain_one():
         assert algorithm.name == name
         assert SIGNATURES[algorithm.signature].key_type == algorithm.key_type
         assert name == f"{algorithm.signature.removesuffix('@openssh.com')}-cert-v01@openssh.com"
-    plain = {algorithm.signature for algorithm in CERTIFICATE_ALGORITHMS.values()}
-    assert {name for name in SIGNATURES if "webauthn" not in name} == plain
+    assert [algorithm.signature for algorithm in CERTIFICATE_ALGORITHMS.values()] == list(SIGNATURES)
     assert certificate_algorithms("ssh-rsa-cert-v01@openssh.com") == (
         "rsa-sha2-512-cert-v01@openssh.com",
         "rsa-sha2-256-cert-v01@openssh.com",
@@ -473,6 +479,69 @@ def test_a_certificate_verifies_as_its_key_does(keys, kind):
     other = "ssh-ed25519" if kind == "ssh-rsa" else "rsa-sha2-512"
     with pytest.raises(SignatureInvalid, match=f"shown as {certificate.signature_algorithms[0]}.*not {other}-cert"):
         certificate.verify(b"", b"data", f"{other}-cert-v01@openssh.com")
+
+
+# -------------------------------------------------------------------------------------------------------- security keys
+
+
+class TokenAuthority:
+    """An authority whose key is in a token; what :meth:`Certificate.issue` asks of a private key."""
+
+    def __init__(self, token: Authenticator, flags: int = TOUCHED) -> None:
+        self.token = token
+        self.flags = flags
+        self.public_key = token.public_key
+
+    def sign(self, data: bytes, algorithm: str) -> bytes:
+        return self.token.browse(data) if algorithm.startswith("webauthn-") else self.token.sign(data, self.flags)
+
+
+@pytest.mark.parametrize("kind", [ED25519, ECDSA])
+def test_certificates_of_security_keys(ssh_keygen, tmp_path, sign, keys, kind):
+    token = Authenticator(kind)
+    ours = issue(key=token.public_key, extensions={"no-touch-required": ""}, critical_options={"verify-required": ""})
+    lines = shown(ssh_keygen, tmp_path, ours)
+    assert lines[0] == f"Type: {kind.partition('@')[0]}-cert-v01@openssh.com user certificate"
+    assert lines[-3:] == ["verify-required", "Extensions:", "no-touch-required"]
+    assert Certificate.parse(ours.openssh()).key == token.public_key
+    theirs = sign(token.public_key, "ssh-rsa", "-I", "id", "-n", "alice", "-O", "verify-required")
+    assert theirs.key == token.public_key
+    with pytest.raises(CertificateRefused, match="verify-required is not enforced"):
+        check(ours)
+    grant = check(ours, enforced=["verify-required"])
+    assert grant.policy == SecurityKeyPolicy(user_presence=False, user_verification=True)
+    assert check(theirs, authorities=[keys["ssh-rsa"].public_key], enforced=["verify-required"]).policy == (
+        SecurityKeyPolicy(user_presence=True, user_verification=True)
+    )
+    assert check(issue(key=token.public_key)).policy == SecurityKeyPolicy()
+    name = ours.signature_algorithms[0]
+    verified = ours.verify(token.sign(b"data", VERIFIED), b"data", name, policy=grant.policy)
+    assert verified is not None
+    assert verified.user_verified
+    with pytest.raises(SignatureInvalid, match="user verification is required"):
+        ours.verify(token.sign(b"data", TOUCHED), b"data", name, policy=grant.policy)
+    with pytest.raises(SignatureInvalid, match="user presence is required"):
+        ours.verify(token.sign(b"data", VERIFIED), b"data", name)
+    if kind == ECDSA:
+        browser = ours.signature_algorithms[1]
+        assert browser == "webauthn-sk-ecdsa-sha2-nistp256-cert-v01@openssh.com"
+        assert ours.verify(token.browse(b"data"), b"data", browser) is not None
+
+
+@pytest.mark.parametrize("kind", [ED25519, ECDSA])
+def test_an_authority_in_a_token(ssh_keygen, tmp_path, kind):
+    authority = TokenAuthority(Authenticator(kind))
+    given = {"key_id": "", "principals": ["alice"], "valid_before": FOREVER}
+    certificate = Certificate.issue(authority, KEY, USER, **given)
+    assert certificate.authority_algorithm == kind
+    assert check(certificate, authorities=[authority.public_key]).principal == "alice"
+    assert f"(using {kind})" in shown(ssh_keygen, tmp_path, certificate)[2]
+    assert KRL().revoke(authority.public_key).revokes(certificate)
+    with pytest.raises(KeyFormatError, match="user presence is required"):
+        Certificate.issue(TokenAuthority(authority.token, 0), KEY, USER, **given)
+    if kind == ECDSA:
+        with pytest.raises(InvalidArgument, match="not as webauthn"):
+            Certificate.issue(authority, KEY, USER, algorithm=WEBAUTHN, **given)
 
 
 # ------------------------------------------------------------------------------------------------------------- checking

@@ -214,7 +214,7 @@ def test_truncated_and_prolonged_blobs(keys, kind):
     [
         ("ssh-dss", "DSA is too weak"),
         ("sk-ssh-rsa@openssh.com", "not known"),
-        ("ssh-ed25519-cert-v01@openssh.com", "certificates are not supported yet"),
+        ("ssh-ed25519-cert-v01@openssh.com", "certificates are not supported in place of a key"),
         ("rsa-sha2-256", "not known"),  # an algorithm, never a type
         ("\x1b[2J", r"\\x1b\[2J"),
     ],
