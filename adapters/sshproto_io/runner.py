@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sshproto_io.driver import Driver
 
 _LONGEST = 24 * 3600.0  # seconds of one sleep; the system's calls have limits of their own
-_IDLE = 5.0  # seconds that a thread waits for its next call
+_IDLE = 0.1  # seconds that a thread waits for its next call: who asks more seldom can afford a new one
 
 T = TypeVar("T")
 
