@@ -15,8 +15,9 @@ from fuzz.running import main
 from fuzz.running import mutate as mutate_bytes
 from sshproto.errors import InvalidArgument, KeyFormatError
 from sshproto.keys.certificates import Certificate
-from sshproto.keys.grants import FOREVER, CertificateKind, CertificateRefused, address_allowed
+from sshproto.keys.grants import CRITICAL_OPTIONS, FOREVER, CertificateKind, CertificateRefused, address_allowed
 from sshproto.keys.krl import KRL, MAGIC, RevokedCertificates
+from sshproto.keys.public import PublicKey
 from sshproto.wire.codec import boolean, byte, mpint, string, text, uint32, uint64
 from tests.support.seeds import HOST_KEY, USER_KEY
 
@@ -25,7 +26,7 @@ MODULES = ("sshproto.keys.certificates", "sshproto.keys.grants", "sshproto.keys.
 _NOW = 1_700_000_000
 _NAMES = ("alice", "host.example.org")
 _ADDRESS = "192.0.2.1"
-_ENFORCED = ("force-command",)
+_ENFORCED = ("force-command", "verify-required")
 _TRUSTED = (HOST_KEY.public_key,)
 
 
@@ -61,7 +62,9 @@ def _granted(certificate: Certificate, kind: CertificateKind) -> None:
         certificate.serial != 666,
         grant.principal in certificate.principals,
         grant.principal in _NAMES or (kind is CertificateKind.HOST and {*"*?"} & {*grant.principal}),
-        set(certificate.critical_options) <= {"force-command", "source-address"},
+        set(certificate.critical_options) <= {*CRITICAL_OPTIONS},
+        grant.verify_required == ("verify-required" in certificate.critical_options),
+        not grant.verify_required or certificate.key.application is not None,
         kind is CertificateKind.USER or not certificate.critical_options,
         bool(grant.force_command) == ("force-command" in certificate.critical_options),
         bool(grant.source_address) == ("source-address" in certificate.critical_options),
@@ -196,6 +199,17 @@ _GOOD = (
     ),
     _issue(CertificateKind.HOST, "host.*", extensions={"note@example.org": "x"}),
     _issue(CertificateKind.HOST, "*", serial=0, key_id="other"),
+    Certificate.issue(
+        HOST_KEY,
+        PublicKey.from_blob(text("sk-ssh-ed25519@openssh.com") + USER_KEY.public_key.blob[-36:] + text("ssh:")),
+        CertificateKind.USER,
+        key_id="token",
+        principals=("alice",),
+        valid_before=FOREVER,
+        critical_options={"verify-required": ""},
+        extensions={"no-touch-required": ""},
+        entropy=constant,
+    ),
 )
 
 
