@@ -800,13 +800,14 @@ def test_what_is_not_issued_for_hosts():
         issue(HOST, extensions={"permit-pty": ""})
 
 
-def test_no_certificate_of_ours_is_signed_with_sha1(keys):
+def test_no_certificate_of_ours_is_signed_with_sha1(ssh_keygen, tmp_path, keys):
     rsa = keys["ssh-rsa"]
     with pytest.raises(InvalidArgument, match="signs certificates as rsa-sha2-512, rsa-sha2-256, not as ssh-rsa"):
         Certificate.issue(rsa, KEY, USER, key_id="", principals=["a"], valid_before=FOREVER, algorithm="ssh-rsa")
     for algorithm in (None, "rsa-sha2-256"):
         made = Certificate.issue(rsa, KEY, USER, key_id="", principals=["a"], valid_before=1, algorithm=algorithm)
         assert made.authority_algorithm == (algorithm or "rsa-sha2-512")
+        assert f"(using {made.authority_algorithm})" in shown(ssh_keygen, tmp_path, made)[2]
 
 
 def test_the_nonce_is_the_caller_s_entropy():
