@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import socket
@@ -656,6 +657,30 @@ def test_a_job_that_ends_while_its_caller_is_cancelled() -> None:
 
     run(main)
     assert done == ["ended", "went on", "ended"]
+
+
+def test_commands_leave_nothing_to_the_garbage_collector() -> None:
+    async def main() -> None:
+        async with connected() as (client, listening):
+            (incoming,) = listening.server.connections
+            for _ in range(3):
+                await client.run("first")
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(3):
+                    await client.run("second")
+                await until(lambda: not client.hub.channels and not incoming.hub.channels)
+                gc.set_debug(gc.DEBUG_SAVEALL)
+                gc.collect()
+            finally:
+                gc.set_debug(0)
+                gc.enable()
+            kinds = {type(one) for one in gc.garbage}
+            gc.garbage.clear()
+            assert not [kind for kind in kinds if kind.__module__.startswith("sshproto")]
+
+    run(main)
 
 
 def test_small_packets_leave_at_once() -> None:
