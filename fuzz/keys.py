@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import random
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives import serialization as s
@@ -17,15 +19,18 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from fuzz.clear import constant, fit_to_show
 from fuzz.running import main
 from fuzz.running import mutate as mutate_bytes
+from sshproto.config import UNATTENDED
 from sshproto.errors import KeyFormatError, SignatureInvalid
 from sshproto.keys.openssh import BEGIN
 from sshproto.keys.private import PassphraseNeeded, PassphraseWrong, PrivateKey
 from sshproto.keys.public import PublicKey
+from sshproto.wire.codec import Reader, string
 from tests.support import ppk
 from tests.support.seeds import USER_KEY
 
 MODULES = ("sshproto.keys.private", "sshproto.keys.public", "sshproto.keys.openssh", "sshproto.keys.pem",
-           "sshproto.keys.ppk", "sshproto.keys.rfc4716", "sshproto.keys.signatures")  # fmt: skip
+           "sshproto.keys.ppk", "sshproto.keys.rfc4716", "sshproto.keys.security_keys",
+           "sshproto.keys.signatures")  # fmt: skip
 _SIGNED = b"what was signed"
 _OPENSSH_END = "-----END OPENSSH PRIVATE KEY-----"
 
@@ -35,7 +40,8 @@ def _check(key: PublicKey) -> None:
     if again != key or PublicKey.parse(key.openssh()) != key:
         raise AssertionError(f"written it is another: {key!r}")
     again = PublicKey.parse(key.rfc4716())
-    if again != key or again.rfc4716() != key.rfc4716() or PublicKey.parse(key.pkcs8()) != key:
+    same = key.application is not None or PublicKey.parse(key.pkcs8()) == key  # a security key has no such form
+    if again != key or again.rfc4716() != key.rfc4716() or not same:
         raise AssertionError(f"in another form it is another: {key!r}")
     fit_to_show(repr(key), 12_000)
     key.fingerprint()
@@ -81,6 +87,24 @@ def _signature_of_other_data(data: bytes) -> None:
             raise AssertionError("a forgery")
 
 
+def _assertion(data: bytes) -> None:
+    """A signature of a security key: whatever is changed, what the token says besides is that which it has signed."""
+    for key, signed, good in _ASSERTIONS:
+        name = Reader(good, "signature").name()
+        rest = Reader(good, "signature")
+        rest.string()
+        rest.string()
+        try:
+            assertion = key.verify(data, signed, name, policy=UNATTENDED)
+        except SignatureInvalid:
+            if data == good:
+                raise AssertionError("a good signature is refused") from None
+        else:
+            if assertion is None or not data.endswith(rest.rest()):
+                raise AssertionError(f"a second signature for the same data: {assertion!r}")
+            fit_to_show(repr(assertion), 12_000)
+
+
 _WHAT: tuple[Callable[[bytes], object], ...] = (
     _private,
     _container,
@@ -88,6 +112,7 @@ _WHAT: tuple[Callable[[bytes], object], ...] = (
     lambda data: _check(PublicKey.from_blob(data)),
     _signature,
     _signature_of_other_data,
+    _assertion,
 )
 
 
@@ -145,6 +170,20 @@ _GOOD = {
 }
 
 
+def _vector(name: str) -> tuple[PublicKey, bytes, bytes]:
+    """The key, what was signed, and the signature of a SSHSIG file of OpenSSH's."""
+    lines = (_VECTORS / f"{name}.sig").read_bytes().split(b"\n")
+    reader = Reader(base64.b64decode(b"".join(lines[1:-2])), "SSHSIG", 10)
+    key = PublicKey.from_blob(reader.string())
+    namespace, _, hash_name, signature = reader.string(), reader.string(), reader.string(), reader.string()
+    digest = hashlib.sha512(b"This is a test, this is only a test").digest()
+    return key, b"SSHSIG" + string(namespace) + string(b"") + string(hash_name) + string(digest), signature
+
+
+_VECTORS = Path(__file__).parents[1] / "tests" / "vectors" / "openssh-sk"
+_ASSERTIONS = [_vector(name) for name in ("ed25519_sk", "ecdsa_sk", "ecdsa_sk_webauthn")]
+
+
 def seeds() -> list[bytes]:
     """Keys of each type in each format."""
     files = [key.openssh() for key in _KEYS]
@@ -164,6 +203,9 @@ def seeds() -> list[bytes]:
         *(b"\3" + key.public_key.blob for key in _KEYS),
         *(bytes((4,)) + it for it in _GOOD.values()),
         *(bytes((5,)) + it for it in _GOOD.values()),
+        *(b"\2" + key.openssh().encode() for key, _, _ in _ASSERTIONS[1:]),
+        *(b"\3" + key.blob for key, _, _ in _ASSERTIONS),
+        *(bytes((6,)) + it for _, _, it in _ASSERTIONS),
     ]
 
 

@@ -50,7 +50,8 @@ class Assertion:
         flags: As they came.
         counter: How many signatures the token has made, by this key or by all; 0 from tokens that do not count. Should
             it ever be less than before, there is a copy of the token.
-        origin: Of ``webauthn`` signatures, the site that had it sign; else ``""``.
+        origin: Of ``webauthn`` signatures, the site that had it sign; else ``""``. Show it through
+            :func:`sshproto.text.printable`.
     """
 
     flags: int
@@ -76,9 +77,9 @@ def read(reader: Reader, algorithm: str, application: bytes, data: Buffer) -> tu
     """
     try:
         flags, counter = reader.byte("flags"), reader.uint32("counter")
-        origin, client_data, extensions = "", b"", b""
+        origin, client_data, extensions = b"", b"", b""
         if algorithm == WEBAUTHN:
-            origin = reader.text("origin")
+            origin = reader.string("origin")
             client_data, extensions = reader.string("clientData"), reader.string("extensions")
         reader.end()
     except WireError as error:
@@ -88,21 +89,23 @@ def read(reader: Reader, algorithm: str, application: bytes, data: Buffer) -> tu
         _check_client_data(flags, origin, client_data, extensions, bytes(data))
         message = client_data
     signed = hashlib.sha256(application).digest() + byte(flags) + uint32(counter) + extensions
-    return Assertion(flags, counter, origin), signed + hashlib.sha256(message).digest()
+    return Assertion(flags, counter, origin.decode("utf-8", "surrogateescape")), signed + hashlib.sha256(
+        message
+    ).digest()
 
 
-def _check_client_data(flags: int, origin: str, client_data: bytes, extensions: bytes, data: bytes) -> None:
+def _check_client_data(flags: int, origin: bytes, client_data: bytes, extensions: bytes, data: bytes) -> None:
     """Check that a browser's text is about ``data`` and was made at ``origin``.
 
     Browsers write it without choice, in this order and without spaces, for those who do not parse JSON (Web
     Authentication level 2, section 5.8.1.1); what follows the origin does not matter.
     """
-    if '"' in origin or "\0" in origin:
+    if b'"' in origin or b"\0" in origin:
         raise SignatureInvalid(f"webauthn: {printable(origin)!r} is no origin")
     if flags & _ATTESTED or bool(flags & _EXTENDED) != bool(extensions):
         raise SignatureInvalid(f"webauthn: flags {flags:02x} do not fit {len(extensions)} bytes of extensions")
     challenge = base64.urlsafe_b64encode(data).rstrip(b"=")
-    start = b'{"type":"webauthn.get","challenge":"' + challenge + b'","origin":"' + origin.encode() + b'"'
+    start = b'{"type":"webauthn.get","challenge":"' + challenge + b'","origin":"' + origin + b'"'
     if not client_data.startswith(start):
         raise SignatureInvalid("webauthn: what the browser had signed is not about this, or from another origin")
 

@@ -35,11 +35,12 @@ from sshproto.channels.requests import (
     UnknownOpen,
     UnknownRequest,
 )
-from sshproto.config import ClientConfig, Config, Limits, Preferences, ServerConfig, Timeouts
+from sshproto.config import ClientConfig, Config, Limits, Preferences, SecurityKeyPolicy, ServerConfig, Timeouts
 from sshproto.errors import ConnectionLoss, InternalError, SSHError, UsageError
 from sshproto.events import Prompt, Question
 from sshproto.keys.private import PrivateKey
 from sshproto.keys.public import LOWEST_RSA_BITS, PublicKey
+from sshproto.keys.security_keys import Assertion
 from sshproto.replay.trace.file import Privacy, TraceError, as_list, as_object
 from sshproto.text import printable
 from sshproto.wire.table import Role
@@ -72,6 +73,7 @@ _CLASSES: Mapping[str, Any] = {
         UnknownRequest,
         UnknownGlobal,
         Prompt,
+        Assertion,
         *(
             kind
             for kind in vars(events).values()
@@ -81,7 +83,12 @@ _CLASSES: Mapping[str, Any] = {
 }
 """What a call can be given that has fields."""
 
-_PARTS: Mapping[str, Any] = {"preferences": Preferences, "limits": Limits, "timeouts": Timeouts}
+_PARTS: Mapping[str, Any] = {
+    "preferences": Preferences,
+    "limits": Limits,
+    "timeouts": Timeouts,
+    "security_keys": SecurityKeyPolicy,
+}
 _FUNCTIONS = frozenset({"entropy", "oracle", "trace", "key_log", "record"})
 _ROLES: Mapping[Role, Any] = {Role.CLIENT: ClientConfig, Role.SERVER: ServerConfig}
 

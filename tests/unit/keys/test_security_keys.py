@@ -204,6 +204,10 @@ def test_browsers():
     challenge = base64.urlsafe_b64encode(DATA).rstrip(b"=").decode()
     start = f'{{"type":"webauthn.get","challenge":"{challenge}","origin":"'
     assert key.verify(token.browse(DATA, client_data=f'{start}https://example.org"}}'.encode()), DATA, WEBAUTHN)
+    # An origin that is no UTF-8.
+    good = token.browse(DATA, origin="https://x")
+    with pytest.raises(SignatureInvalid, match="from another origin"):
+        key.verify(good.replace(string(b"https://x"), string(b"\xfftps://x")), DATA, WEBAUTHN)
     for signature, why in (
         (token.browse(DATA, TOUCHED | 0x40), "flags 41 do not fit 0 bytes"),
         (token.browse(DATA, TOUCHED | 0x80), "flags 81 do not fit 0 bytes"),
@@ -226,7 +230,9 @@ def test_browsers():
 @given(st.binary(max_size=120), st.sampled_from([ED25519, ECDSA, WEBAUTHN]))
 def test_no_signature_raises_anything_else(data, algorithm):
     key = TOKENS[algorithm].public_key
-    for signature in (data, text(algorithm) + data, text(algorithm) + string(mpint(5) + mpint(7)) + data):
+    body = bytes(64) if algorithm == ED25519 else mpint(5) + mpint(7)
+    start = text(algorithm) + string(body)
+    for signature in (data, text(algorithm) + data, start + data, start + byte(1) + uint32(1) + string(data) * 3):
         with pytest.raises(SignatureInvalid):
             key.verify(signature, DATA, algorithm, policy=UNATTENDED)
 
