@@ -14,10 +14,11 @@ import pytest
 from sshproto import errors, events, requests
 from sshproto.channels.requests import Exec, PtyRequest, Session, Signal, UnknownRequest, X11Request
 from sshproto.client import ClientConnection
-from sshproto.config import ClientConfig, Limits, Preferences, ServerConfig, Timeouts
+from sshproto.config import ClientConfig, Limits, Preferences, SecurityKeyPolicy, ServerConfig, Timeouts
 from sshproto.connection import Connection
 from sshproto.errors import InvalidArgument, UsageError
 from sshproto.keys.private import PrivateKey
+from sshproto.keys.security_keys import Assertion
 from sshproto.replay.trace import values
 from sshproto.replay.trace.file import EVENTS, Privacy, TraceError, read
 from sshproto.replay.trace.recording import Recorder, methods
@@ -406,9 +407,20 @@ def test_a_configuration_comes_back(role: Role) -> None:
         config = ClientConfig(user="bob", eager=False, gex_bits=(2048, 2048, 4096), **common)
     else:
         keys = (HOST_KEY.public_key, PrivateKey.generate("ecdsa-sha2-nistp256").public_key)
-        config = ServerConfig(host_keys=keys, auth_methods=("password",), ask_none=True, banner="hello\n", **common)
+        tokens = SecurityKeyPolicy(user_verification=True)
+        common |= {"ask_none": True, "banner": "hello\n", "security_keys": tokens}
+        config = ServerConfig(host_keys=keys, auth_methods=("password",), **common)
     written = json.loads(json.dumps(values.config(config, Privacy.REPLAY)))
     assert Decoder(lambda key: pytest.fail("none was given")).config(role, written) == config
+
+
+def test_what_a_security_key_said_comes_back() -> None:
+    for assertion in (None, Assertion(5, 2**32 - 1, "https://example.org")):
+        question = events.KeyAuth(
+            id=7, user="me", key=HOST_KEY.public_key, algorithm="ssh-ed25519", assertion=assertion
+        )
+        written = json.loads(json.dumps(exact(question)))
+        assert Decoder(lambda key: pytest.fail("none was given")).value(written, "x") == question
 
 
 def test_a_configuration_of_an_older_version_has_the_defaults_for_what_is_new() -> None:
