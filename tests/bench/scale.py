@@ -23,6 +23,7 @@ import contextlib
 import json
 import os
 import resource
+import selectors
 import statistics
 import sys
 import tempfile
@@ -67,31 +68,39 @@ class Commands(Handler):
             case b"sink":
                 while await session.stdin.read(ours.CHUNK):
                     pass
-            case b"longest":
-                await session.stdout.write(json.dumps(await _longest(session.stdin)).encode())
             case _:
                 await session.stdin.read(1)
         return 0
 
 
-async def _longest(until: Any) -> float:
-    """Processor seconds of the longest turn of the loop, until a stream ends: what others must wait for."""
+class Watched(selectors.DefaultSelector):
+    """A selector that knows how long the loop's turns take.
+
+    Attributes:
+        longest: Processor seconds of the longest turn: what all who come meanwhile must wait for.
+    """
+
     longest = 0.0
-    ended = asyncio.create_task(until.read(1))
-    while not ended.done():
-        before = time.process_time()
-        await asyncio.sleep(0)
-        longest = max(longest, time.process_time() - before)
-    return longest
+    _since = 0.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        if self._since:
+            self.longest = max(self.longest, time.process_time() - self._since)
+        found = super().select(timeout)
+        self._since = time.process_time()
+        return found
 
 
-def _answer(port: int) -> None:
-    """A state for each line, without collecting garbage first: with thousands of connections that costs more than what
-    is measured here."""
+def _answer(port: int, watched: Watched) -> None:
+    """A state for each line, and the longest turn since the last.
+
+    No garbage is collected first: with thousands of connections that costs more than what is measured here.
+    """
 
     def answer() -> None:
         for _ in sys.stdin:
-            say(**state())
+            say(**state(), longest=watched.longest)
+            watched.longest = 0.0
         os._exit(0)  # thousands of goodbyes measure nothing
 
     threading.Thread(target=answer, daemon=True).start()
@@ -107,10 +116,12 @@ def serve(setting: Setting, limits: dict[str, int]) -> None:
         user_key = ours.key(setting, "user_key").public_key
         more: Any = {"max_connections": _MANY, "max_strangers": _MANY, "backlog": 1024}
         async with listen(HOST, 0, config, lambda incoming: Commands(user_key), **more) as server:
-            _answer(server.port)
+            _answer(server.port, watched)
             await server.serve_forever()
 
-    asyncio.run(main())
+    watched = Watched()
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(watched)) as runner:
+        runner.run(main())
 
 
 # --------------------------------------------------------------------------------------------------------------- client
@@ -161,13 +172,6 @@ class Crowd:
             await process.stdin.send_eof()
             await process.wait()
         return {"took": took}
-
-    async def longest(self, seconds: float) -> dict[str, Any]:
-        """Have the server look at its own turns meanwhile."""
-        async with self._clients[0].start("longest") as process:
-            await asyncio.sleep(seconds)
-            await process.stdin.send_eof()
-            return {"longest": json.loads(await process.stdout.read())}
 
     async def busy(self, work: str, connections: int, channels: int, seconds: float) -> dict[str, Any]:
         """Move as much as possible, on the last connections with so many channels each; what each channel moved."""
@@ -350,10 +354,10 @@ class Scale:
         crowd.tell(do="busy", work=work, connections=connections, channels=channels, seconds=self.seconds)
         crowd.hear()
         before, began = server.ask()["cpu"], time.monotonic()
-        took = prober.ask(do="echo", count=1_000_000, seconds=self.seconds * 0.6)["took"]
-        longest = prober.ask(do="longest", seconds=self.seconds * 0.3)["longest"]
+        took = prober.ask(do="echo", count=1_000_000, seconds=self.seconds * 0.9)["took"]
         found = crowd.hear()
-        cpu, wall = server.ask()["cpu"] - before, time.monotonic() - began
+        after = server.ask()
+        cpu, wall = after["cpu"] - before, time.monotonic() - began
         moved = found["moved"]
         total = sum(moved)
         self._row(
@@ -365,7 +369,7 @@ class Scale:
                 "Jain": jain(moved),
                 "least": min(moved) / (total / len(moved)) if total else 0.0,
                 "most": max(moved) / (total / len(moved)) if total else 0.0,
-                "longest turn, CPU ms": longest * 1e3,
+                "longest turn, CPU ms": after["longest"] * 1e3,
                 "echo, ms": statistics.median(took) * 1e3,
                 "95 %, ms": sorted(took)[len(took) * 95 // 100] * 1e3,
                 "before, ms": statistics.median(quiet) * 1e3,
