@@ -411,6 +411,14 @@ def draw(found: dict[str, list[dict[str, Any]]]) -> str:
             ]
             if lines:
                 panels.append(plots.Panel(title, figure, lines))
+    figure = "CPU-s/GB, server"
+    for work in ("download", "upload"):
+        lines = [
+            plots.Bar(f"{row['count']:,}", [row[figure]], row[figure], row[figure], ("#0b5394", "#6fa8dc"))
+            for row in found["busy channels"]
+            if row["work"] == work
+        ]
+        panels.append(plots.Panel(f"{work.capitalize()} on so many busy channels of one connection", figure, lines))
     return plots.bars(
         "Cost and number", "The server's, less is better; what does not depend on number is flat.", panels
     )
