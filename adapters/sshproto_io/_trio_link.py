@@ -140,7 +140,8 @@ class Peer(Link, Generic[C]):
     async def _write(self) -> None:
         conn = self.conn
         while True:
-            self.flush()
+            if self._due:
+                self.flush()
             if conn.output_size >= _MUCH:
                 await self._gather()
             if data := conn.data_to_send():
