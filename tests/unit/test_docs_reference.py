@@ -424,6 +424,7 @@ def public_names(cls: Any) -> set[str]:
 
 PLUMBING = {
     "Client": {"apply", "driver", "spawn", "flush", "shut", "within", "tunnel", "resolve"}
+    | {"complete", "told", "turn", "soon", "due", "adopt", "failed", "forget", "end_jobs"}
     | {"connection_made", "connection_lost", "data_received", "eof_received", "pause_writing", "resume_writing"},
     "Process": set(),
     "Server": {"admit", "forget", "accept", "serve", "listens", "start", "stop"},
