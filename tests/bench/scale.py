@@ -159,7 +159,7 @@ class Crowd:
             await self._stack.enter_async_context(self._clients[0].start("hold"))
         return {}
 
-    async def echo(self, count: int, seconds: float = 3600.0) -> dict[str, Any]:
+    async def echo(self, count: int, seconds: float = 3600.0, pause: float = 0.0) -> dict[str, Any]:
         """Have so many echoes on the first connection, one after the other; what each took."""
         took: list[float] = []
         async with self._clients[0].start("echo") as process:
@@ -169,6 +169,8 @@ class Crowd:
                 await process.stdin.write(_ECHO)
                 await process.stdout.read_exactly(len(_ECHO))
                 took.append(time.monotonic() - before)
+                if pause:
+                    await asyncio.sleep(pause)
             await process.stdin.send_eof()
             await process.wait()
         return {"took": took}
@@ -354,7 +356,7 @@ class Scale:
         crowd.tell(do="busy", work=work, connections=connections, channels=channels, seconds=self.seconds)
         crowd.hear()
         before, began = server.ask()["cpu"], time.monotonic()
-        took = prober.ask(do="echo", count=1_000_000, seconds=self.seconds * 0.9)["took"]
+        took = prober.ask(do="echo", count=1_000_000, seconds=self.seconds * 0.9, pause=0.02)["took"]
         found = crowd.hear()
         after = server.ask()
         cpu, wall = after["cpu"] - before, time.monotonic() - began
