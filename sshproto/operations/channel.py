@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sshproto.channels.requests import EndOfWrite, ExitSignal, ExitStatus, WindowChange
@@ -15,6 +14,7 @@ from sshproto.streams import Inbox
 
 if TYPE_CHECKING:
     from sshproto.channels.requests import ChannelOpenData, ChannelRequestData
+    from sshproto.connection import Connection
     from sshproto.events import ChannelRequested, GlobalRequested
     from sshproto.operations.hub import Hub
     from sshproto.wire.codec import Buffer
@@ -27,6 +27,19 @@ _READ = 256 * 1024
 UNASKED = 1024 * 1024
 """Bytes of requests that want no reply, waiting for who answers them; the core bounds the others."""
 _LEAST = 64  # what any request counts for
+
+
+class _Credit:
+    """Gives the peer room. It does not know its channel, which knows it: what knows each other is longer in memory."""
+
+    __slots__ = ("_conn", "_number")
+
+    def __init__(self, conn: Connection[Any], number: int) -> None:
+        self._conn = conn
+        self._number = number
+
+    def __call__(self, count: int) -> None:
+        self._conn.credit(self._number, count)
 
 
 class Channel:
@@ -86,7 +99,7 @@ class Channel:
         self.hub = hub
         self.number = number
         self.kind = kind
-        credit = partial(hub.conn.credit, number)  # not a method of ours: two that know each other live longer
+        credit = _Credit(hub.conn, number)
         self.inboxes = (Inbox(credit), Inbox(credit))
         self.opened = False
         self.closed = False
