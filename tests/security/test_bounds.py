@@ -22,6 +22,7 @@ from sshproto.channels.fields import MAX_ENV_NAME, MAX_ENV_VALUE, MAX_MODES, MAX
 from sshproto.config import Limits
 from sshproto.errors import LimitExceeded, LimitReached
 from sshproto.keys.public import PublicKey
+from sshproto.keys.security_keys import Assertion
 from sshproto.transport.compression import Deflater
 from sshproto.transport.packets import Sealer
 from sshproto.transport.suites import DirectionKeys, key_sizes
@@ -580,13 +581,13 @@ def test_signatures_that_are_verified(monkeypatch: pytest.MonkeyPatch) -> None:
     count = 0
     verify = PublicKey.verify
 
-    def counting(self: PublicKey, *arguments: Any) -> None:
+    def counting(self: PublicKey, *arguments: Any, **options: Any) -> Assertion | None:
         nonlocal count
         count += 1
-        verify(self, *arguments)
+        return verify(self, *arguments, **options)
 
-    monkeypatch.setattr(PublicKey, "verify", counting)
     puppet = bring(SERVER, "A")
+    monkeypatch.setattr(PublicKey, "verify", counting)
     form = methods.PublicKeySigned("ssh-ed25519", BLOB, string(b"ssh-ed25519") + string(bytes(64)))
     query = methods.request("alice", methods.PublicKeyQuery("ssh-ed25519", BLOB))
     for _ in range(50):

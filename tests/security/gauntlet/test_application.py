@@ -24,6 +24,7 @@ from sshproto.channels import requests as r
 from sshproto.client import ClientConnection
 from sshproto.config import ClientConfig, ServerConfig
 from sshproto.keys.public import PublicKey
+from sshproto.keys.security_keys import Assertion
 from sshproto.operations.serving import Handler
 from sshproto.server import ServerConnection
 from sshproto.wire import messages as m
@@ -62,6 +63,7 @@ def filled(kind: type[Any]) -> Any:
         "bytes": EVIL.encode(),
         "PublicKey": HOST_KEY.public_key,
         "PublicKey | None": HOST_KEY.public_key,
+        "Assertion | None": Assertion(1, 2, EVIL),
         "tuple[str, ...]": (EVIL, "password"),
         "tuple[Prompt, ...]": (ev.Prompt(text=EVIL, echo=True),),
         "tuple[tuple[str, bytes], ...]": ((EVIL, EVIL.encode()),),
