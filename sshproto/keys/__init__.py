@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sshproto.keys.krl import KRL, RevokedCertificates
     from sshproto.keys.private import PassphraseNeeded, PassphraseWrong, PrivateKey
     from sshproto.keys.public import PublicKey
+    from sshproto.keys.security_keys import Assertion
     from sshproto.keys.signatures import SIGNATURES, SignatureAlgorithm, signature_algorithms
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "FOREVER",
     "KRL",
     "SIGNATURES",
+    "Assertion",
     "AuthorizedKey",
     "AuthorizedKeys",
     "Certificate",
@@ -57,6 +59,7 @@ _HOMES = {
     "FOREVER": "sshproto.keys.grants",
     "KRL": "sshproto.keys.krl",
     "SIGNATURES": "sshproto.keys.signatures",
+    "Assertion": "sshproto.keys.security_keys",
     "AuthorizedKey": "sshproto.keys.authorized_keys",
     "AuthorizedKeys": "sshproto.keys.authorized_keys",
     "Certificate": "sshproto.keys.certificates",
