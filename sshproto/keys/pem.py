@@ -163,7 +163,8 @@ def _leaves(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _dotted(content: bytes) -> str:
     """An OBJECT IDENTIFIER as it is written in texts."""
-    arcs, value = [], 0
+    arcs: list[int] = []
+    value = 0
     for octet in content:
         value = value << 7 | octet & 0x7F
         if octet < 0x80:

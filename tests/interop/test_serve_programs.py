@@ -206,8 +206,19 @@ def ssh_in_background(argv: Sequence[str], home: Path) -> Iterator[Callable[[], 
         yield lambda: log.read_text(errors="replace")
         assert process.poll() is None, log.read_text(errors="replace")
     finally:
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End ssh. A signal that comes just before it begins to wait is heard when it wakes up, so it may take another."""
+    for _ in range(10):
         process.terminate()
-        process.wait(10)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(1)
+            return
+    process.kill()
+    process.wait()
+    raise AssertionError("ssh does not end")
 
 
 def forwarding(server: Server, home: Path, key: Key, *options: str) -> list[str]:
