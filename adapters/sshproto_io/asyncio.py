@@ -1,10 +1,12 @@
 """SSH under asyncio: :func:`connect` for who dials, :func:`listen` for who is dialled.
 
 A connection is a protocol of the event loop, and has no task of its own; operations run in the tasks of their callers.
-Only what goes on in the background, forwarding and a server's sessions, has tasks, which end with the connection.
+What goes on in the background, forwarding and a server's sessions, takes a task only for a step that needs one; it ends
+with the connection.
 
 What a connection is made of is loaded when :func:`connect` or :func:`listen` is first called, or a class first named: a
-program that only may connect does not pay for it at once.
+program that only may connect does not pay for it at once.  The loop stands still meanwhile, some tenth of a second; who
+can't have that names :class:`Client` beforehand.
 """
 
 from __future__ import annotations

@@ -167,11 +167,12 @@ class KeyExchange:
 
     def receive_init(self, payload: bytes, sequence_number: int) -> None:
         """The peer's KEXINIT, received as packet number ``sequence_number``."""
-        theirs = _read_offer(payload)
+        read, check, negotiate = _HABITS if len(payload) <= _LONGEST_REMEMBERED else _ONCE
+        theirs = read(payload)
         if self._round is not None:  # in the first key exchange the legality table leaves that to us
             raise ProtocolViolation("a second KEXINIT came while a key exchange is under way")
         config = self._config
-        _check_offer(theirs, config.limits)
+        check(theirs, config.limits)
         ours = self.ours or self.start()
         client, server = (ours, theirs) if self._role is Role.CLIENT else (theirs, ours)
         if self.session_id is None:
@@ -182,7 +183,7 @@ class KeyExchange:
                 raise ProtocolViolation(
                     f"strict key exchange: KEXINIT came as packet {sequence_number}, it must be the first"
                 )
-        chosen = _negotiate(client, server, us=self._role, preferences=config.preferences, strict=self.strict)
+        chosen = negotiate(client, server, us=self._role, preferences=config.preferences, strict=self.strict)
         method = kex.METHODS[chosen.kex]
         mine = self._our_payload
         self._round = _Round(
@@ -431,10 +432,10 @@ def _offer(
 
 
 def _read_offer(payload: bytes) -> KexInit:
-    """The peer's KEXINIT."""
-    if _BEHIND_COOKIE < len(payload) <= _LONGEST_REMEMBERED:
-        return _read_rest(payload[_BEHIND_COOKIE:])
-    return KexInit.parse(payload)
+    """The peer's KEXINIT, but for its cookie."""
+    if len(payload) < _BEHIND_COOKIE:
+        return KexInit.parse(payload)  # which says what is missing
+    return _read_rest(payload[_BEHIND_COOKIE:])
 
 
 @lru_cache(_REMEMBERED)
@@ -442,8 +443,15 @@ def _read_rest(rest: bytes) -> KexInit:
     return KexInit.parse(_HEAD + _COOKIE + rest)
 
 
-_check_offer = lru_cache(_REMEMBERED)(negotiation.check_offer)
-_negotiate = lru_cache(_REMEMBERED)(negotiation.negotiate)
+_HABITS = (
+    _read_offer,
+    lru_cache(_REMEMBERED)(negotiation.check_offer),
+    lru_cache(_REMEMBERED)(negotiation.negotiate),
+)
+"""How a KEXINIT is read, checked and negotiated that others may send as well."""
+
+_ONCE = KexInit.parse, negotiation.check_offer, negotiation.negotiate
+"""And how one is of which nothing should be kept."""
 
 
 def _public(key: PrivateKey | PublicKey) -> PublicKey:

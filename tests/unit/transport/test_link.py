@@ -30,6 +30,8 @@ from sshproto.errors import (
     WrongPhase,
 )
 from sshproto.keys import PrivateKey
+from sshproto.server import ServerConnection
+from sshproto.transport import keyexchange
 from sshproto.transport.link import Phase
 from sshproto.wire import messages as m
 from tests.support import scenario
@@ -1027,3 +1029,21 @@ def test_getters_follow_the_events(side: str) -> None:
     assert end.conn.negotiated is not None
     assert end.conn.host_key == HOST_KEY.public_key
     assert "in the phase of connection, 0 channels" in repr(end.conn)
+
+
+def test_what_is_remembered_of_offers_is_small() -> None:
+    """A KEXINIT that is long is read anew each time, and nothing of it is kept."""
+    remembered = (keyexchange._read_rest, *keyexchange._HABITS[1:])
+
+    def kept(padding: int) -> list[int]:
+        before = [function.cache_info().misses for function in remembered]
+        server = ServerConnection(ServerConfig(host_keys=[HOST_KEY]), 0.0)
+        names = ("curve25519-sha256", *(f"{'x' * 50}@{number}" for number in range(padding)))
+        events = push(server, IDENT + frame(kexinit(kex_algorithms=names)))
+        assert not any(isinstance(event, ev.ConnectionLost) for event in events)
+        assert server._engine.kex.context == "ecdh"
+        return [function.cache_info().misses - old for function, old in zip(remembered, before, strict=True)]
+
+    assert kept(11) == [1, 1, 1]
+    assert kept(11) == [0, 0, 0]
+    assert kept(100) == [0, 0, 0]
