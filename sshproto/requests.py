@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from sshproto.channels.requests import (
     X11,
+    AgentConnect,
+    AgentRequest,
     AuthAgent,
     AuthAgentRequest,
     Break,
@@ -48,6 +50,8 @@ from sshproto.channels.requests import (
 
 __all__ = [
     "X11",
+    "AgentConnect",
+    "AgentRequest",
     "AuthAgent",
     "AuthAgentRequest",
     "Break",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sshproto.auth.server import ServerAuth
+from sshproto.channels.forwarding import AGENT_FORWARD
 from sshproto.config import ServerConfig
 from sshproto.connection import Connection
 from sshproto.engine import USERAUTH, Engine
@@ -44,7 +45,7 @@ class ServerEngine(Engine[ServerAuth]):
 
     def _our_extensions(self) -> tuple[tuple[str, bytes], ...]:
         names = ",".join(self.config.preferences.signature).encode("ascii")
-        return ((SERVER_SIG_ALGS, names), (PING, b"0"))
+        return ((SERVER_SIG_ALGS, names), (PING, b"0"), (AGENT_FORWARD, b"0"))
 
     def _dispatch_service(self, payload: Buffer) -> None:
         service = ServiceRequest.parse(payload).service

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from sshproto.channels.requests import (
     X11,
+    AgentConnect,
+    AgentRequest,
     AuthAgent,
     AuthAgentRequest,
     CancelStreamlocalForward,
@@ -22,6 +24,9 @@ from sshproto.channels.requests import (
     TcpipForward,
     X11Request,
 )
+
+AGENT_FORWARD = "agent-forward"
+"""The extension by which a server says that it knows ``agent-req`` and ``agent-connect`` (RFC 9987 section 4)."""
 
 ANY_ADDRESS = frozenset({"", "*", "0.0.0.0", "::", "localhost", "127.0.0.1", "::1"})  # noqa: S104 - compared with, never bound to
 """Addresses to listen on that a server may report differently from how they were asked for (RFC 4254 section 7.1)."""
@@ -79,7 +84,7 @@ class Invitations:
         if isinstance(request, X11Request):
             count, single = self._x11.get(channel, (0, True))
             self._x11[channel] = (count + 1, single and request.single_connection)
-        elif isinstance(request, AuthAgentRequest):
+        elif isinstance(request, (AuthAgentRequest, AgentRequest)):
             self._agents[channel] = self._agents.get(channel, 0) + 1
 
     def refused_on(self, channel: int, request: ChannelRequestData) -> None:
@@ -88,7 +93,7 @@ class Invitations:
             count, single = self._x11.pop(channel)
             if count > 1:
                 self._x11[channel] = (count - 1, single)
-        elif isinstance(request, AuthAgentRequest) and channel in self._agents:
+        elif isinstance(request, (AuthAgentRequest, AgentRequest)) and channel in self._agents:
             count = self._agents.pop(channel)
             if count > 1:
                 self._agents[channel] = count - 1
@@ -110,7 +115,7 @@ class Invitations:
             return kind.path in self._sockets
         if isinstance(kind, X11):
             return bool(self._x11)
-        return not isinstance(kind, AuthAgent) or bool(self._agents)
+        return not isinstance(kind, (AuthAgent, AgentConnect)) or bool(self._agents)
 
     def used(self, kind: ChannelOpenData) -> None:
         """The peer has opened ``kind``: an invitation for a single connection is used up."""

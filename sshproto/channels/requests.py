@@ -165,6 +165,14 @@ class AuthAgent(Kind):
 
 
 @frozen
+class AgentConnect(Kind):
+    """A connection to the client's agent, by its standard name (RFC 9987 section 4)."""
+
+    type = "agent-connect"
+    receivers = AT_CLIENT
+
+
+@frozen
 class UnknownOpen(Unknown):
     """Any other kind of channel."""
 
@@ -234,6 +242,14 @@ class AuthAgentRequest(Request):
     """Agent forwarding is wanted (OpenSSH)."""
 
     type = "auth-agent-req@openssh.com"
+
+
+@frozen
+class AgentRequest(Request):
+    """Agent forwarding is wanted, by its standard name (RFC 9987 section 4): for servers that announce
+    ``agent-forward``."""
+
+    type = "agent-req"
 
 
 @frozen
@@ -476,7 +492,15 @@ class UnknownGlobal(Unknown):
 # --------------------------------------------------------------------------------------------------------------- lookup
 
 ChannelOpenData = (
-    Session | DirectTcpip | ForwardedTcpip | DirectStreamlocal | ForwardedStreamlocal | X11 | AuthAgent | UnknownOpen
+    Session
+    | DirectTcpip
+    | ForwardedTcpip
+    | DirectStreamlocal
+    | ForwardedStreamlocal
+    | X11
+    | AuthAgent
+    | AgentConnect
+    | UnknownOpen
 )
 """What a channel is for."""
 
@@ -484,6 +508,7 @@ ChannelRequestData = (
     PtyRequest
     | X11Request
     | AuthAgentRequest
+    | AgentRequest
     | Env
     | Shell
     | Exec

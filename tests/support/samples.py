@@ -215,11 +215,13 @@ KINDS = [
     r.ForwardedStreamlocal("/run/x"),
     r.X11("::1", 1),
     r.AuthAgent(),
+    r.AgentConnect(),
 ]
 REQUESTS = [
     r.PtyRequest("vt100", modes=((53, 1), (42, 1))),
     r.X11Request(False, "MIT-MAGIC-COOKIE-1", "00"),
     r.AuthAgentRequest(),
+    r.AgentRequest(),
     r.Env("LANG", b"C"),
     r.Shell(),
     r.Exec(b"id"),

@@ -369,6 +369,22 @@ def test_x11_and_agent(client: Any) -> None:
     assert not allowed(client, x11)
 
 
+@pytest.mark.covers("V75", "R12")
+@pytest.mark.parametrize("request_", [r.AgentRequest(), r.AuthAgentRequest()], ids=lambda request: request.type)
+def test_an_agent_is_offered_by_both_names_at_once(client: Any, request_: Any) -> None:
+    """It is one offer, and a server that is asked by one name may know the other better."""
+    opens = [m.ChannelOpen(name, 9, 1000, 1000) for name in ("agent-connect", "auth-agent@openssh.com")]
+    number = opened(client)
+    for open_ in opens:
+        client.feed(open_)
+        assert client.take() == [m.ChannelOpenFailure(9, r.OpenFailure.ADMINISTRATIVELY_PROHIBITED, "not requested")]
+    client.mux.request(number, request_)
+    assert all(allowed(client, open_) for open_ in opens)
+    client.feed(m.ChannelFailure(number))
+    client.told()
+    assert not any(allowed(client, open_) for open_ in opens)
+
+
 # ----------------------------------------------------------------------------------------------------------------- data
 
 

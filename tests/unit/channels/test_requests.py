@@ -24,6 +24,7 @@ EXAMPLES: list[tuple[Any, bytes]] = [
     (r.ForwardedStreamlocal("/run/x"), text("/run/x") + text("")),
     (r.X11("127.0.0.1", 6000), text("127.0.0.1") + uint32(6000)),
     (r.AuthAgent(), b""),
+    (r.AgentConnect(), b""),
     (
         r.PtyRequest("xterm", 80, 24, 640, 480, ((1, 3), (42, 1), (128, 9600))),
         text("xterm")
@@ -38,6 +39,7 @@ EXAMPLES: list[tuple[Any, bytes]] = [
         b"\1" + text("MIT-MAGIC-COOKIE-1") + text("00ff") + uint32(1),
     ),
     (r.AuthAgentRequest(), b""),
+    (r.AgentRequest(), b""),
     (r.Env("LANG", b"C"), text("LANG") + string(b"C")),
     (r.Shell(), b""),
     (r.Exec(b"ls \xff"), string(b"ls \xff")),
