@@ -82,10 +82,11 @@ class Engine(Link, Generic[A]):
         if number == _WINDOW_ADJUST:
             self.mux.adjust(payload)
             return
-        message = messages.decode(payload, self._upper_context())
+        connection = number in _CONNECTION_NUMBERS
+        message = messages.decode(payload, "" if connection else self._upper_context())
         if message is None:
             raise ProtocolViolation(f"{message_name(number)} means nothing to the authentication method of now")
-        if number in _CONNECTION_NUMBERS:
+        if connection:
             self.mux.receive(message)
         elif self.auth is not None:
             self.auth.receive(message)
@@ -106,14 +107,16 @@ class Engine(Link, Generic[A]):
     def _ended(self) -> None:
         self.mux.lost()
 
-    def emit(self, event: Event) -> None:
+    def _concerns(self, event: Event) -> bool:
         if isinstance(event, PongReceived) and event.data == _KEEPALIVE:
-            return
+            return False
         if isinstance(event, (GlobalSucceeded, GlobalFailed)) and event.request_id in self._keepalives:
             # Either answer shows that the peer is there.
             self._keepalives = self._keepalives - {event.request_id} or _NOBODY
-            return
-        super().emit(event)
+            return False
+        return super()._concerns(event)
+
+    _WATCHED = Link._WATCHED | {PongReceived, GlobalSucceeded, GlobalFailed}
 
     # ------------------------------------------------------------------------------------------------------------ login
 

@@ -225,11 +225,8 @@ class Link:
     def next_event(self) -> Event | None:
         """The pump: open packets one after the other until one of them means something to the application."""
         events = self._events
-        if self._idle and not events:
-            self.timers.settle()
-            return None
         while not events:
-            if self.phase is Phase.CLOSED:
+            if self._idle or self.phase is Phase.CLOSED:
                 break
             if self.blocked_on is not None:
                 if not self._eof:
@@ -248,6 +245,7 @@ class Link:
                         raise self._unexpected_eof()
                     self._idle = True
                     break
+                self._idle = not (self._eof or self.opener.buffered)
                 number = payload[0]
                 if self._trace is not None:
                     self._trace_received(bytes(payload))
@@ -389,9 +387,17 @@ class Link:
 
     def emit(self, event: Event) -> None:
         """Hand ``event`` to the application."""
+        if type(event) not in self._WATCHED or self._concerns(event):
+            self._events.append(event)
+
+    def _concerns(self, event: Event) -> bool:
+        """Whether an event of one of the classes in ``_WATCHED`` concerns the application, too."""
         if isinstance(event, KeysExchanged):
             self._keys_exchanged(event)
-        self._events.append(event)
+        return True
+
+    _WATCHED: ClassVar[frozenset[type[Event]]] = frozenset({KeysExchanged})
+    """The events that mean something to the connection itself."""
 
     def ask(self, question: Question, *, hold: bool = False, size: int = 0) -> None:
         """Hand ``question`` to the application and note that an answer is owed."""

@@ -189,8 +189,6 @@ class Opener:
                 if available < cipher.prefix:
                     following = self._next
                     if following is None:
-                        if not available and self._end:
-                            self._let_go()
                         return None
                     # The store held one packet, which was opened: available is 0.
                     self._next = None
@@ -224,7 +222,10 @@ class Opener:
             self._die(error)
             raise
         self._length = 0
-        self._offset = offset + size
+        if available == size and self._next is None:
+            self._let_go()
+        else:
+            self._offset = offset + size
         self.sequence_number = (sequence + 1) & _MASK32
         self.packets += 1
         self.bytes += size

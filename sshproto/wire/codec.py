@@ -228,10 +228,16 @@ class WireType(Protocol):
 
 @frozen(repr=False)
 class Codec:
-    """A :class:`WireType` made of a reading and a writing function."""
+    """A :class:`WireType` made of a reading and a writing function.
+
+    Attributes:
+        read, write: The functions.
+        form: The field in the language of :mod:`struct`, if that has a word for it.
+    """
 
     read: Callable[[Reader, str], Any]
     write: Callable[[Any], bytes]
+    form: str = ""
 
     def __repr__(self) -> str:  # it stands in every signature that help() shows
         return self.read.__name__.removeprefix("_read_")
@@ -277,10 +283,10 @@ def _write_rest(value: Buffer) -> bytes:
 _STRING = Codec(Reader.string, string)
 _TEXT = Codec(Reader.text, text)
 
-Byte = Annotated[int, Codec(Reader.byte, byte)]
+Byte = Annotated[int, Codec(Reader.byte, byte, "B")]
 Boolean = Annotated[bool, Codec(Reader.boolean, boolean)]
-Uint32 = Annotated[int, Codec(Reader.uint32, uint32)]
-Uint64 = Annotated[int, Codec(Reader.uint64, uint64)]
+Uint32 = Annotated[int, Codec(Reader.uint32, uint32, "I")]
+Uint64 = Annotated[int, Codec(Reader.uint64, uint64, "Q")]
 String = Annotated[bytes, _STRING]
 Text = Annotated[str, _TEXT]
 Name = Annotated[str, Codec(Reader.name, name)]
@@ -299,9 +305,10 @@ class _Plan:
         reads: For each field, its name and what reads it.
         values: The fields' values of an instance, or more than those.
         writes: What writes each.
+        whole: All fields at once, if each is a number of a fixed size and the class does not read them by itself.
     """
 
-    __slots__ = ("codecs", "reads", "values", "writes")
+    __slots__ = ("codecs", "reads", "values", "whole", "writes")
 
     def __init__(self, cls: type[Struct]) -> None:
         self.codecs: tuple[tuple[str, WireType], ...] = tuple(
@@ -312,6 +319,9 @@ class _Plan:
         # Of one name, attrgetter would give the value itself.
         self.values: Callable[[Any], tuple[Any, ...]] = attrgetter(*names, names[0]) if names else _no_values
         self.writes = tuple(codec.write for _, codec in self.codecs)
+        forms = [codec.form if isinstance(codec, Codec) else "" for _, codec in self.codecs]
+        usual = getattr(cls.read, "__func__", None) is getattr(Struct.read, "__func__", None)
+        self.whole = struct.Struct(">" + "".join(forms)) if usual and forms and all(forms) else None
 
 
 def _no_values(value: object) -> tuple[Any, ...]:
@@ -351,7 +361,16 @@ class Struct:
         Raises:
             WireError: A field is malformed, or bytes are left over.
         """
-        reader = Reader(data, cls.__name__)
+        return cls.parse_from(data, 0)
+
+    @classmethod
+    def parse_from(cls, data: Buffer, start: int) -> Self:
+        """Decode ``data`` from ``start`` on, all of it; as :meth:`parse`."""
+        plan = _PLANS.get(cls) or _plan(cls)
+        whole = plan.whole
+        if whole is not None and len(data) == start + whole.size:
+            return cls(*whole.unpack_from(data, start))
+        reader = Reader(data, cls.__name__, start)
         value = cls.read(reader)
         reader.end()
         return value
@@ -365,6 +384,8 @@ class Struct:
         cls = type(self)
         plan = _PLANS.get(cls) or _plan(cls)
         try:
+            if plan.whole is not None:
+                return plan.whole.pack(*plan.values(self)[: len(plan.writes)])
             return b"".join([write(value) for write, value in zip(plan.writes, plan.values(self), strict=False)])
         except _UNWRITABLE:
             raise self._unwritable() from None

@@ -82,10 +82,7 @@ class Message(Struct):
         if not len(data) or data[0] != cls.number:
             found = Reader(data, cls.__name__).byte("message number")
             raise WireError(cls.__name__, "message number", 0, f"is {found}, expected {cls.number}")
-        reader = Reader(data, cls.__name__, 1)
-        value = cls.read(reader)
-        reader.end()
-        return value
+        return cls.parse_from(data, 1)
 
 
 # ------------------------------------------------------------------------------------------------- transport (RFC 4253)
@@ -574,6 +571,7 @@ ALL: tuple[type[Message], ...] = tuple(
 """Every message class, in the order of this module."""
 
 _BY_NUMBER: dict[tuple[int, str], type[Message]] = {(cls.number, cls.context): cls for cls in ALL}
+_PLAIN = {cls.number: cls for cls in ALL if not cls.context}
 
 
 def lookup(number: int, context: str = "") -> type[Message] | None:
@@ -584,7 +582,7 @@ def lookup(number: int, context: str = "") -> type[Message] | None:
         context: Where the number has several meanings, which is meant: a key-exchange family (``"dh"``, ``"ecdh"``,
             ``"gex"``) or an authentication method's name.
     """
-    return _BY_NUMBER.get((number, "")) or _BY_NUMBER.get((number, context))
+    return _PLAIN.get(number) or _BY_NUMBER.get((number, context))
 
 
 def check_size(message: Message) -> None:
@@ -614,7 +612,7 @@ def decode(payload: Buffer, context: str = "") -> Message | None:
     """
     if not len(payload):
         raise WireError("payload", "", 0, "is empty: it has no message number")
-    cls = lookup(payload[0], context)
+    cls = _PLAIN.get(payload[0]) or _BY_NUMBER.get((payload[0], context))
     if cls is None:
         return None
-    return cls.parse(payload)
+    return cls.parse_from(payload, 1)
