@@ -7,8 +7,8 @@ devices speak nothing else, and an application gets it only by naming it::
     Preferences(kex=KEX_DEFAULT + KEX_LEGACY, cipher=CIPHER_DEFAULT + CIPHER_LEGACY)
 
 What an algorithm *is* stands where it is done: :mod:`sshproto.transport.kex`, :mod:`sshproto.transport.suites`,
-:mod:`sshproto.transport.macs`, :mod:`sshproto.transport.compression` and :mod:`sshproto.keys.signatures`; a test holds
-those registries and these names together.
+:mod:`sshproto.transport.macs`, :mod:`sshproto.transport.compression`, :mod:`sshproto.keys.signatures` and
+:mod:`sshproto.keys.certificates`; a test holds those registries and these names together.
 """
 
 from __future__ import annotations
@@ -51,6 +51,20 @@ SIGNATURE_DEFAULT: tuple[str, ...] = (
 )
 SIGNATURE_LEGACY: tuple[str, ...] = ("ssh-rsa",)
 
+# A host's certificate is asked for where an authority is trusted to vouch for it: operations.login.prefer_known.
+CERTIFICATE_EXTRA: tuple[str, ...] = (
+    "ssh-ed25519-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp256-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp384-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp521-cert-v01@openssh.com",
+    "sk-ssh-ed25519-cert-v01@openssh.com",
+    "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
+    "webauthn-sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
+    "rsa-sha2-512-cert-v01@openssh.com",
+    "rsa-sha2-256-cert-v01@openssh.com",
+)
+CERTIFICATE_LEGACY: tuple[str, ...] = ("ssh-rsa-cert-v01@openssh.com",)
+
 # AES-GCM first: it is by far the fastest, and ChaCha20-Poly1305 is not safe with a peer without strict key exchange.
 CIPHER_DEFAULT: tuple[str, ...] = (
     "aes256-gcm@openssh.com",
@@ -83,6 +97,7 @@ COMPRESSION_EXTRA: tuple[str, ...] = ("zlib",)
 KNOWN: dict[str, frozenset[str]] = {
     "kex": frozenset(KEX_DEFAULT + KEX_EXTRA + KEX_LEGACY),
     "signature": frozenset(SIGNATURE_DEFAULT + SIGNATURE_LEGACY),
+    "certificate": frozenset(CERTIFICATE_EXTRA + CERTIFICATE_LEGACY),
     "cipher": frozenset(CIPHER_DEFAULT + CIPHER_LEGACY),
     "mac": frozenset(MAC_DEFAULT + MAC_LEGACY),
     "compression": frozenset(COMPRESSION_DEFAULT + COMPRESSION_EXTRA),

@@ -17,6 +17,7 @@ from sshproto.errors import InvalidArgument
 from sshproto.values import frozen
 
 if TYPE_CHECKING:
+    from sshproto.keys.certificates import Certificate
     from sshproto.keys.private import PrivateKey
     from sshproto.keys.public import PublicKey
     from sshproto.wire.messages import Message
@@ -48,15 +49,17 @@ def compute_now(label: str, compute: Callable[[], bytes]) -> bytes:
     return compute()
 
 
-def _known(category: str) -> Callable[[Any, attrs.Attribute[Any], tuple[str, ...] | None], None]:
+def _known(*categories: str) -> Callable[[Any, attrs.Attribute[Any], tuple[str, ...] | None], None]:
+    known = frozenset[str]().union(*(algorithms.KNOWN[category] for category in categories))
+
     def validate(instance: Any, attribute: attrs.Attribute[Any], value: tuple[str, ...] | None) -> None:
         if value is None and attribute.default is None:
             return
         if not value:
             raise InvalidArgument(f"Preferences.{attribute.name} is empty: at least one algorithm is needed")
         for name in value:
-            if name not in algorithms.KNOWN[category]:
-                have = ", ".join(sorted(algorithms.KNOWN[category]))
+            if name not in known:
+                have = ", ".join(sorted(known))
                 raise InvalidArgument(f"Preferences.{attribute.name}: {name!r} is not implemented; there are {have}")
         if len(set(value)) != len(value):
             raise InvalidArgument(f"Preferences.{attribute.name} names an algorithm twice: {', '.join(value)}")
@@ -73,8 +76,8 @@ def _names(value: Any) -> tuple[str, ...] | None:
         raise InvalidArgument(f"a sequence of names is needed, not {value!r}") from None
 
 
-def _algorithms(category: str, default: tuple[str, ...] | None) -> Any:
-    return attrs.field(default=default, converter=_names, validator=_known(category))
+def _algorithms(category: str, default: tuple[str, ...] | None, *more: str) -> Any:
+    return attrs.field(default=default, converter=_names, validator=_known(category, *more))
 
 
 @frozen(kw_only=True, cache_hash=True)
@@ -83,7 +86,9 @@ class Preferences:
 
     Attributes:
         kex: Key-exchange methods.
-        host_key: Signature algorithms for the server's host key. A server offers those of them that its keys can do.
+        host_key: Signature algorithms for the server's host key, and certificate algorithms, which ask for a
+            certificate of it; by default there are none. A server offers those that its keys and certificates can do;
+            one that has certificates and names no certificate algorithm here puts those that go with these in front.
         signature: Signature algorithms for public-key login: what a server accepts (and says in ``server-sig-algs``,
             RFC 8308 section 3.1), what a client is willing to sign with.
         cipher, mac, compression: For both directions, or client to server only where the next three say otherwise.
@@ -95,7 +100,7 @@ class Preferences:
     """
 
     kex: tuple[str, ...] = _algorithms("kex", algorithms.KEX_DEFAULT)
-    host_key: tuple[str, ...] = _algorithms("signature", algorithms.SIGNATURE_DEFAULT)
+    host_key: tuple[str, ...] = _algorithms("signature", algorithms.SIGNATURE_DEFAULT, "certificate")
     signature: tuple[str, ...] = _algorithms("signature", algorithms.SIGNATURE_DEFAULT)
     cipher: tuple[str, ...] = _algorithms("cipher", algorithms.CIPHER_DEFAULT)
     mac: tuple[str, ...] = _algorithms("mac", algorithms.MAC_DEFAULT)
@@ -436,6 +441,33 @@ def _host_keys(instance: Any, attribute: attrs.Attribute[Any], value: tuple[Any,
         )
 
 
+def _certificates(value: Iterable[Certificate]) -> tuple[Certificate, ...]:
+    try:
+        return tuple(value)
+    except TypeError:
+        raise InvalidArgument(f"host_certificates must be a sequence of certificates, not {value!r}") from None
+
+
+def _host_certificates(instance: Any, attribute: attrs.Attribute[Any], value: tuple[Any, ...]) -> None:
+    if not value:
+        return
+    from sshproto.keys.certificates import Certificate
+    from sshproto.keys.grants import CertificateKind
+
+    keys = [getattr(key, "public_key", key) for key in instance.host_keys]
+    seen: set[PublicKey] = set()
+    for each in value:
+        if not isinstance(each, Certificate):
+            raise InvalidArgument(f"host_certificates must be certificates, not {each!r}")
+        if each.kind is not CertificateKind.HOST:
+            raise InvalidArgument(f"a host shows a certificate for hosts; this is one for a user: {each!r}")
+        if each.key not in keys:
+            raise InvalidArgument(f"the certificate is for none of the host keys: {each!r}")
+        if each.key in seen:
+            raise InvalidArgument(f"a host key has one certificate; there are several for {each.fingerprint()}")
+        seen.add(each.key)
+
+
 def _auth_methods(instance: Any, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
     unknown = [name for name in value if name not in _AUTH_METHODS]
     if unknown or (not value and not instance.ask_none):
@@ -458,6 +490,8 @@ class ServerConfig(Config):
     Attributes:
         host_keys: One for each key type; a :class:`~sshproto.keys.public.PublicKey` means that its signatures are
             asked for with a ``SignatureNeeded`` question.
+        host_certificates: Certificates of host keys, at most one for each, which clients get that ask for them. Whether
+            they are still valid is the clients' to judge.
         auth_methods: What a client may log in with, of ``"publickey"``, ``"password"``, ``"keyboard-interactive"``.
             A method that is not here is refused without a question.
         ask_none: Ask the application whether a user may in without any proof (a ``NoneAuth`` question).
@@ -467,6 +501,9 @@ class ServerConfig(Config):
     """
 
     host_keys: tuple[PrivateKey | PublicKey, ...] = attrs.field(converter=_keys, validator=_host_keys)
+    host_certificates: tuple[Certificate, ...] = attrs.field(
+        default=(), converter=_certificates, validator=_host_certificates
+    )
     auth_methods: tuple[str, ...] = attrs.field(default=("publickey",), converter=_strings, validator=_auth_methods)
     ask_none: bool = False
     banner: str = attrs.field(default="", validator=_banner)

@@ -142,8 +142,22 @@ class Connection(Generic[E]):
 
     @property
     def host_key(self) -> PublicKey | None:
-        """The server's host key, once proved and, on a client, accepted."""
+        """The server's host key, once proved and, on a client, accepted; of a certificate the key that is certified."""
         return self._engine.kex.host_key
+
+    @property
+    def host_key_blob(self) -> bytes | None:
+        """The server's host key, or its certificate, as it was sent in the first key exchange; None before.
+
+        What else is bound to the session names the server by it (OpenSSH's ``publickey-hostbound-v00@openssh.com`` and
+        ``session-bind@openssh.com``). A client has it as soon as it is proved, accepted or not.
+        """
+        return self._engine.kex.host_key_blob
+
+    @property
+    def host_key_signature(self) -> bytes | None:
+        """The server's signature of :attr:`session_id`, as it was sent in the first key exchange; None before."""
+        return self._engine.kex.host_key_signature
 
     @property
     def rekeying(self) -> bool:

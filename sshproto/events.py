@@ -17,6 +17,7 @@ from sshproto.values import define, frozen
 if TYPE_CHECKING:
     from sshproto.channels.requests import ChannelOpenData, ChannelRequestData, GlobalRequestData
     from sshproto.errors import ConnectionLoss
+    from sshproto.keys.certificates import Certificate
     from sshproto.keys.public import PublicKey
     from sshproto.keys.security_keys import Assertion
     from sshproto.transport.negotiation import Negotiated
@@ -84,12 +85,17 @@ class HostKeyOffered(Question):
     Answer with ``accept_host_key`` or ``reject_host_key``. Until then no input is processed.
 
     Attributes:
-        key: The key.
-        algorithm: The signature algorithm that was negotiated.
+        key: The key. It alone says nothing of a certificate: who knows the key need not look at that.
+        algorithm: The signature algorithm or certificate algorithm that was negotiated.
+        certificate: The certificate that came with the key, if one was asked for and the server has one. Its signature
+            has been verified, and nothing else: see :meth:`Certificate.check
+            <sshproto.keys.certificates.Certificate.check>` and :meth:`KnownHosts.lookup
+            <sshproto.keys.known_hosts.KnownHosts.lookup>`.
     """
 
     key: PublicKey
     algorithm: str
+    certificate: Certificate | None = None
 
 
 @frozen(kw_only=True)
@@ -103,12 +109,15 @@ class SignatureNeeded(Question):
         algorithm: The signature algorithm to use.
         data: What to sign.
         purpose: ``"login"`` or ``"host key"``.
+        certificate: The key's, if the login shows it; an agent may know the key by it. The signature is the key's, by
+            ``algorithm``, all the same.
     """
 
     key: PublicKey
     algorithm: str
     data: bytes = attrs.field(repr=False)
     purpose: str
+    certificate: Certificate | None = None
 
 
 @frozen(kw_only=True)
@@ -118,7 +127,7 @@ class KeysExchanged(Event):
     Attributes:
         negotiated: The algorithms.
         session_id: The exchange hash of the first key exchange.
-        host_key: The server's key.
+        host_key: The server's key; of a certificate the one that is certified.
         first: False for a rekeying.
     """
 
@@ -300,10 +309,18 @@ class PasswordAuth(_Secretive, AuthQuestion):
 
 @frozen(kw_only=True)
 class KeyProbe(AuthQuestion):
-    """Would this key do? Answer with ``offer_key`` or ``reject_auth``. Nothing has been proved."""
+    """Would this key do? Answer with ``offer_key`` or ``reject_auth``. Nothing has been proved.
+
+    Attributes:
+        key: The key; of a certificate the one that is certified.
+        algorithm: The algorithm's name as in the request: the signature algorithm, or the certificate algorithm.
+        certificate: The user certificate that is shown for the key, or None. Its authority's signature has been
+            verified, and nothing else: see :meth:`Certificate.check <sshproto.keys.certificates.Certificate.check>`.
+    """
 
     key: PublicKey
     algorithm: str
+    certificate: Certificate | None = None
 
 
 @frozen(kw_only=True)
@@ -311,15 +328,18 @@ class KeyAuth(AuthQuestion):
     """The user has proved to hold this key: its signature has been verified.
 
     Attributes:
-        key: The key.
-        algorithm: What it signed with.
+        key: The key; of a certificate the one that is certified, and that has signed.
+        algorithm: The algorithm's name as in the request: the signature algorithm, or the certificate algorithm.
         assertion: Of a security key: whether it was touched, whether it knows by whom, and its counter. None of others.
             What ``ServerConfig.security_keys`` asks for has been checked.
+        certificate: The user certificate that was shown for the key, or None. It is a certificate, and its key has
+            signed; whether it is good is for :meth:`Certificate.check <sshproto.keys.certificates.Certificate.check>`.
     """
 
     key: PublicKey
     algorithm: str
     assertion: Assertion | None = None
+    certificate: Certificate | None = None
 
 
 @frozen(kw_only=True)
@@ -348,11 +368,13 @@ class Authenticated(Event):
         user: Who.
         method: With what.
         key: The key that signed, for ``"publickey"``.
+        certificate: The certificate that it was shown by, if it was.
     """
 
     user: str
     method: str
     key: PublicKey | None = None
+    certificate: Certificate | None = None
 
 
 # ----------------------------------------------------------------------------------------------------------- connection

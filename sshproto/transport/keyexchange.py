@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
+from sshproto.algorithms import KNOWN
 from sshproto.config import UNATTENDED, ClientConfig, Config, Preferences, ServerConfig
 from sshproto.errors import (
     HostKeyRejected,
@@ -34,6 +35,7 @@ from sshproto.errors import (
 from sshproto.events import HostKeyOffered, KeysExchanged, SignatureNeeded
 from sshproto.keys.private import PrivateKey
 from sshproto.keys.public import PublicKey
+from sshproto.keys.signatures import SIGNATURES
 from sshproto.outlet import Outlet
 from sshproto.transport import kex, negotiation
 from sshproto.transport.compression import COMPRESSIONS
@@ -44,6 +46,7 @@ from sshproto.wire.messages import KexDhGexReply, KexDhReply, KexEcdhReply, KexI
 from sshproto.wire.table import Role, message_name
 
 if TYPE_CHECKING:
+    from sshproto.keys.certificates import Certificate
     from sshproto.transport.negotiation import Negotiated
     from sshproto.transport.outbox import Outbox
     from sshproto.transport.packets import Opener
@@ -103,7 +106,9 @@ class KeyExchange:
         idents: Both identification lines, filled in by the connection.
         session_id: The exchange hash of the first key exchange; None before.
         negotiated: The algorithms of the latest complete exchange.
-        host_key: The server's key, once accepted.
+        host_key: The server's key, once accepted; of a certificate the key that is certified.
+        host_key_blob: The key or the certificate as it was sent in the first key exchange; None before.
+        host_key_signature: The server's signature of :attr:`session_id`; None before.
         strict: Whether the strict key exchange was agreed (OpenSSH PROTOCOL section 1.9).
         peer_reads_extensions: The peer has said that it reads EXT_INFO (RFC 8308 section 2.1).
         ours: Our KEXINIT of the exchange that is under way, but for its cookie.
@@ -119,6 +124,8 @@ class KeyExchange:
         self.session_id: bytes | None = None
         self.negotiated: Negotiated | None = None
         self.host_key: PublicKey | None = None
+        self.host_key_blob: bytes | None = None
+        self.host_key_signature: bytes | None = None
         self.strict = False
         self.peer_reads_extensions = False
         self.ours: KexInit | None = None
@@ -153,10 +160,7 @@ class KeyExchange:
         """Send our KEXINIT. Only when no exchange is under way."""
         config = self._config
         preferences = config.preferences
-        names = preferences.host_key
-        if isinstance(config, ServerConfig):
-            able = {name for key in config.host_keys for name in _public(key).signature_algorithms}
-            names = tuple(name for name in names if name in able)
+        names = _able(config) if isinstance(config, ServerConfig) else preferences.host_key
         self.ours, rest = _offer(preferences, self._role, names, self.session_id is None)
         cookie = config.entropy(16, "cookie")
         self._our_payload = payload = _HEAD + cookie + rest
@@ -202,7 +206,7 @@ class KeyExchange:
         config = self._config
         if isinstance(config, ClientConfig):
             return kex.client_exchange(method, entropy=config.entropy, oracle=config.oracle, gex_bits=config.gex_bits)
-        blob = _public(_key_for(config, chosen.host_key)).blob
+        blob = _shown(config, chosen.host_key).blob
         return kex.server_exchange(method, entropy=config.entropy, oracle=config.oracle, host_key=blob)
 
     # -------------------------------------------------------------------------------------------- the method's messages
@@ -257,17 +261,20 @@ class KeyExchange:
             raise KeyExchangeFailed(f"the signature has {size} bytes, at most {limits.signature} are accepted")
         algorithm = now.chosen.host_key
         try:
-            key = PublicKey.from_blob(reply.host_key, minimum_rsa_bits=limits.minimum_rsa_bits)
+            shown = _read_shown(algorithm, reply.host_key, limits.minimum_rsa_bits)
         except KeyFormatError as error:
             raise KeyExchangeFailed(f"host key: {error}") from error
         secrets = self._hash(now, reply.host_key, secret)
         try:
-            key.verify(reply.signature, secrets.exchange_hash, algorithm, policy=UNATTENDED)
+            shown.verify(reply.signature, secrets.exchange_hash, algorithm, policy=UNATTENDED)
         except SignatureInvalid as error:
             raise HostKeySignatureInvalid(f"the server's signature of the key exchange is invalid: {error}") from error
-        self._agree(now, secrets)
+        self._agree(now, secrets, reply.host_key, reply.signature)
+        key, certificate = (shown, None) if isinstance(shown, PublicKey) else (shown.key, shown)
         if self.host_key is None:
-            question = HostKeyOffered(id=self._outlet.question_id(), key=key, algorithm=algorithm)
+            question = HostKeyOffered(
+                id=self._outlet.question_id(), key=key, algorithm=algorithm, certificate=certificate
+            )
             self._outlet.ask(question, hold=True)
         elif self.host_key.blob == key.blob:
             self._send_new_keys(now)
@@ -285,13 +292,12 @@ class KeyExchange:
     # ---------------------------------------------------------------------------------------------------- server's half
 
     def _sign(self, now: _Round, reply: Reply, secret: bytes) -> None:
-        algorithm = now.chosen.host_key
-        key = _key_for(self._config, algorithm)
-        public = _public(key)
-        secrets = self._hash(now, public.blob, secret)
+        shown = _shown(self._config, now.chosen.host_key)
+        key = shown.key
+        secrets = self._hash(now, shown.blob, secret)
         if isinstance(key, PrivateKey):
             try:
-                signature = key.sign(secrets.exchange_hash, algorithm)
+                signature = key.sign(secrets.exchange_hash, shown.signature)
             except SignatureInvalid as error:  # our own signature did not verify: a faulty one gives the key away
                 raise KeyExchangeFailed(f"the host key made a bad signature: {error}") from error
             self._reply(now, reply, secrets, signature)
@@ -299,8 +305,8 @@ class KeyExchange:
         now.signing = reply, secrets
         question = SignatureNeeded(
             id=self._outlet.question_id(),
-            key=public,
-            algorithm=algorithm,
+            key=key,
+            algorithm=shown.signature,
             data=secrets.exchange_hash,
             purpose="host key",
         )
@@ -324,19 +330,21 @@ class KeyExchange:
 
     def _reply(self, now: _Round, reply: Reply, secrets: _Secrets, signature: bytes) -> None:
         self._outlet.outbox.send_now(attrs.evolve(reply, signature=signature))
-        self.host_key = _public(_key_for(self._config, now.chosen.host_key))
-        self._agree(now, secrets)
+        shown = _shown(self._config, now.chosen.host_key)
+        self.host_key = _public(shown.key)
+        self._agree(now, secrets, shown.blob, signature)
         self._send_new_keys(now)
 
     # ---------------------------------------------------------------------------------------------------------- NEWKEYS
 
-    def _agree(self, now: _Round, secrets: _Secrets) -> None:
+    def _agree(self, now: _Round, secrets: _Secrets, host_key: bytes, signature: bytes) -> None:
         now.secrets = secrets
         if self._config.key_log is not None:
             cookie = now.client_kexinit[1:17]
             self._config.key_log(f"{cookie.hex()} SHARED_SECRET {secrets.secret[4:].hex()}")
         if self.session_id is None:
             self.session_id = secrets.exchange_hash
+            self.host_key_blob, self.host_key_signature = host_key, signature
 
     def _direction(self, now: _Round, sender: Role) -> tuple[str, str | None, str, DirectionKeys]:
         """Cipher, MAC, compression and keys of what ``sender`` sends."""
@@ -458,9 +466,61 @@ def _public(key: PrivateKey | PublicKey) -> PublicKey:
     return key.public_key if isinstance(key, PrivateKey) else key
 
 
-def _key_for(config: Config, algorithm: str) -> PrivateKey | PublicKey:
-    """The host key of a server that makes signatures of ``algorithm``."""
-    for key in config.host_keys if isinstance(config, ServerConfig) else ():
-        if algorithm in _public(key).signature_algorithms:
-            return key
+# A server shows a key, or a certificate of it; either way the key signs, under a plain algorithm (PROTOCOL.certkeys).
+
+
+@frozen
+class _Shown:
+    """What a server shows for one algorithm.
+
+    Attributes:
+        key: The host key that signs.
+        blob: It, or its certificate, as it is sent.
+        signature: The algorithm of the signature.
+    """
+
+    key: PrivateKey | PublicKey
+    blob: bytes
+    signature: str
+
+
+def _shown(config: Config, algorithm: str) -> _Shown:
+    """What a server shows for an algorithm that it has offered."""
+    if isinstance(config, ServerConfig):
+        for key in config.host_keys:
+            if algorithm in _public(key).signature_algorithms:
+                return _Shown(key, _public(key).blob, algorithm)
+        for certificate in config.host_certificates:
+            if algorithm in certificate.signature_algorithms:
+                key = next(key for key in config.host_keys if _public(key) == certificate.key)
+                return _Shown(key, certificate.blob, _plain(algorithm))
     raise KeyExchangeFailed(f"no host key makes {algorithm} signatures")
+
+
+def _able(config: ServerConfig) -> tuple[str, ...]:
+    """The host key algorithms that a server offers, best first."""
+    wanted = config.preferences.host_key
+    able = {name for key in config.host_keys for name in _public(key).signature_algorithms}
+    if config.host_certificates:
+        certified = {name for each in config.host_certificates for name in each.signature_algorithms}
+        if KNOWN["certificate"].isdisjoint(wanted):
+            by_plain = {_plain(name): name for name in certified}
+            wanted = tuple(by_plain[name] for name in wanted if name in by_plain) + wanted
+        able |= certified
+    return tuple(name for name in wanted if name in able)
+
+
+def _plain(algorithm: str) -> str:
+    """The algorithm with which the key of a certificate signs."""
+    from sshproto.keys.certificates import CERTIFICATE_ALGORITHMS  # who meets no certificate does not load them
+
+    return CERTIFICATE_ALGORITHMS[algorithm].signature
+
+
+def _read_shown(algorithm: str, blob: bytes, minimum_rsa_bits: int) -> PublicKey | Certificate:
+    """What the server has shown for an algorithm; KeyFormatError if it is no good."""
+    if algorithm in SIGNATURES:
+        return PublicKey.from_blob(blob, minimum_rsa_bits=minimum_rsa_bits)
+    from sshproto.keys.certificates import Certificate
+
+    return Certificate.from_blob(blob, minimum_rsa_bits=minimum_rsa_bits)

@@ -54,7 +54,7 @@ class Negotiated:
 
     Attributes:
         kex: The key-exchange method.
-        host_key: The signature algorithm of the server's host key.
+        host_key: The signature algorithm of the server's host key, or the certificate algorithm of its certificate.
         cipher_client_to_server, cipher_server_to_client: The ciphers.
         mac_client_to_server, mac_server_to_client: The MACs; None where the cipher brings its own.
         compression_client_to_server, compression_server_to_client: The compressions.

@@ -9,6 +9,7 @@ import pytest
 
 from sshproto import algorithms
 from sshproto.config import Preferences
+from sshproto.keys.certificates import CERTIFICATE_ALGORITHMS
 from sshproto.keys.signatures import SIGNATURES
 from sshproto.transport.compression import COMPRESSIONS
 from sshproto.transport.kex import METHODS
@@ -18,6 +19,7 @@ from sshproto.transport.suites import CIPHERS
 REGISTRIES = {
     "kex": METHODS,
     "signature": SIGNATURES,
+    "certificate": CERTIFICATE_ALGORITHMS,
     "cipher": CIPHERS,
     "mac": MACS,
     "compression": COMPRESSIONS,
@@ -73,7 +75,7 @@ def test_preferences_offer_the_defaults() -> None:
 def test_weak_algorithms_are_not_offered_unasked() -> None:
     """SHA-1, MD5, CBC, 3DES, groups under 2048 bits: only for who names them."""
     offered = [name for value in vars(algorithms) if value.endswith(("_DEFAULT", "_EXTRA")) for name in LISTS[value]]
-    weak = re.compile(r"sha1|md5|cbc|3des|group1-|-96|^ssh-rsa$")
+    weak = re.compile(r"sha1|md5|cbc|3des|group1-|-96|^ssh-rsa(-cert|$)")
     assert not [name for name in offered if weak.search(name)]
     assert all(weak.search(name) for value in LISTS if value.endswith("_LEGACY") for name in LISTS[value])
 

@@ -11,6 +11,7 @@ from sshproto import algorithms
 SECTIONS = {
     "Key exchange": "KEX",
     "Signatures": "SIGNATURE",
+    "Certificates": "CERTIFICATE",
     "Ciphers": "CIPHER",
     "MACs": "MAC",
     "Compression": "COMPRESSION",

@@ -9,6 +9,7 @@ what JSON has stands for itself, and an object with a key that begins with ``$``
 ``$class``            a value of that class; the other keys are its fields
 ``$question``         the question of that number, which the connection has asked
 ``$public_key``       a key: its blob in hexadecimal, with ``comment``; ``$private_key`` has the public half, too
+``$certificate``      a certificate: its blob in hexadecimal, with ``comment``
 ``$error``            an exception: its class, with ``text`` and what else it tells
 ``$float``            a number that JSON does not have
 ``$opaque``           a value of that class, which cannot be written: such a step cannot be replayed
@@ -38,9 +39,11 @@ from sshproto.channels.requests import (
 from sshproto.config import ClientConfig, Config, Limits, Preferences, SecurityKeyPolicy, ServerConfig, Timeouts
 from sshproto.errors import ConnectionLoss, InternalError, SSHError, UsageError
 from sshproto.events import Prompt, Question
+from sshproto.keys.certificates import Certificate
 from sshproto.keys.private import PrivateKey
 from sshproto.keys.public import LOWEST_RSA_BITS, PublicKey
 from sshproto.keys.security_keys import Assertion
+from sshproto.keys.signatures import SIGNATURES
 from sshproto.replay.trace.file import Privacy, TraceError, as_list, as_object
 from sshproto.text import printable
 from sshproto.wire.table import Role
@@ -153,6 +156,8 @@ def exact(value: Any, *, output: bool = False, known: Callable[[Question], bool]
                 return digest(data) if output else {"$bytes": data.hex()}
             case PublicKey():
                 return {"$public_key": value.blob.hex(), "comment": value.comment}
+            case Certificate():
+                return {"$certificate": value.blob.hex(), "comment": value.comment}
             case PrivateKey():
                 return {"$private_key": value.public_key.blob.hex(), "comment": value.comment}
             case list() | tuple():
@@ -206,6 +211,9 @@ def shown(value: Any, privacy: Privacy, name: str = "", depth: int = 0) -> Any:
             return digest(data) if content or name in PUBLIC_BYTES else {"$hidden": "bytes", "length": len(data)}
         case PublicKey():
             return {"type": value.type, "fingerprint": value.fingerprint()}
+        case Certificate():
+            told = {"type": value.type, "fingerprint": value.fingerprint(), "serial": value.serial}
+            return told | {"authority": value.authority.fingerprint()}
         case PrivateKey():
             return {"type": value.public_key.type, "fingerprint": value.public_key.fingerprint()}
         case list() | tuple():
@@ -347,6 +355,20 @@ class Decoder:
     def _private_key(self, written: dict[str, Any], where: str) -> PrivateKey:
         return self._sign(self._key(written["$private_key"], written.get("comment", ""), where))
 
+    def _certificate(self, written: dict[str, Any], where: str) -> Certificate:
+        comment = written.get("comment", "")
+        if not isinstance(comment, str):
+            raise _wrong(where, "a comment is text")
+        try:
+            return Certificate.from_blob(
+                from_hex(written["$certificate"], where),
+                comment,
+                minimum_rsa_bits=LOWEST_RSA_BITS,
+                authority_algorithms=tuple(SIGNATURES),
+            )
+        except errors.KeyFormatError as error:
+            raise _wrong(where, printable(str(error))) from None
+
     def _key(self, blob: Any, comment: Any, where: str) -> PublicKey:
         if not isinstance(comment, str):
             raise _wrong(where, "a comment is text")
@@ -375,6 +397,7 @@ class Decoder:
         "$class": _class,
         "$question": _question,
         "$public_key": _public_key,
+        "$certificate": _certificate,
         "$private_key": _private_key,
         "$float": _float,
         "$opaque": _opaque,
