@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from sshproto.keys.grants import FOREVER, CertificateGrant, CertificateKind, CertificateRefused, address_allowed
     from sshproto.keys.known_hosts import HostEntry, KnownHosts, Match, Trust
     from sshproto.keys.krl import KRL, RevokedCertificates
+    from sshproto.keys.permits import Permit
     from sshproto.keys.private import PassphraseNeeded, PassphraseWrong, PrivateKey
     from sshproto.keys.public import PublicKey
     from sshproto.keys.security_keys import Assertion
     from sshproto.keys.signatures import SIGNATURES, SignatureAlgorithm, signature_algorithms
+    from sshproto.keys.validity import parse_validity
 
 __all__ = [
     "CERTIFICATE_ALGORITHMS",
@@ -44,6 +46,7 @@ __all__ = [
     "Match",
     "PassphraseNeeded",
     "PassphraseWrong",
+    "Permit",
     "PrivateKey",
     "PublicKey",
     "RevokedCertificates",
@@ -51,6 +54,7 @@ __all__ = [
     "Trust",
     "address_allowed",
     "certificate_algorithms",
+    "parse_validity",
     "signature_algorithms",
 ]
 
@@ -72,6 +76,7 @@ _HOMES = {
     "Match": "sshproto.keys.known_hosts",
     "PassphraseNeeded": "sshproto.keys.private",
     "PassphraseWrong": "sshproto.keys.private",
+    "Permit": "sshproto.keys.permits",
     "PrivateKey": "sshproto.keys.private",
     "PublicKey": "sshproto.keys.public",
     "RevokedCertificates": "sshproto.keys.krl",
@@ -79,6 +84,7 @@ _HOMES = {
     "Trust": "sshproto.keys.known_hosts",
     "address_allowed": "sshproto.keys.grants",
     "certificate_algorithms": "sshproto.keys.certificates",
+    "parse_validity": "sshproto.keys.validity",
     "signature_algorithms": "sshproto.keys.signatures",
 }
 

@@ -12,6 +12,7 @@ import base64
 import binascii
 import hmac
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 
@@ -32,16 +33,47 @@ WRITE_CIPHER = "aes256-ctr"
 SALT_SIZE = 16
 
 
-def _aes(mode: str, decrypt: bool) -> Callable[[bytes, bytes, bytes, bytes], bytes]:
-    def crypt(key: bytes, iv: bytes, data: bytes, tag: bytes) -> bytes:
+# Each turns key, IV and data into data and tag, or back. Where there is no tag it is empty.
+_Seal = Callable[[bytes, bytes, bytes], tuple[bytes, bytes]]
+_Open = Callable[[bytes, bytes, bytes, bytes], bytes]
+
+
+def _block(name: str, mode: str) -> tuple[_Seal, _Open]:
+    """A block cipher in CTR or CBC mode."""
+
+    def cipher(key: bytes, iv: bytes) -> Any:
         from cryptography.hazmat.primitives.ciphers import Cipher, modes
-        from cryptography.hazmat.primitives.ciphers.algorithms import AES
 
-        cipher = Cipher(AES(key), modes.CTR(iv) if mode == "ctr" else modes.CBC(iv))
-        context = cipher.decryptor() if decrypt else cipher.encryptor()
-        return context.update(data) + context.finalize()
+        return Cipher(_algorithm(name)(key), modes.CTR(iv) if mode == "ctr" else modes.CBC(iv))
 
-    return crypt
+    def run(context: Any, data: bytes) -> bytes:
+        done: bytes = context.update(data) + context.finalize()
+        return done
+
+    def seal(key: bytes, iv: bytes, data: bytes) -> tuple[bytes, bytes]:
+        return run(cipher(key, iv).encryptor(), data), b""
+
+    def unseal(key: bytes, iv: bytes, data: bytes, tag: bytes) -> bytes:
+        return run(cipher(key, iv).decryptor(), data)
+
+    return seal, unseal
+
+
+def _algorithm(name: str) -> Any:
+    if name == "3des":
+        from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
+
+        return TripleDES
+    from cryptography.hazmat.primitives.ciphers.algorithms import AES
+
+    return AES
+
+
+def _seal_gcm(key: bytes, iv: bytes, data: bytes) -> tuple[bytes, bytes]:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    sealed = AESGCM(key).encrypt(iv, data, None)
+    return sealed[:-16], sealed[-16:]
 
 
 def _open_gcm(key: bytes, iv: bytes, data: bytes, tag: bytes) -> bytes:
@@ -50,17 +82,26 @@ def _open_gcm(key: bytes, iv: bytes, data: bytes, tag: bytes) -> bytes:
     return AESGCM(key).decrypt(iv, data + tag, None)
 
 
-def _open_chacha(key: bytes, iv: bytes, data: bytes, tag: bytes) -> bytes:
+def _chacha(key: bytes, block: int, data: bytes) -> bytes:
     """As in packets (OpenSSH PROTOCOL.chacha20poly1305), with sequence number 0 and without a length."""
     from cryptography.hazmat.primitives.ciphers import Cipher
     from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
+
+    return Cipher(ChaCha20(key[:32], block.to_bytes(8, "little") + bytes(8)), None).encryptor().update(data)
+
+
+def _seal_chacha(key: bytes, iv: bytes, data: bytes) -> tuple[bytes, bytes]:
     from cryptography.hazmat.primitives.poly1305 import Poly1305
 
-    def stream(block: int) -> Cipher[None]:
-        return Cipher(ChaCha20(key[:32], block.to_bytes(8, "little") + bytes(8)), None)
+    sealed = _chacha(key, 1, data)
+    return sealed, Poly1305.generate_tag(_chacha(key, 0, bytes(32)), sealed)
 
-    Poly1305.verify_tag(stream(0).encryptor().update(bytes(32)), data, tag)
-    return stream(1).decryptor().update(data)
+
+def _open_chacha(key: bytes, iv: bytes, data: bytes, tag: bytes) -> bytes:
+    from cryptography.hazmat.primitives.poly1305 import Poly1305
+
+    Poly1305.verify_tag(_chacha(key, 0, bytes(32)), data, tag)
+    return _chacha(key, 1, data)
 
 
 @frozen
@@ -69,15 +110,20 @@ class _FileCipher:
     iv_size: int
     block_size: int
     tag_size: int
-    open: Callable[[bytes, bytes, bytes, bytes], bytes]
+    seal: _Seal
+    open: _Open
 
 
 _CIPHERS: dict[str, _FileCipher] = {
-    **{f"aes{bits}-{mode}": _FileCipher(bits // 8, 16, 16, 0, _aes(mode, True))
+    **{f"aes{bits}-{mode}": _FileCipher(bits // 8, 16, 16, 0, *_block("aes", mode))
        for mode in ("ctr", "cbc") for bits in (256, 192, 128)},
-    **{f"aes{bits}-gcm@openssh.com": _FileCipher(bits // 8, 12, 16, 16, _open_gcm) for bits in (256, 128)},
-    "chacha20-poly1305@openssh.com": _FileCipher(64, 0, 8, 16, _open_chacha),
+    **{f"aes{bits}-gcm@openssh.com": _FileCipher(bits // 8, 12, 16, 16, _seal_gcm, _open_gcm) for bits in (256, 128)},
+    "chacha20-poly1305@openssh.com": _FileCipher(64, 0, 8, 16, _seal_chacha, _open_chacha),
+    "3des-cbc": _FileCipher(24, 8, 8, 0, *_block("3des", "cbc")),
 }  # fmt: skip
+
+CIPHERS = tuple(_CIPHERS)
+"""The names of the ciphers: all that OpenSSH has."""
 
 
 @frozen
@@ -205,7 +251,14 @@ def check_padding(reader: Reader) -> None:
 
 
 def write(
-    public_blob: bytes, private: bytes, comment: str, passphrase: bytes | None, check: bytes, salt: bytes, rounds: int
+    public_blob: bytes,
+    private: bytes,
+    comment: str,
+    passphrase: bytes | None,
+    check: bytes,
+    salt: bytes,
+    rounds: int,
+    cipher: str = WRITE_CIPHER,
 ) -> bytes:
     """The text of a file.
 
@@ -217,17 +270,17 @@ def write(
         check: Four random bytes.
         salt: ``SALT_SIZE`` random bytes; not used without a passphrase.
         rounds: bcrypt's.
+        cipher: One of :data:`CIPHERS`; not used without a passphrase.
     """
     plain = check + check + private + text(comment)
-    block = 8 if passphrase is None else _CIPHERS[WRITE_CIPHER].block_size
-    plain += bytes(range(1, -len(plain) % block + 1))
-    cipher, kdf, options = "none", "none", b""
-    if passphrase is not None:
-        cipher, kdf, options = WRITE_CIPHER, "bcrypt", string(salt) + uint32(rounds)
-        spec = _CIPHERS[cipher]
+    spec = None if passphrase is None else _CIPHERS[cipher]
+    plain += bytes(range(1, -len(plain) % (spec.block_size if spec else 8) + 1))
+    named, kdf, options, tag = "none", "none", b"", b""
+    if passphrase is not None and spec is not None:
+        named, kdf, options = cipher, "bcrypt", string(salt) + uint32(rounds)
         material = _derive(passphrase, salt, rounds, spec.key_size + spec.iv_size)
-        plain = _aes("ctr", False)(material[: spec.key_size], material[spec.key_size :], plain, b"")
-    data = MAGIC + text(cipher) + text(kdf) + string(options) + uint32(1) + string(public_blob) + string(plain)
+        plain, tag = spec.seal(material[: spec.key_size], material[spec.key_size :], plain)
+    data = MAGIC + text(named) + text(kdf) + string(options) + uint32(1) + string(public_blob) + string(plain) + tag
     encoded = base64.b64encode(data).decode("ascii")
     lines = [BEGIN, *(encoded[at : at + 70] for at in range(0, len(encoded), 70)), END, ""]
     return "\n".join(lines).encode("ascii")

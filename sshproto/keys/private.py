@@ -194,6 +194,7 @@ class PrivateKey:
         passphrase: bytes | None = None,
         *,
         rounds: int = openssh.WRITE_ROUNDS,
+        cipher: str = openssh.WRITE_CIPHER,
         entropy: Entropy = system_entropy,
     ) -> bytes:
         """The content of a private key file in OpenSSH's format.
@@ -201,12 +202,16 @@ class PrivateKey:
         Args:
             passphrase: To encrypt it with; None writes it in the clear.
             rounds: Of bcrypt: how costly each guess of the passphrase is, 1 to 2048.
+            cipher: One of :data:`sshproto.keys.openssh.CIPHERS`.
             entropy: Source of the salt.
 
         Raises:
-            InvalidArgument: The passphrase is empty, or the rounds are out of range.
+            InvalidArgument: The passphrase is empty, the rounds are out of range, or there is no such cipher.
         """
         _check_passphrase(passphrase)
+        if cipher not in openssh.CIPHERS:
+            have = ", ".join(openssh.CIPHERS)
+            raise InvalidArgument(f"there is no cipher {printable(cipher)!r} for private keys; there are {have}")
         if not 1 <= rounds <= openssh.MAXIMUM_ROUNDS:
             raise InvalidArgument(f"1 to {openssh.MAXIMUM_ROUNDS} rounds of bcrypt can be done, not {rounds}")
         return openssh.write(
@@ -217,6 +222,7 @@ class PrivateKey:
             entropy(4, "key file check"),
             b"" if passphrase is None else entropy(openssh.SALT_SIZE, "key file salt"),
             rounds,
+            cipher,
         )
 
     @discreet
