@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sshproto.config import SecurityKeyPolicy
 from sshproto.errors import InvalidArgument, KeyFormatError, WireError
 from sshproto.keys.known_hosts import match_pattern
+from sshproto.keys.timestamps import show_time
 from sshproto.text import printable
 from sshproto.values import frozen
 from sshproto.wire.codec import Reader
@@ -178,18 +179,6 @@ def read_plain(reader: Reader, field: str) -> str:
     return value
 
 
-def _moment(seconds: float) -> str:
-    """A time, for people."""
-    if seconds == FOREVER:
-        return "forever"
-    from datetime import UTC, datetime
-
-    try:
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (ValueError, OverflowError, OSError):
-        return f"second {seconds}"
-
-
 def _said(certificate: Certificate) -> str:
     return f"the certificate {printable(certificate.key_id, 128)!r} (serial {certificate.serial})"
 
@@ -223,7 +212,7 @@ def grant(
     if not certificate.valid_after <= now < certificate.valid_before:
         raise refused(
             f"{'is not valid yet' if now < certificate.valid_after else 'has expired'}: it is valid from "
-            f"{_moment(certificate.valid_after)} to {_moment(certificate.valid_before)}, now is {_moment(now)}",
+            f"{show_time(certificate.valid_after)} to {show_time(certificate.valid_before)}, now is {show_time(now)}",
             "time",
         )
     wanted = (names,) if isinstance(names, str) else tuple(names)

@@ -52,3 +52,13 @@ def read_timestamp(text: str, local: LocalTime = utc) -> int:
     if seconds <= 0:
         raise KeyFormatError(f"not a time: {shown} is not after the beginning of 1970")
     return seconds
+
+
+def show_time(seconds: float) -> str:
+    """A time in seconds since 1970, for people."""
+    if seconds == 2**64 - 1:
+        return "forever"
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return f"second {seconds}"
