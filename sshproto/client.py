@@ -20,11 +20,12 @@ from sshproto.events import (
 )
 from sshproto.text import printable
 from sshproto.timers import Timer
-from sshproto.transport.link import EXT_INFO_IN_AUTH, PING, SERVER_SIG_ALGS, Phase
+from sshproto.transport.link import EXT_INFO_IN_AUTH, HOST_BOUND, PING, SERVER_SIG_ALGS, Phase
 from sshproto.wire.messages import ServiceAccept, ServiceRequest
 from sshproto.wire.table import Role, State
 
 if TYPE_CHECKING:
+    from sshproto.keys.certificates import Certificate
     from sshproto.keys.private import PrivateKey
     from sshproto.keys.public import PublicKey
     from sshproto.wire.codec import Buffer
@@ -63,9 +64,13 @@ class ClientEngine(Engine[ClientAuth]):
         self.auth.start()
 
     def _extensions_changed(self) -> None:
+        if self.auth is None:
+            return
         names = self.peer_extensions.get(SERVER_SIG_ALGS)
-        if self.auth is not None and names is not None:
+        if names is not None:
             self.auth.server_signature_algorithms = tuple(names.decode("ascii", "replace").split(","))
+        if self.peer_extensions.get(HOST_BOUND) == b"0":
+            self.auth.host_key = self.kex.host_key_blob
 
     def ask(self, question: Question, *, hold: bool = False, size: int = 0) -> None:
         # A deadline is for the server. While a person reads a fingerprint or types a password, none runs.
@@ -152,8 +157,11 @@ class ClientConnection(Connection[ClientEngine]):
         *,
         probe: bool | None = None,
         algorithm: str | None = None,
+        certificate: Certificate | None = None,
     ) -> None:
         """Log in with a key (RFC 4252 section 7).
+
+        The login is bound to the server's host key where the server offers it (OpenSSH PROTOCOL section 3.1).
 
         Args:
             question: Which.
@@ -161,12 +169,15 @@ class ClientConnection(Connection[ClientEngine]):
                 the application is asked to sign (``SignatureNeeded``).
             probe: Ask first or not, whatever the kind of key.
             algorithm: The signature algorithm; None chooses by ``server-sig-algs`` and our preferences.
+            certificate: The key's, to be shown in its place; the key signs all the same.
 
         Raises:
-            InvalidArgument: The key makes no signature that both sides allow.
+            InvalidArgument: The key makes no signature that both sides allow, or is not the certificate's.
         """
         self._login(
-            question, (CredentialNeeded,), lambda auth: auth.public_key(question, key, probe=probe, algorithm=algorithm)
+            question,
+            (CredentialNeeded,),
+            lambda auth: auth.public_key(question, key, probe=probe, algorithm=algorithm, certificate=certificate),
         )
 
     def auth_keyboard_interactive(self, question: CredentialNeeded, submethods: str = "") -> None:

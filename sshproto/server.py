@@ -21,7 +21,7 @@ from sshproto.events import (
     SignatureNeeded,
 )
 from sshproto.text import printable
-from sshproto.transport.link import PING, SERVER_SIG_ALGS
+from sshproto.transport.link import HOST_BOUND, PING, SERVER_SIG_ALGS
 from sshproto.wire.messages import ServiceAccept, ServiceRequest, UserauthSuccess
 from sshproto.wire.table import Role, State
 
@@ -45,7 +45,7 @@ class ServerEngine(Engine[ServerAuth]):
 
     def _our_extensions(self) -> tuple[tuple[str, bytes], ...]:
         names = ",".join(self.config.preferences.signature).encode("ascii")
-        return ((SERVER_SIG_ALGS, names), (PING, b"0"), (AGENT_FORWARD, b"0"))
+        return ((SERVER_SIG_ALGS, names), (HOST_BOUND, b"0"), (PING, b"0"), (AGENT_FORWARD, b"0"))
 
     def _dispatch_service(self, payload: Buffer) -> None:
         service = ServiceRequest.parse(payload).service
@@ -54,13 +54,13 @@ class ServerEngine(Engine[ServerAuth]):
         self._services += 1
         if self._services > self.config.limits.service_requests:
             raise LimitExceeded(f"{self._services} requests for the service {USERAUTH}", "service_requests")
-        session_id = self.kex.session_id
-        if session_id is None:
+        session_id, host_key = self.kex.session_id, self.kex.host_key_blob
+        if session_id is None or host_key is None:
             raise InternalError("SERVICE_REQUEST was let through before the first key exchange")
         self.send(ServiceAccept(USERAUTH))
         if self.auth is None:
             self._enter(State.AUTH)
-            self.auth = ServerAuth(self.config, self, session_id)
+            self.auth = ServerAuth(self.config, self, session_id, host_key)
             self.auth.start()
 
     def _message_sealed(self, message: Message) -> None:

@@ -33,6 +33,7 @@ from sshproto.channels.requests import (
     decode_request,
 )
 from sshproto.errors import DisconnectCode, Incompatible, KeyFormatError, WireError
+from sshproto.keys.certificates import Certificate
 from sshproto.keys.public import PublicKey
 from sshproto.text import printable
 from sshproto.transport import negotiation
@@ -252,8 +253,21 @@ def _key(blob: bytes) -> list[Detail]:
     try:
         key = PublicKey.from_blob(blob)
     except KeyFormatError:
-        return [("key", _bytes(blob))]
+        return _certificate(blob)
     return [("key type", key.type), ("fingerprint", key.fingerprint())]
+
+
+def _certificate(blob: bytes) -> list[Detail]:
+    try:
+        it = Certificate.from_blob(blob)
+    except KeyFormatError:
+        return [("key", _bytes(blob))]
+    return [
+        ("certificate type", it.type),
+        ("fingerprint", it.fingerprint()),
+        ("signed by", f"{it.authority.type} {it.authority.fingerprint()}"),
+        ("names", tuple(printable(name) for name in it.principals)),
+    ]
 
 
 def _signature(signature: bytes) -> str:
@@ -313,13 +327,22 @@ def _userauth_request(message: m.UserauthRequest) -> Words:
         form = methods.parse(message.method, message.payload)
     except WireError:
         form = None
-    if isinstance(form, methods.PublicKeyQuery):
-        return Words(f"{who}: would this key do?", tuple(_key(form.key)), fields_of(form))
-    if isinstance(form, methods.PublicKeySigned):
+    if isinstance(form, methods.PublicKeyQuery | methods.HostBoundQuery):
+        return Words(f"{who}: would this key do?", (*_key(form.key), *_bound(form)), fields_of(form))
+    if isinstance(form, methods.PublicKeySigned | methods.HostBoundSigned):
         size = {"signature": _bytes(form.signature)}
-        details = (*_key(form.key), ("signature", _signature(form.signature)))
+        details = (*_key(form.key), *_bound(form), ("signature", _signature(form.signature)))
         return Words(f"{who}: here is its signature", details, fields_of(form) | size)
     return Words(who, (), fields_of(form) if form is not None else {})
+
+
+def _bound(form: methods.KeyQuery | methods.KeySigned) -> Iterable[Detail]:
+    """The host key that a login is bound to."""
+    host_key = methods.bound_to(form)
+    if host_key is None:
+        return ()
+    shown = dict(_key(host_key))
+    return (("bound to the host key", shown.get("fingerprint") or shown["key"]),)
 
 
 def _userauth_failure(message: m.UserauthFailure) -> Words:

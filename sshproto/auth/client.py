@@ -63,6 +63,7 @@ from sshproto.wire.table import message_name
 
 if TYPE_CHECKING:
     from sshproto.config import ClientConfig
+    from sshproto.keys.certificates import Certificate
     from sshproto.outlet import Outlet
 
 _Q = TypeVar("_Q", bound=Question)
@@ -74,7 +75,9 @@ class _Attempt:
 
     Attributes:
         method: Its method's name.
-        key, algorithm: What a public-key login uses.
+        key, algorithm: What a public-key login signs with.
+        certificate: The key's, if the login shows one.
+        host_key: The host key that the login is bound to, if it is.
         signer: The key that signs here; None where the application does it.
         querying: True while the server has been asked only whether the key would do.
         rounds: INFO_REQUESTs received.
@@ -84,10 +87,19 @@ class _Attempt:
     method: str
     key: PublicKey | None = None
     algorithm: str = ""
+    certificate: Certificate | None = None
+    host_key: bytes | None = None
     signer: PrivateKey | None = attrs.field(default=None, repr=False)
     querying: bool = False
     rounds: int = 0
     proof: bool = False
+
+    @property
+    def shown(self) -> tuple[str, bytes]:
+        """The algorithm's name and the blob in a public-key request: of the certificate, if there is one."""
+        if self.certificate is not None:
+            return methods.shown_as(self.certificate, self.algorithm), self.certificate.blob
+        return self.algorithm, self.key.blob if self.key is not None else b""
 
 
 class ClientAuth:
@@ -100,6 +112,8 @@ class ClientAuth:
 
     Attributes:
         server_signature_algorithms: What the server takes, set by the connection from EXT_INFO; None if never said.
+        host_key: The server's host key as it came in the first key exchange, if the server has said in EXT_INFO that a
+            login can be bound to it; set by the connection.
         succeeded: True after USERAUTH_SUCCESS.
         lost: Why the connection must end, or None. To be looked at after every call.
     """
@@ -118,6 +132,7 @@ class ClientAuth:
         "_session_id",
         "_started",
         "_tried",
+        "host_key",
         "lost",
         "server_signature_algorithms",
         "succeeded",
@@ -128,6 +143,7 @@ class ClientAuth:
         self._outlet = outlet
         self._session_id = session_id
         self.server_signature_algorithms: tuple[str, ...] | None = None
+        self.host_key: bytes | None = None
         self.succeeded = False
         self.lost: ConnectionLoss | None = None
         self._started = False
@@ -217,21 +233,22 @@ class ClientAuth:
             raise ProtocolViolation("USERAUTH_PK_OK came although no key query was waiting for an answer")
         # Some servers echo the key's type for an RSA key that was asked about under a signature algorithm's name
         # (RFC 8332 section 3). What will be signed with is what we asked for, so this widens nothing.
-        if message.key != key.blob or message.algorithm not in (attempt.algorithm, key.type):
+        name, blob = attempt.shown
+        if message.key != blob or message.algorithm not in (name, (attempt.certificate or key).type):
             raise ProtocolViolation(
                 f"USERAUTH_PK_OK is about another key or algorithm ({printable(message.algorithm)}) "
-                f"than the query ({attempt.algorithm}, {key.fingerprint()})"
+                f"than the query ({name}, {key.fingerprint()})"
             )
         attempt.querying = False
-        data = self._signed_data(key, attempt.algorithm)
+        data = self._signed_data(attempt)
         if attempt.signer is None:
-            self._ask_signature(key, attempt.algorithm, data)
+            self._ask_signature(attempt, key, data)
             return
         try:
             signature = attempt.signer.sign(data, attempt.algorithm)
         except SSHError as error:
             raise InternalError(f"signing with {key.type} key {key.fingerprint()} failed: {error}") from error
-        self._send_signed(attempt, key, signature)
+        self._send_signed(attempt, signature)
 
     def _change_requested(self, message: UserauthPasswdChangereq, attempt: _Attempt) -> None:
         if self._attempts >= self._config.limits.client_auth_attempts:
@@ -288,6 +305,7 @@ class ClientAuth:
         *,
         probe: bool | None = None,
         algorithm: str | None = None,
+        certificate: Certificate | None = None,
     ) -> None:
         """Log in with a key.
 
@@ -296,34 +314,41 @@ class ClientAuth:
             key: A private key signs here; for a public key a ``SignatureNeeded`` question follows.
             probe: Ask the server first whether the key would do. None: only where someone else signs, who may have to
                 be bothered for it (RFC 4252 section 7).
-            algorithm: The signature algorithm; None chooses by preference and what the server said.
+            algorithm: The signature algorithm, a plain one; None chooses by preference and what the server said.
+            certificate: The key's, to be shown in its place.
 
         Raises:
-            InvalidArgument: The key and the algorithms don't fit together.
+            InvalidArgument: The key, the certificate and the algorithms don't fit together.
         """
         self._pending(question, CredentialNeeded)
         signer = key if isinstance(key, PrivateKey) else None
         public = key.public_key if isinstance(key, PrivateKey) else key
         if not isinstance(public, PublicKey):
             raise InvalidArgument(f"key must be a PrivateKey or a PublicKey, not {type(key).__name__}")
+        if certificate is not None and certificate.key != public:
+            raise InvalidArgument(
+                f"the certificate is for {certificate.key.type} {certificate.key.fingerprint()}, "
+                f"not for {public.type} {public.fingerprint()}"
+            )
         if algorithm is None:
             willing = self._config.preferences.signature
             algorithm = methods.choose_algorithm(public, willing, self.server_signature_algorithms)
         elif algorithm not in public.signature_algorithms:
             can = ", ".join(public.signature_algorithms)
             raise InvalidArgument(f"a key of type {public.type} cannot sign with {algorithm!r}, only with {can}")
-        attempt = _Attempt(methods.PUBLIC_KEY, public, algorithm, signer)
+        attempt = _Attempt(methods.PUBLIC_KEY, public, algorithm, certificate, self.host_key, signer)
         if probe or (probe is None and signer is None):
             attempt.querying = True
-            self._send_request(methods.PublicKeyQuery(algorithm, public.blob), attempt)
+            self._send_request(methods.key_query(*attempt.shown, attempt.host_key), attempt)
             return
-        data = self._signed_data(public, algorithm)
+        data = self._signed_data(attempt)
         if signer is not None:
             attempt.proof = True
-            self._send_request(methods.PublicKeySigned(algorithm, public.blob, signer.sign(data, algorithm)), attempt)
+            signature = signer.sign(data, algorithm)
+            self._send_request(methods.key_signed(*attempt.shown, attempt.host_key, signature), attempt)
             return
         self._count(attempt)
-        self._ask_signature(public, algorithm, data)
+        self._ask_signature(attempt, public, data)
 
     def keyboard_interactive(self, question: CredentialNeeded, submethods: str = "") -> None:
         """Let the server ask.
@@ -398,7 +423,7 @@ class ClientAuth:
             raise InvalidArgument(
                 f"this is not a {asked.algorithm} signature by {asked.key.type} key {asked.key.fingerprint()}: {error}"
             ) from error
-        self._send_signed(self._current(), asked.key, signature)
+        self._send_signed(self._current(), signature)
 
     def decline_sign(self, question: SignatureNeeded) -> None:
         """There will be no signature: another credential is asked for."""
@@ -440,12 +465,22 @@ class ClientAuth:
             )
         )
 
-    def _ask_signature(self, key: PublicKey, algorithm: str, data: bytes) -> None:
+    def _ask_signature(self, attempt: _Attempt, key: PublicKey, data: bytes) -> None:
         number = self._outlet.question_id()
-        self._ask(SignatureNeeded(id=number, key=key, algorithm=algorithm, data=data, purpose="login"))
+        self._ask(
+            SignatureNeeded(
+                id=number,
+                key=key,
+                algorithm=attempt.algorithm,
+                data=data,
+                purpose="login",
+                certificate=attempt.certificate,
+            )
+        )
 
-    def _signed_data(self, key: PublicKey, algorithm: str) -> bytes:
-        return methods.signed_data(self._session_id, self._config.user, methods.SERVICE, algorithm, key.blob)
+    def _signed_data(self, attempt: _Attempt) -> bytes:
+        user, (name, blob) = self._config.user, attempt.shown
+        return methods.signed_data(self._session_id, user, methods.SERVICE, name, blob, attempt.host_key)
 
     def _send(self, form: methods.Form) -> None:
         message = methods.request(self._config.user, form)
@@ -457,9 +492,9 @@ class ClientAuth:
         self._question = None
         self._count(attempt)
 
-    def _send_signed(self, attempt: _Attempt, key: PublicKey, signature: bytes) -> None:
+    def _send_signed(self, attempt: _Attempt, signature: bytes) -> None:
         """The second request of an attempt; the number of attempts stays."""
-        self._send(methods.PublicKeySigned(attempt.algorithm, key.blob, signature))
+        self._send(methods.key_signed(*attempt.shown, attempt.host_key, signature))
         self._question = None
         attempt.proof = True
 

@@ -1,8 +1,13 @@
 """What the login methods put into SSH_MSG_USERAUTH_REQUEST, and what a public-key login signs.
 
-One class a form: ``none`` (RFC 4252 section 5.2), ``publickey`` as a query and signed (section 7), ``password`` plain
-and with a replacement (section 8), ``keyboard-interactive`` (RFC 4256 section 3.1).  Two forms of one method differ by
-the boolean that comes first; it is part of the class, not a field, so that a query can never be taken for a proof.
+One class a form: ``none`` (RFC 4252 section 5.2), ``publickey`` as a query and signed (section 7), the same bound to
+the server's host key (OpenSSH PROTOCOL section 3.1, ``publickey-hostbound-v00@openssh.com``), ``password`` plain and
+with a replacement (RFC 4252 section 8), ``keyboard-interactive`` (RFC 4256 section 3.1).  Two forms of one method
+differ by the boolean that comes first; it is part of the class, not a field, so that a query can never be taken for a
+proof.
+
+A certificate stands in place of the key, under the name of a certificate algorithm (OpenSSH's PROTOCOL.certkeys); what
+signs is the key that is certified, under the plain algorithm.
 
 Secrets are fields without ``repr``.  The checks on text that both roles need stand here, too.
 """
@@ -23,6 +28,7 @@ from sshproto.wire.codec import Buffer, Name, Reader, String, Struct, Text
 from sshproto.wire.messages import UserauthRequest
 
 if TYPE_CHECKING:
+    from sshproto.keys.certificates import Certificate
     from sshproto.keys.public import PublicKey
 
 SERVICE = "ssh-connection"
@@ -30,6 +36,8 @@ SERVICE = "ssh-connection"
 
 NONE = "none"
 PUBLIC_KEY = "publickey"
+HOST_BOUND = "publickey-hostbound-v00@openssh.com"
+"""``publickey`` in all but the form of its request: that is how lists of methods and applications know it."""
 PASSWORD = "password"
 KEYBOARD_INTERACTIVE = "keyboard-interactive"
 
@@ -91,6 +99,33 @@ class PublicKeySigned(Form):
 
 
 @frozen
+class HostBoundQuery(Form):
+    """:class:`PublicKeyQuery`, with the server's host key as it came in the first key exchange."""
+
+    method = HOST_BOUND
+    flag = False
+    algorithm: Name
+    key: String
+    host_key: String
+
+
+@frozen
+class HostBoundSigned(Form):
+    """:class:`PublicKeySigned`, with the server's host key, which the signature covers."""
+
+    method = HOST_BOUND
+    flag = True
+    algorithm: Name
+    key: String
+    host_key: String
+    signature: String = attrs.field(repr=False)
+
+
+KeyQuery = PublicKeyQuery | HostBoundQuery
+KeySigned = PublicKeySigned | HostBoundSigned
+
+
+@frozen
 class Password(Form):
     """``password`` with FALSE."""
 
@@ -121,10 +156,16 @@ class KeyboardInteractive(Form):
 FORMS: dict[str, tuple[type[Form], ...]] = {
     NONE: (NoneForm,),
     PUBLIC_KEY: (PublicKeyQuery, PublicKeySigned),
+    HOST_BOUND: (HostBoundQuery, HostBoundSigned),
     PASSWORD: (Password, PasswordChange),
     KEYBOARD_INTERACTIVE: (KeyboardInteractive,),
 }
 """The forms of each method; where there are two, the first is the one that starts with FALSE."""
+
+
+def listed(method: str) -> str:
+    """The name under which a method stands in lists of methods."""
+    return PUBLIC_KEY if method == HOST_BOUND else method
 
 
 def parse(method: str, payload: Buffer) -> Form | None:
@@ -152,14 +193,17 @@ def request(user: str, form: Form) -> UserauthRequest:
     return UserauthRequest(user, SERVICE, form.method, form.encode())
 
 
-def signed_data(session_id: bytes, user: str, service: str, algorithm: str, blob: bytes) -> bytes:
+def signed_data(
+    session_id: bytes, user: str, service: str, algorithm: str, blob: bytes, host_key: bytes | None = None
+) -> bytes:
     """What the signature of a public-key login is over (RFC 4252 section 7).
 
     Args:
         session_id: The exchange hash of the first key exchange.
         user, service: As in the request.
-        algorithm: The signature algorithm's name, as in the request.
-        blob: The public key, as in the request.
+        algorithm: The algorithm's name, as in the request.
+        blob: The public key or the certificate, as in the request.
+        host_key: The server's, as in a host-bound request; None for a plain one.
     """
     return b"".join(
         (
@@ -167,12 +211,30 @@ def signed_data(session_id: bytes, user: str, service: str, algorithm: str, blob
             codec.byte(UserauthRequest.number),
             codec.text(user),
             codec.name(service),
-            codec.name(PUBLIC_KEY),
+            codec.name(PUBLIC_KEY if host_key is None else HOST_BOUND),
             codec.boolean(True),
             codec.name(algorithm),
             codec.string(blob),
+            b"" if host_key is None else codec.string(host_key),
         )
     )
+
+
+def key_query(algorithm: str, blob: bytes, host_key: bytes | None) -> KeyQuery:
+    """The query for a key: bound to the host key, if there is one."""
+    return PublicKeyQuery(algorithm, blob) if host_key is None else HostBoundQuery(algorithm, blob, host_key)
+
+
+def key_signed(algorithm: str, blob: bytes, host_key: bytes | None, signature: bytes) -> KeySigned:
+    """The proof of a key: bound to the host key, if there is one."""
+    if host_key is None:
+        return PublicKeySigned(algorithm, blob, signature)
+    return HostBoundSigned(algorithm, blob, host_key, signature)
+
+
+def bound_to(form: KeyQuery | KeySigned) -> bytes | None:
+    """The host key that a request is bound to; None of a plain one."""
+    return form.host_key if isinstance(form, HostBoundQuery | HostBoundSigned) else None
 
 
 def choose_algorithm(key: "PublicKey", willing: Iterable[str], accepted: Iterable[str] | None) -> str:
@@ -201,6 +263,16 @@ def choose_algorithm(key: "PublicKey", willing: Iterable[str], accepted: Iterabl
             return name
     theirs = printable(", ".join(accepted), 1024) or "nothing"
     raise InvalidArgument(f"a key of type {key.type} would sign with {', '.join(fits)}; the server takes {theirs}")
+
+
+def shown_as(certificate: "Certificate", signature: str) -> str:
+    """The name of the algorithm under which a certificate is shown whose key signs as ``signature``."""
+    from sshproto.keys.certificates import CERTIFICATE_ALGORITHMS
+
+    fits = [each for each in certificate.signature_algorithms if CERTIFICATE_ALGORITHMS[each].signature == signature]
+    if not fits:
+        raise InvalidArgument(f"a certificate of type {certificate.type} is not shown by a signature of {signature!r}")
+    return fits[0]
 
 
 # ----------------------------------------------------------------------------------------------------------------- text

@@ -9,6 +9,9 @@ that is open lets anyone in.
   answered in order, each before the next is looked at (RFC 4252 section 5.1).
 * A key query (``KeyProbe``) and a proof (``KeyAuth``, its signature already verified) are different questions with
   different answers; what is reported and echoed is always taken from the open question.
+* A certificate stands in place of a key (OpenSSH's PROTOCOL.certkeys). It is read whole, its authority's signature
+  verified, and the certified key's signature as well, before the application is asked whether it is good.
+* A login can be bound to the server's host key (OpenSSH PROTOCOL section 3.1). It has to be the one that we have shown.
 * What was reached belongs to a pair of user and service.  Another pair starts anew; after a partial success it is a
   protocol error (RFC 4252 section 5).
 * Failures and requests are counted for the connection as a whole and never forgotten.
@@ -16,8 +19,8 @@ that is open lets anyone in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sshproto.auth import methods
 from sshproto.errors import (
@@ -62,10 +65,19 @@ from sshproto.wire.table import message_name
 
 if TYPE_CHECKING:
     from sshproto.config import ServerConfig
+    from sshproto.keys.certificates import Certificate
     from sshproto.outlet import Outlet
 
 _LATE_RESPONSES = 4
 """INFO_RESPONSEs that may come after a new request has already abandoned the prompts that they answer."""
+
+
+class _Shown(NamedTuple):
+    """What a public-key request shows: a key, or a certificate for it, and the algorithm that is to sign."""
+
+    key: PublicKey
+    signature: str
+    certificate: Certificate | None = None
 
 
 class ServerAuth:
@@ -75,6 +87,7 @@ class ServerAuth:
         config: The server's decisions.
         outlet: The connection.
         session_id: The exchange hash of the first key exchange.
+        host_key: The host key as it was sent in the first key exchange, to which a login may be bound.
 
     Attributes:
         succeeded: True after USERAUTH_SUCCESS was sent.
@@ -85,6 +98,7 @@ class ServerAuth:
         "_change_asked",
         "_config",
         "_failures",
+        "_host_key",
         "_late_responses",
         "_method",
         "_methods",
@@ -104,10 +118,11 @@ class ServerAuth:
         "succeeded",
     )
 
-    def __init__(self, config: ServerConfig, outlet: Outlet, session_id: bytes) -> None:
+    def __init__(self, config: ServerConfig, outlet: Outlet, session_id: bytes, host_key: bytes) -> None:
         self._config = config
         self._outlet = outlet
         self._session_id = session_id
+        self._host_key = host_key
         self.succeeded = False
         self.lost: ConnectionLoss | None = None
         self._started = False
@@ -184,11 +199,13 @@ class ServerAuth:
             raise LimitExceeded(
                 f"more than {limit} login requests came", "auth_requests", DisconnectCode.NO_MORE_AUTH_METHODS_AVAILABLE
             )
+        if isinstance(form, methods.HostBoundQuery | methods.HostBoundSigned) and form.host_key != self._host_key:
+            raise ProtocolViolation("USERAUTH_REQUEST is bound to another host key than the one that was shown")
         self._abandon()
         if self.lost is not None:
             return
         self._bind(message.user, message.service)
-        self._begin(message.method)
+        self._begin(methods.listed(message.method))
         question = None if form is None else self._consider(message, form)
         if question is None:
             self._fail()
@@ -229,7 +246,7 @@ class ServerAuth:
         if message.method == methods.NONE:
             if not self._config.ask_none or self._partial:
                 return None
-        elif message.method not in self._methods:
+        elif self._method not in self._methods:
             return None
         return _CONSIDER[type(form)](self, user, form)
 
@@ -254,32 +271,50 @@ class ServerAuth:
         """An empty password is none: accounts without one are not to be entered from afar."""
         return password != "" and methods.is_secret(password, self._config.limits.password)
 
-    def _consider_query(self, user: str, form: methods.PublicKeyQuery) -> AuthQuestion | None:
-        key = self._key(form.algorithm, form.key)
-        if key is None:
+    def _consider_query(self, user: str, form: methods.KeyQuery) -> AuthQuestion | None:
+        shown = self._shown(form.algorithm, form.key)
+        if shown is None:
             return None
-        return KeyProbe(id=self._outlet.question_id(), user=user, key=key, algorithm=form.algorithm)
+        return KeyProbe(
+            id=self._outlet.question_id(),
+            user=user,
+            key=shown.key,
+            algorithm=form.algorithm,
+            certificate=shown.certificate,
+        )
 
-    def _consider_signed(self, user: str, form: methods.PublicKeySigned) -> AuthQuestion | None:
-        key = self._key(form.algorithm, form.key)
-        if key is None or len(form.signature) > self._config.limits.signature:
+    def _consider_signed(self, user: str, form: methods.KeySigned) -> AuthQuestion | None:
+        shown = self._shown(form.algorithm, form.key)
+        if shown is None or len(form.signature) > self._config.limits.signature:
             return None
-        data = methods.signed_data(self._session_id, user, methods.SERVICE, form.algorithm, form.key)
+        data = methods.signed_data(
+            self._session_id, user, methods.SERVICE, form.algorithm, form.key, methods.bound_to(form)
+        )
         try:
-            assertion = key.verify(form.signature, data, form.algorithm, policy=self._config.security_keys)
+            assertion = shown.key.verify(form.signature, data, shown.signature, policy=self._config.security_keys)
         except SignatureInvalid:
             return None
-        return KeyAuth(id=self._outlet.question_id(), user=user, key=key, algorithm=form.algorithm, assertion=assertion)
+        return KeyAuth(
+            id=self._outlet.question_id(),
+            user=user,
+            key=shown.key,
+            algorithm=form.algorithm,
+            assertion=assertion,
+            certificate=shown.certificate,
+        )
 
-    def _key(self, algorithm: str, blob: bytes) -> PublicKey | None:
-        """The key, if it can be read, can do ``algorithm``, and both are allowed here."""
-        if algorithm not in self._config.preferences.signature or len(blob) > self._config.limits.host_key:
+    def _shown(self, algorithm: str, blob: bytes) -> _Shown | None:
+        """The key or the certificate, if it can be read, can do ``algorithm``, and both are allowed here."""
+        limits, allowed = self._config.limits, self._config.preferences.signature
+        if len(blob) > limits.host_key:
             return None
         try:
-            key = PublicKey.from_blob(blob, minimum_rsa_bits=self._config.limits.minimum_rsa_bits)
+            if algorithm in allowed:
+                key = PublicKey.from_blob(blob, minimum_rsa_bits=limits.minimum_rsa_bits)
+                return _Shown(key, algorithm) if algorithm in key.signature_algorithms else None
+            return _certified(algorithm, blob, allowed, limits.minimum_rsa_bits)
         except KeyFormatError:
             return None  # a key that cannot be read fails the login, not the connection
-        return key if algorithm in key.signature_algorithms else None
 
     def _consider_interactive(self, user: str, form: methods.KeyboardInteractive) -> AuthQuestion | None:
         hints = form.submethods if methods.is_plain(form.submethods, self._config.limits.user_name) else ""
@@ -314,8 +349,8 @@ class ServerAuth:
         self._outlet.send(UserauthSuccess())
         self._question = None
         self.succeeded = True
-        key = asked.key if isinstance(asked, KeyAuth) else None
-        self._outlet.emit(Authenticated(user=asked.user, method=self._method, key=key))
+        key, certificate = (asked.key, asked.certificate) if isinstance(asked, KeyAuth) else (None, None)
+        self._outlet.emit(Authenticated(user=asked.user, method=self._method, key=key, certificate=certificate))
 
     def reject(self, question: AuthQuestion, partial: bool = False, methods: Iterable[str] | None = None) -> None:
         """Don't let the user in, or not yet.
@@ -402,7 +437,7 @@ class ServerAuth:
         asked = self._pending(question)
         if not isinstance(asked, KeyProbe):
             raise InvalidArgument(f"offer_key does not answer a {type(asked).__name__}")
-        self._outlet.send(UserauthPkOk(asked.algorithm, asked.key.blob))
+        self._outlet.send(UserauthPkOk(asked.algorithm, (asked.certificate or asked.key).blob))
         self._question = None
 
     def change_password(self, question: PasswordAuth, prompt: str) -> None:
@@ -467,11 +502,31 @@ class ServerAuth:
             )
 
 
+def _certified(algorithm: str, blob: bytes, allowed: Collection[str], minimum_rsa_bits: int) -> _Shown | None:
+    """A user's certificate, if ``algorithm`` is one for certificates of its type and signs by one that is allowed.
+
+    Raises:
+        KeyFormatError: It cannot be read, or its authority's signature does not verify.
+    """
+    from sshproto.keys.certificates import CERTIFICATE_ALGORITHMS, Certificate
+    from sshproto.keys.grants import CertificateKind
+
+    known = CERTIFICATE_ALGORITHMS.get(algorithm)
+    if known is None or known.signature not in allowed:
+        return None
+    certificate = Certificate.from_blob(blob, minimum_rsa_bits=minimum_rsa_bits)
+    if certificate.type != known.type or certificate.kind is not CertificateKind.USER:
+        return None
+    return _Shown(certificate.key, known.signature, certificate)
+
+
 _CONSIDER: dict[type[methods.Form], Callable[[ServerAuth, str, Any], AuthQuestion | None]] = {
     methods.NoneForm: ServerAuth._consider_none,
     methods.Password: ServerAuth._consider_password,
     methods.PasswordChange: ServerAuth._consider_change,
     methods.PublicKeyQuery: ServerAuth._consider_query,
     methods.PublicKeySigned: ServerAuth._consider_signed,
+    methods.HostBoundQuery: ServerAuth._consider_query,
+    methods.HostBoundSigned: ServerAuth._consider_signed,
     methods.KeyboardInteractive: ServerAuth._consider_interactive,
 }

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -60,12 +60,16 @@ from sshproto.events import (
     UnimplementedReceived,
 )
 from sshproto.keys.public import LOWEST_RSA_BITS, PublicKey
+from sshproto.keys.signatures import SIGNATURES
 from sshproto.replay.events import Side
 from sshproto.text import multiline, printable
 from sshproto.values import define
 from sshproto.wire import messages as m
 from sshproto.wire.codec import Reader
 from sshproto.wire.table import message_name
+
+if TYPE_CHECKING:
+    from sshproto.keys.certificates import Certificate
 
 _KEPT = 1024
 """Requests of one channel or side that are remembered until their replies come; more are not matched."""
@@ -99,6 +103,19 @@ def decode(payload: bytes, context: str) -> tuple[m.Message | None, str]:
     except WireError as error:
         return None, f"{name} does not decode: {error}"
     return message, f"{name} has {reader.remaining} bytes too many at its end" if reader.remaining else ""
+
+
+def _read_shown(algorithm: str, blob: bytes) -> PublicKey | Certificate:
+    """The key or the certificate in a login's request.
+
+    Raises:
+        KeyFormatError: It is no good.
+    """
+    if algorithm in SIGNATURES:
+        return PublicKey.from_blob(blob, minimum_rsa_bits=LOWEST_RSA_BITS)
+    from sshproto.keys.certificates import Certificate
+
+    return Certificate.from_blob(blob, minimum_rsa_bits=LOWEST_RSA_BITS, authority_algorithms=tuple(SIGNATURES))
 
 
 class _Logins:
@@ -243,7 +260,7 @@ class Interpreter:
     # --------------------------------------------------------------------------------------------------- authentication
 
     def _auth_request(self, side: Side, it: m.UserauthRequest) -> Iterable[Event]:
-        self._logins.method = printable(it.method)
+        self._logins.method = printable(methods.listed(it.method))
         self.user = printable(it.user)
         try:
             form = methods.parse(it.method, it.payload)
@@ -258,24 +275,43 @@ class Interpreter:
                 return [PasswordAuth(id=self._id(side), user=self.user, password=form.old, new_password=form.new)]
             case methods.KeyboardInteractive():
                 return [InteractiveAuth(id=self._id(side), user=self.user, submethods=printable(form.submethods))]
-            case methods.PublicKeyQuery() | methods.PublicKeySigned():
+            case (
+                methods.PublicKeyQuery()
+                | methods.PublicKeySigned()
+                | methods.HostBoundQuery()
+                | methods.HostBoundSigned()
+            ):
                 return self._key_request(side, it, form)
             case _:
                 return ()
 
     def _key_request(
-        self, side: Side, it: m.UserauthRequest, form: methods.PublicKeyQuery | methods.PublicKeySigned
+        self, side: Side, it: m.UserauthRequest, form: methods.KeyQuery | methods.KeySigned
     ) -> Iterable[Event]:
-        """A key is offered, or used; told only if the key is of a kind that is known, and its signature good."""
+        """A key or a certificate is offered, or used; told only if it is of a kind that is known, and the signature is
+        good."""
+        name, bound = form.algorithm, methods.bound_to(form)
         try:
-            key = PublicKey.from_blob(form.key, minimum_rsa_bits=LOWEST_RSA_BITS)
-            if isinstance(form, methods.PublicKeyQuery):
-                return [KeyProbe(id=self._id(side), user=self.user, key=key, algorithm=form.algorithm)]
-            data = methods.signed_data(self.session_id or b"", it.user, it.service, form.algorithm, form.key)
-            assertion = key.verify(form.signature, data, form.algorithm, policy=UNATTENDED)
+            shown = _read_shown(name, form.key)
+            certificate = None if isinstance(shown, PublicKey) else shown
+            key = shown if isinstance(shown, PublicKey) else shown.key
+            if isinstance(form, methods.PublicKeyQuery | methods.HostBoundQuery):
+                number = self._id(side)
+                return [KeyProbe(id=number, user=self.user, key=key, algorithm=name, certificate=certificate)]
+            data = methods.signed_data(self.session_id or b"", it.user, it.service, name, form.key, bound)
+            assertion = shown.verify(form.signature, data, name, policy=UNATTENDED)
         except (KeyFormatError, SignatureInvalid, ValueError):
             return ()
-        return [KeyAuth(id=self._id(side), user=self.user, key=key, algorithm=form.algorithm, assertion=assertion)]
+        return [
+            KeyAuth(
+                id=self._id(side),
+                user=self.user,
+                key=key,
+                algorithm=name,
+                assertion=assertion,
+                certificate=certificate,
+            )
+        ]
 
     def _auth_failure(self, side: Side, it: m.UserauthFailure) -> Iterable[Event]:
         return [AuthFailed(self._logins.answered, tuple(it.methods), it.partial_success)]

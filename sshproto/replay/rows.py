@@ -248,6 +248,12 @@ def _request(event: Any) -> str:
             return f"{request.type}"
 
 
+def _shown(login: ev.KeyProbe | ev.KeyAuth) -> str:
+    """What a login shows: a key, or a certificate for it."""
+    fingerprint, certificate = login.key.fingerprint(), login.certificate
+    return fingerprint if certificate is None else f"a certificate {certificate.key_id!r} for {fingerprint}"
+
+
 _WORDS: Mapping[type[ev.Event], Callable[[Any], str]] = MappingProxyType(
     {
         ev.VersionReceived: lambda it: it.line,
@@ -255,8 +261,8 @@ _WORDS: Mapping[type[ev.Event], Callable[[Any], str]] = MappingProxyType(
         ev.BannerReceived: lambda it: it.text,
         ev.NoneAuth: lambda it: f"{it.user} with none",
         ev.PasswordAuth: lambda it: f"{it.user} with a password",
-        ev.KeyProbe: lambda it: f"{it.user}, would {it.key.fingerprint()} do?",
-        ev.KeyAuth: lambda it: f"{it.user} with {it.key.fingerprint()}",
+        ev.KeyProbe: lambda it: f"{it.user}, would {_shown(it)} do?",
+        ev.KeyAuth: lambda it: f"{it.user} with {_shown(it)}",
         ev.InteractiveAuth: lambda it: f"{it.user} with prompts",
         ev.AuthFailed: lambda it: f"{it.method}; may go on with {', '.join(it.methods) or 'nothing'}",
         ev.AuthSucceeded: lambda it: it.method,

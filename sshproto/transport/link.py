@@ -76,6 +76,8 @@ if TYPE_CHECKING:
 PING = "ping@openssh.com"
 EXT_INFO_IN_AUTH = "ext-info-in-auth@openssh.com"
 SERVER_SIG_ALGS = "server-sig-algs"
+HOST_BOUND = "publickey-hostbound@openssh.com"
+"""The extension; the login method has the version in its name, see :mod:`sshproto.auth.methods`."""
 
 _CHANNEL_DATA = ChannelData.number
 _KEX_NUMBERS = range(20, 50)

@@ -60,7 +60,7 @@ def test_a_form_does_not_read_as_the_other() -> None:
         methods.Password.parse(methods.PasswordChange("a", "b").encode())
 
 
-@pytest.mark.parametrize("name", ["", "hostbased", "gssapi-with-mic", "publickey-hostbound-v00@openssh.com", "NONE"])
+@pytest.mark.parametrize("name", ["", "hostbased", "gssapi-with-mic", "publickey-hostbound@openssh.com", "NONE"])
 def test_unknown_methods_are_not_read(name: str) -> None:
     assert methods.parse(name, b"\xff" * 9) is None
 

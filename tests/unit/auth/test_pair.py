@@ -46,7 +46,7 @@ class Pair:
         self.outlets = ListOutlet(), ListOutlet()
         config = ServerConfig(**{"host_keys": (KEYS["ssh-ed25519"],), "auth_methods": METHODS, **server})
         self.client = ClientAuth(ClientConfig(user="jörg"), self.outlets[0], b"sid")
-        self.server = ServerAuth(config, self.outlets[1], b"sid")
+        self.server = ServerAuth(config, self.outlets[1], b"sid", b"host key")
         self.server.start()
         self.client.start()
 
