@@ -449,17 +449,12 @@ def _certificates(value: Iterable[Certificate]) -> tuple[Certificate, ...]:
 
 
 def _host_certificates(instance: Any, attribute: attrs.Attribute[Any], value: tuple[Any, ...]) -> None:
-    if not value:
-        return
-    from sshproto.keys.certificates import Certificate
-    from sshproto.keys.grants import CertificateKind
-
     keys = [getattr(key, "public_key", key) for key in instance.host_keys]
     seen: set[PublicKey] = set()
     for each in value:
-        if not isinstance(each, Certificate):
+        if not hasattr(each, "authority"):
             raise InvalidArgument(f"host_certificates must be certificates, not {each!r}")
-        if each.kind is not CertificateKind.HOST:
+        if each.kind.name != "HOST":
             raise InvalidArgument(f"a host shows a certificate for hosts; this is one for a user: {each!r}")
         if each.key not in keys:
             raise InvalidArgument(f"the certificate is for none of the host keys: {each!r}")

@@ -8,7 +8,6 @@ from typing import Any, cast
 import attrs
 
 from sshproto.events import Event, VersionReceived
-from sshproto.keys.public import fingerprint_of
 from sshproto.replay import events
 from sshproto_cli.describe import SECRETS, Words, chosen, fields_of
 
@@ -48,7 +47,7 @@ def _version(it: VersionReceived) -> Words:
 
 def _agreed(it: events.KexSeen) -> Words:
     words = chosen(it.negotiated)
-    shown = [("fingerprint", fingerprint_of(it.host_key_blob))] if it.host_key_blob else []
+    shown = [("fingerprint", it.fingerprint)] if it.fingerprint else []
     return attrs.evolve(words, summary=f"agreed: {words.summary}", details=(*words.details, *shown))
 
 

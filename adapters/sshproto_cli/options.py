@@ -277,9 +277,10 @@ def preferences(
         if given is None:
             continue
         names = tuple(dict.fromkeys(name.strip() for name in given.split(",")))
+        known = KNOWN[category] | (KNOWN["certificate"] if field == "host_key" else frozenset())
         for name in names:
-            if name not in KNOWN[category]:
-                raise Failure(f"{option}: unknown algorithm {name!r}; known are {', '.join(sorted(KNOWN[category]))}")
+            if name not in known:
+                raise Failure(f"{option}: unknown algorithm {name!r}; known are {', '.join(sorted(known))}")
         chosen[field] = names
     try:
         wanted = Preferences(**chosen)

@@ -422,6 +422,32 @@ class Certificate:
         )
 
 
+def certified_key(blob: Buffer, *, minimum_rsa_bits: int = MINIMUM_RSA_BITS) -> PublicKey:
+    """The key that a certificate is for, and nothing but that: the rest is not read, let alone verified.
+
+    It is for who watches others, and so must not stop at what is wrong with a certificate.
+
+    Raises:
+        KeyFormatError: There is none, or it is malformed.
+    """
+    kind = blob_type(blob)
+    key_type = _KEY_TYPES.get(kind)
+    if key_type is None:
+        raise _unsupported(kind)
+    reader = Reader(blob, f"{kind} certificate")
+    try:
+        reader.string("type")
+        reader.string("nonce")
+        key = _key_blob(reader, key_type)
+    except WireError as error:
+        raise KeyFormatError(f"malformed certificate: {error}") from None
+    return PublicKey.from_blob(key, minimum_rsa_bits=minimum_rsa_bits)
+
+
+def _key_blob(reader: Reader, key_type: str) -> bytes:
+    return text(key_type) + b"".join(string(reader.string("key")) for _ in range(_STRINGS[key_type]))
+
+
 def _restore(blob: bytes, comment: str) -> Certificate:
     return Certificate.from_blob(
         blob, comment, minimum_rsa_bits=LOWEST_RSA_BITS, authority_algorithms=tuple(SIGNATURES)
@@ -456,7 +482,7 @@ def _read(reader: Reader, key_type: str, minimum: int) -> dict[str, Any]:
     nonce = reader.string("nonce")
     if not nonce:
         raise reader.error("nonce", "is empty")
-    key = text(key_type) + b"".join(string(reader.string("key")) for _ in range(_STRINGS[key_type]))
+    key = _key_blob(reader, key_type)
     serial, number, key_id = reader.uint64("serial"), reader.uint32("type"), read_plain(reader, "key id")
     principals = _principals(reader.string("valid principals"))
     valid_after, valid_before = reader.uint64("valid after"), reader.uint64("valid before")

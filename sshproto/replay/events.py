@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from sshproto.events import Event
+from sshproto.keys.public import fingerprint_of
 from sshproto.values import frozen
 from sshproto.wire.table import Role
 
@@ -169,8 +170,9 @@ class KexSeen(Event):
 
     Attributes:
         negotiated: What the two KEXINITs add up to.
-        host_key: The server's key; None if it is of a type that is not known here.
-        host_key_blob: The same as it was sent.
+        host_key: The server's key, or the one that its certificate is for; None if it is of a type that is not known
+            here.
+        host_key_blob: The same as it was sent: a key or a certificate.
         epoch: How many key exchanges there were before.
         opened: Whether its secret is known.
     """
@@ -180,6 +182,13 @@ class KexSeen(Event):
     host_key_blob: bytes = attrs.field(repr=False)
     epoch: int
     opened: bool
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the server's key; ``""`` if none was seen."""
+        if self.host_key is not None:
+            return self.host_key.fingerprint()
+        return fingerprint_of(self.host_key_blob) if self.host_key_blob else ""
 
 
 @frozen(kw_only=True)

@@ -365,7 +365,7 @@ class Findings:
             form = methods.parse(it.method, it.payload)
         except WireError:
             return
-        if isinstance(form, methods.PublicKeySigned):
+        if isinstance(form, methods.PublicKeySigned | methods.HostBoundSigned):
             verdict = judge("signature", form.algorithm)
             if verdict.standing is Standing.WEAK:
                 words = f"the user signs with {printable(form.algorithm)}: {verdict.reason}"
@@ -424,6 +424,9 @@ class Findings:
             kind = blob_type(blob)
             reader = Reader(blob, "host key")
             reader.string("type")
+            if kind == "ssh-rsa-cert-v01@openssh.com":  # the nonce; then the key that is certified
+                kind = "ssh-rsa"
+                reader.string("nonce")
             bits = None
             if kind == "ssh-rsa":
                 reader.mpint("e")

@@ -6,6 +6,7 @@ What is told here depends on what each side has sent, never on whose bytes came 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Protocol
 
 import attrs
@@ -13,6 +14,7 @@ import attrs
 from sshproto.config import UNATTENDED
 from sshproto.errors import Incompatible, KeyFormatError, SignatureInvalid, WireError
 from sshproto.events import Event, KeysExchanged
+from sshproto.keys.certificates import certified_key
 from sshproto.keys.public import LOWEST_RSA_BITS, PublicKey, blob_type
 from sshproto.replay.events import KexSeen, OfferSeen, Problem, RolesSeen, SecretFound, Side, role_of
 from sshproto.replay.framing import Lock
@@ -24,7 +26,7 @@ from sshproto.transport.keyschedule import direction_keys, exchange_hash
 from sshproto.transport.negotiation import Negotiated
 from sshproto.transport.suites import DirectionKeys
 from sshproto.values import define, frozen
-from sshproto.wire.codec import Reader, mpint, string
+from sshproto.wire.codec import Reader
 from sshproto.wire.messages import KexDhGexRequestOld, KexInit, Message
 from sshproto.wire.table import Role, message_name
 
@@ -37,7 +39,6 @@ _NUMBERS: dict[str, tuple[frozenset[int], frozenset[int]]] = {
 """The messages of a method that a client sends, and a server, by a word for the method."""
 
 _KEXGUESS2 = "kexguess2@matt.ucc.asn.au"
-_CERTIFICATE = "-cert-v01@openssh.com"
 _ROUNDS = 64
 """Key exchanges that one side may begin without a word of the other; more are not followed."""
 
@@ -95,7 +96,8 @@ class Round:
         guesses: Whose next message of a method was sent on a guess that is wrong.
         transcript: The method's messages, by class.
         host_key, signature: The server's, as they were sent.
-        public_key: The key of :attr:`host_key`; None if it is of a type that is not known here.
+        public_key: The key of :attr:`host_key`, or the one that its certificate is for; None if it is of a type that
+            is not known here.
         complete: All messages of the method were seen.
         failed: It can't be followed, and why.
         solutions: What its secret may be; only one, if it is verified.
@@ -384,7 +386,7 @@ class KexWatch:
 
     def _signed(self, found: Round, digest: bytes) -> bool | None:
         """Whether the server has signed this hash; None if its key is of a kind that can't be asked."""
-        key = found.public_key or _certified_key(found.host_key)
+        key = found.public_key
         if key is None:
             return None
         try:
@@ -454,28 +456,8 @@ def _guess_is_right(client: KexInit, server: KexInit, chosen: Negotiated) -> boo
 
 
 def _public_key(blob: bytes) -> PublicKey | None:
-    """A host key, if it is of a kind that is known here."""
-    try:
-        return PublicKey.from_blob(blob, minimum_rsa_bits=LOWEST_RSA_BITS)
-    except KeyFormatError:
-        return None
-
-
-def _certified_key(blob: bytes) -> PublicKey | None:
-    """The key that an OpenSSH certificate is for (PROTOCOL.certkeys): what signs."""
-    try:
-        kind = blob_type(blob)
-        reader = Reader(blob, "certificate")
-        reader.string("type")
-        reader.string("nonce")
-        if not kind.endswith(_CERTIFICATE):
-            return None
-        plain = kind.removesuffix(_CERTIFICATE)
-        fields = [string(plain.encode("ascii"))]
-        if plain == "ssh-rsa":
-            fields += [mpint(reader.mpint("e")), mpint(reader.mpint("n"))]
-        else:
-            fields += [string(reader.string("key")) for _ in range(2 if plain.startswith("ecdsa") else 1)]
-    except (KeyFormatError, WireError):
-        return None
-    return _public_key(b"".join(fields))
+    """A host key, or the one that a certificate is for (what signs), if it is of a kind that is known here."""
+    for read in (PublicKey.from_blob, certified_key):
+        with suppress(KeyFormatError):
+            return read(blob, minimum_rsa_bits=LOWEST_RSA_BITS)
+    return None

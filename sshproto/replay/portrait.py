@@ -159,7 +159,7 @@ class Portrait:
                     self.negotiated, self._kex_frames = negotiated, seen.frames
                 if self._host_key is None and kex.host_key_blob:
                     kind = kex.host_key.type if kex.host_key is not None else "of a type that is not known"
-                    self._host_key = kind, fingerprint_of(kex.host_key_blob)
+                    self._host_key = kind, kex.fingerprint
             case Ssh1Packet(name=name):
                 self._note(side.clear, side, seen, name)
             case KeysMissing():
@@ -328,6 +328,14 @@ def _login(message: m.UserauthRequest) -> tuple[str, Sequence[tuple[str, Any]]]:
             return "publickey, a query", [*details, ("algorithm", algorithm), ("key", fingerprint_of(key))]
         case methods.PublicKeySigned(algorithm=algorithm, key=key):
             return "publickey, signed", [*details, ("algorithm", algorithm), ("key", fingerprint_of(key))]
+        case methods.HostBoundQuery() | methods.HostBoundSigned():
+            how = "a query" if isinstance(form, methods.HostBoundQuery) else "signed"
+            shown = [("algorithm", form.algorithm), ("key", fingerprint_of(form.key))]
+            return f"publickey, bound to the host, {how}", [
+                *details,
+                *shown,
+                ("host key", fingerprint_of(form.host_key)),
+            ]
         case methods.KeyboardInteractive(submethods=submethods):
             return message.method, [*details, ("submethods", submethods)]
         case _:

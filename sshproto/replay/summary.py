@@ -9,7 +9,6 @@ import attrs
 
 from sshproto.errors import PeerDisconnected
 from sshproto.events import AuthSucceeded, ConnectionLost, VersionReceived
-from sshproto.keys.public import fingerprint_of
 from sshproto.replay.events import (
     Ended,
     KexSeen,
@@ -83,7 +82,7 @@ class Summary:
         self.session_id: bytes | None = None
         self.problems: list[str] = []
         self.more_problems = 0
-        self._host_key = b""
+        self._host_key = ""
         self._epochs = 0
         self._auth = False
         self._ended = False
@@ -110,7 +109,7 @@ class Summary:
                 if self.negotiated is None:
                     self.negotiated = kex.negotiated
                 if not self._host_key:
-                    self._host_key = kex.host_key_blob
+                    self._host_key = kex.fingerprint
             case KeysMissing(problem=problem):
                 side.sealed = True
                 if side.encrypted:  # without any key that is no problem but the usual thing
@@ -175,7 +174,7 @@ class Summary:
             "server_version": server.version,
             "kex": chosen.kex if chosen else None,
             "host_key_alg": chosen.host_key if chosen else None,
-            "host_key_sha256": fingerprint_of(self._host_key) if self._host_key else None,
+            "host_key_sha256": self._host_key or None,
             "cipher_c2s": chosen.cipher_client_to_server if chosen else None,
             "cipher_s2c": chosen.cipher_server_to_client if chosen else None,
             "mac_c2s": self._mac(Role.CLIENT, client.offer, server.offer),
