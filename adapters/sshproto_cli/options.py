@@ -277,7 +277,7 @@ def preferences(
         if given is None:
             continue
         names = tuple(dict.fromkeys(name.strip() for name in given.split(",")))
-        known = KNOWN[category] | (KNOWN["certificate"] if field == "host_key" else frozenset())
+        known = KNOWN[category] | (KNOWN["certificate"] if field == "host_key" else frozenset[str]())
         for name in names:
             if name not in known:
                 raise Failure(f"{option}: unknown algorithm {name!r}; known are {', '.join(sorted(known))}")
