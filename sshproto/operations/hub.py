@@ -90,22 +90,38 @@ class Reply:
         self.came.fire()
 
 
-class Invitation:
+class Offer:
+    """Channels that the peer may bring us.
+
+    Attributes:
+        came: Fires when there is one more, or when it is over.
+        waiting: Those that nobody has decided on; the connection bounds them.
+        closed: No more are wanted.
+    """
+
+    def __init__(self) -> None:
+        self.came = Wait()
+        self.closed = False
+        self.waiting: deque[ChannelOpenRequested] = deque()
+
+    def bring(self, question: ChannelOpenRequested) -> None:
+        """One has come."""
+        self.waiting.append(question)
+        self.came.fire()
+
+
+class Invitation(Offer):
     """Connections that the peer brings us, since we asked it to listen.
 
     Attributes:
         kind: What we asked for: an address and a port, or a path.
-        came: Fires when there is one more, or when it is over.
         granted: The peer listens.
-        closed: No more are wanted.
     """
 
     def __init__(self, kind: tuple[str, int] | str) -> None:
+        super().__init__()
         self.kind = kind
-        self.came = Wait()
         self.granted = False
-        self.closed = False
-        self.waiting: deque[ChannelOpenRequested] = deque()
 
 
 class Hub(Generic[C]):
@@ -126,6 +142,7 @@ class Hub(Generic[C]):
         asked: Fires when there is a question to answer, or never will be, and at a client's login.
         rekeyed: Fires after each key exchange.
         invitations: What we have asked the peer to listen for.
+        offers: What sessions of ours have offered to the server, by the class of the channels that it brings for that.
     """
 
     def __init__(self, conn: C, on_event: Callable[[Event], None] | None = None) -> None:
@@ -138,6 +155,7 @@ class Hub(Generic[C]):
         self.asked = Wait()
         self.rekeyed = Wait()
         self.invitations: list[Invitation] = []
+        self.offers: dict[type, Offer] = {}
         self.on_event = on_event
         self._questions: list[Question] = []
         self._unasked = 0
@@ -456,12 +474,15 @@ class Hub(Generic[C]):
             case ForwardedStreamlocal(path=path):
                 wanted = (path,)
             case _:
-                return False
+                offer = self.offers.get(type(question.kind))
+                if offer is None:
+                    return False
+                offer.bring(question)
+                return True
         for kind in wanted:
             for invitation in self.invitations:
                 if invitation.kind == kind:
-                    invitation.waiting.append(question)
-                    invitation.came.fire()
+                    invitation.bring(question)
                     return True
         return False
 
@@ -481,8 +502,8 @@ class Hub(Generic[C]):
         self._questions.clear()  # nobody is to be bothered with them any more
         self._unasked = 0
         self._late.clear()
-        for invitation in self.invitations:
-            invitation.came.fire()
+        for offer in (*self.invitations, *self.offers.values()):
+            offer.came.fire()
         for wait in (self.asked, self.opened, self.rekeyed, self.ended):
             wait.fire()
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from sshproto.channels.requests import (
+    AgentRequest,
+    AuthAgentRequest,
     DirectStreamlocal,
     DirectTcpip,
     Env,
@@ -24,6 +26,7 @@ from sshproto.channels.requests import (
     Session,
     Shell,
     Subsystem,
+    X11Request,
 )
 from sshproto.errors import ChannelEnded, ConnectionLoss, SSHError, UsageError
 from sshproto.events import (
@@ -41,6 +44,7 @@ from sshproto.events import (
     Question,
 )
 from sshproto.operations.forwarding import Address, ByteStream, Listener, connect_channel
+from sshproto.operations.granting import GrantedDisplay, Granting
 from sshproto.operations.listening import Listening
 from sshproto.operations.steps import Call, Operation, Together, call, hand_over, is_operation
 from sshproto.values import frozen
@@ -105,6 +109,9 @@ class ServedSession:
         user: Who is logged in.
         program: What to run; ``Exec``, ``Shell`` or ``Subsystem``.
         env: The variables that the client sent. Use only those known to be harmless.
+        provided: Variables for the program that come from this side: ``SSH_AUTH_SOCK`` for an agent that the client
+            forwards, ``DISPLAY`` for a display.
+        display: The display that was granted, or None. The program has to know its cookie.
         pty: The pseudo-terminal that was granted, or None. New sizes come as notices.
         at_end: What is to be undone when the session ends, however it does: for a handler that gets something ready
             when it allows a pseudo-terminal or a program. Its callbacks are called when the channel is closed.
@@ -116,6 +123,8 @@ class ServedSession:
         self.user = user
         self.program: Exec | Shell | Subsystem = Shell()
         self.env: dict[str, bytes] = {}
+        self.provided: dict[str, str] = {}
+        self.display: GrantedDisplay | None = None
         self.pty: PtyRequest | None = None
 
     def __repr__(self) -> str:
@@ -192,6 +201,15 @@ class Handler:
         """
         return False
 
+    def allow_agent(self, session: ServedSession) -> Any:
+        """Whether the session gets the client's agent: a socket, which ``session.provided`` names, leads to it."""
+        return False
+
+    def allow_x11(self, session: ServedSession, request: X11Request) -> Any:
+        """Whether the session gets the client's display: ``session.display`` then says which one it is here, and with
+        what cookie the program has to come."""
+        return False
+
     def allow_program(self, session: ServedSession) -> Any:
         """Whether to run ``session.program``. Unless overridden: if there is a :meth:`session` that runs it."""
         return type(self).session is not Handler.session
@@ -250,6 +268,8 @@ class World:
         listen: Listens at an address; raises an ``OSError``.
         session: Makes what :meth:`Handler.session` gets.
         stream: Makes what a function gets that serves a channel itself.
+        listen_privately: Listens at a new path that only this user gets to, and that is gone when the listener is
+            closed; raises an ``OSError``. None where that can't be had.
         bug: Told of what the handler's methods raise, unless the handler has a method ``bug`` of its own.
     """
 
@@ -257,6 +277,7 @@ class World:
     listen: Callable[[Address], Operation[Listener]]
     session: Callable[[ServedSession], Any]
     stream: Callable[[Channel], Any]
+    listen_privately: Callable[[], Operation[Listener]] | None = None
     bug: Callable[[Exception], object] = attrs.field(default=lambda _: None)
 
 
@@ -288,6 +309,7 @@ class _Service:
         self._world = world
         self._user = ""
         self._listening = Listening(hub, partial(self._ask, handler.allow_listen), world.listen)
+        self._granting = Granting(hub, self._ask, handler, world)
 
     def run(self) -> Operation[ConnectionLoss]:
         try:
@@ -484,6 +506,8 @@ class _Service:
                     granted = (yield from self._ask(handler.allow_env, session, name, value)) is True
                     if granted:
                         session.env[name] = value
+                case X11Request() | AuthAgentRequest() | AgentRequest() as request:
+                    granted = yield from self._granting.grant(session, request)
                 case Exec() | Shell() | Subsystem() as program:
                     session.program = program
                     granted = (yield from self._ask(handler.allow_program, session)) is True

@@ -26,7 +26,9 @@ from sshproto.values import frozen
 
 if TYPE_CHECKING:
     from sshproto.client import ClientConnection
+    from sshproto.operations.agent_forwarding import AgentForwarding
     from sshproto.operations.hub import Hub
+    from sshproto.operations.x11 import X11Forwarding
     from sshproto.wire.codec import Buffer
 
 Program = Exec | Shell | Subsystem
@@ -98,6 +100,8 @@ def start(
     *,
     pty: PtyRequest | None = None,
     env: Mapping[str, str | bytes] | None = None,
+    agent: AgentForwarding | None = None,
+    x11: X11Forwarding | None = None,
 ) -> Operation[Channel]:
     """Start a program in a session of its own.
 
@@ -106,6 +110,8 @@ def start(
         program: What.
         pty: The pseudo-terminal that it is to have.
         env: Environment variables; servers take few, and do not say which.
+        agent: The agent that it is to have.
+        x11: The display that it is to have.
 
     Raises:
         OpenRefused, RequestRefused: The server will not.
@@ -114,6 +120,9 @@ def start(
     """
     channel = yield from hub.open_channel(Session())
     try:
+        for forwarding in (x11, agent):
+            if forwarding is not None:
+                yield from forwarding.offer(channel)
         if pty is not None:
             yield from channel.require(pty)
         for name, value in (env or {}).items():
@@ -133,6 +142,8 @@ def run(
     check: bool = False,
     pty: PtyRequest | None = None,
     env: Mapping[str, str | bytes] | None = None,
+    agent: AgentForwarding | None = None,
+    x11: X11Forwarding | None = None,
 ) -> Operation[Completed]:
     """Run a command to its end, with all it writes kept in memory.
 
@@ -141,7 +152,7 @@ def run(
         command: For the user's shell at the server.
         input: Its standard input.
         check: Raise if its status is not 0.
-        pty, env: See :func:`start`.
+        pty, env, agent, x11: See :func:`start`.
 
     Raises:
         CommandFailed: ``check``, and it has failed.
@@ -152,7 +163,7 @@ def run(
     command = octets(command)
     if isinstance(input, str):  # said before anything runs
         raise InvalidArgument("the input of a command must be bytes, not str")
-    channel = yield from start(hub, Exec(command), pty=pty, env=env)
+    channel = yield from start(hub, Exec(command), pty=pty, env=env, agent=agent, x11=x11)
     try:
         stdout, stderr = (inbox.gather() for inbox in channel.inboxes)
         yield from _feed(channel, input)
