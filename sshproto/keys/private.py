@@ -299,6 +299,75 @@ def _private_fields(public_key: PublicKey, handle: Any) -> bytes:
     return public_key.blob + mpint(numbers.private_value)
 
 
+# --------------------------------------------------------------------------------------------------- for key agents
+
+
+def write_private(key: PrivateKey, *, half: bool = False) -> bytes:
+    """A private key as the agent protocol writes it (RFC 9987 section 5.2), from its type on, without the comment.
+
+    Args:
+        key: The key.
+        half: Without its type and the fields that stand in a certificate for it, which goes before.
+    """
+    fields = _private_fields(key.public_key, key._handle)
+    if not half:
+        return fields
+    reader = Reader(fields, "private key")
+    for _ in range(1 if key.public_key.type == "ssh-ed25519" else 3):
+        reader.string()
+    return reader.rest()
+
+
+def read_private(reader: Reader, *, minimum_rsa_bits: int = MINIMUM_RSA_BITS) -> PrivateKey:
+    """Read what :func:`write_private` writes; what follows it is left in ``reader``.
+
+    Raises:
+        KeyFormatError: It is of a type that is not supported, too weak, or its parts do not belong together.
+        WireError: It is malformed.
+    """
+    kind = reader.name("type")
+    if kind not in KEY_TYPES:
+        raise unsupported_type(kind)
+    if kind not in _PRIVATE:
+        raise KeyFormatError(f"the private half of a {kind} key is in a security token, which is out of reach here")
+    start = reader.offset
+    if kind == "ssh-rsa":
+        n, e = reader.mpint("n"), reader.mpint("e")
+        blob = text(kind) + mpint(e) + mpint(n)
+    elif kind == "ssh-ed25519":
+        blob = text(kind) + string(reader.string("public"))
+    else:
+        blob = text(kind) + string(reader.string("curve")) + string(reader.string("Q"))
+    public = PublicKey.from_blob(blob, minimum_rsa_bits=minimum_rsa_bits)
+    reader.offset = start
+    with no_panic(f"{kind} private key"):
+        return _whole(_PRIVATE[kind](reader, public, minimum_rsa_bits), public)
+
+
+def read_half(reader: Reader, public: PublicKey) -> PrivateKey:
+    """Read what :func:`write_private` writes of the half that is in no certificate.
+
+    Args:
+        reader: Where it stands; what follows it is left there.
+        public: The key that is certified.
+
+    Raises:
+        KeyFormatError: It is not the private half of ``public``.
+        WireError: It is malformed.
+    """
+    read = _HALVES.get(public.type)
+    if read is None:
+        raise KeyFormatError(f"the private half of a {public.type} key is in a security token, out of reach here")
+    with no_panic(f"{public.type} private key"):
+        return _whole(read(reader, public), public)
+
+
+def _whole(handle: Any, public: PublicKey) -> PrivateKey:
+    if not hmac.compare_digest(public_blob(handle.public_key()), public.blob):
+        raise _mismatch(public.type, "private key")
+    return PrivateKey(handle, public)
+
+
 # -------------------------------------------------------------------------------------------------------- reading files
 
 
@@ -455,6 +524,26 @@ def _ppk_rsa(reader: Reader, public: PublicKey) -> Any:
     d, p, q, iqmp = (reader.mpint(name) for name in ("d", "p", "q", "iqmp"))
     return _make_rsa(n, e, d, iqmp, p, q)
 
+
+def _half_rsa(reader: Reader, public: PublicKey) -> Any:
+    known = Reader(public.blob, "public key")
+    known.string()
+    e, n = known.mpint(), known.mpint()
+    d, iqmp, p, q = (reader.mpint(name) for name in ("d", "iqmp", "p", "q"))
+    return _make_rsa(n, e, d, iqmp, p, q)
+
+
+def _half_ed25519(reader: Reader, public: PublicKey) -> Any:
+    return _private_ed25519(reader, public, 0)
+
+
+_HALVES = {
+    "ssh-ed25519": _half_ed25519,
+    "ecdsa-sha2-nistp256": _ppk_ecdsa,
+    "ecdsa-sha2-nistp384": _ppk_ecdsa,
+    "ecdsa-sha2-nistp521": _ppk_ecdsa,
+    "ssh-rsa": _half_rsa,
+}
 
 _PPK = {
     "ssh-ed25519": _ppk_ed25519,
