@@ -50,6 +50,10 @@ _ALGORITHMS = frozenset((
 ))  # fmt: skip
 """What an encrypted PKCS#8 key may be encrypted with: that which `cryptography` knows."""
 
+_CIPHER_NAMES = {_RSADSI + "3.2": "RC2", _RSADSI + "3.7": "DES-EDE3-CBC"} | {
+    _AES + mode: f"AES-{bits}-CBC" for mode, bits in (("2", 128), ("22", 192), ("42", 256))
+}
+
 WRITE_ITERATIONS = 600_000
 """How often PBKDF2 is repeated in what is written: some 0.2 seconds of work."""
 
@@ -63,13 +67,18 @@ class Block:
 
     Attributes:
         label: ``"RSA PRIVATE KEY"`` and so on.
-        encrypted: Whether it takes a passphrase.
+        encryption: How it is encrypted, in words; ``""`` if it is not.
         text: The block, from BEGIN to END.
     """
 
     label: str
-    encrypted: bool
+    encryption: str
     text: bytes = attrs.field(repr=False)
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether it takes a passphrase."""
+        return bool(self.encryption)
 
 
 def find(content: str) -> Block | None:
@@ -88,13 +97,10 @@ def find(content: str) -> Block | None:
         raise KeyFormatError(f"unsupported kind of private key {label}{why}; supported are {have}")
     block, body = _cut(content, match, label)
     if label == "ENCRYPTED PRIVATE KEY":
-        _check_cost(body)
-        encrypted = True
+        encryption = _check_cost(body)
     else:
-        encrypted = "Proc-Type: 4,ENCRYPTED" in body
-        if encrypted:
-            _check_headers(label, body)
-    return Block(label, encrypted, block.encode("utf-8", "surrogateescape") + b"\n")
+        encryption = _check_headers(label, body) if "Proc-Type: 4,ENCRYPTED" in body else ""
+    return Block(label, encryption, block.encode("utf-8", "surrogateescape") + b"\n")
 
 
 def find_public(content: str) -> Block | None:
@@ -108,7 +114,7 @@ def find_public(content: str) -> Block | None:
         return None
     label = match.group(1) + "PUBLIC KEY"
     block, _ = _cut(content, match, label)
-    return Block(label, False, block.encode("utf-8", "surrogateescape") + b"\n")
+    return Block(label, "", block.encode("utf-8", "surrogateescape") + b"\n")
 
 
 def _cut(content: str, begin: re.Match[str], label: str) -> tuple[str, str]:
@@ -123,8 +129,12 @@ def _cut(content: str, begin: re.Match[str], label: str) -> tuple[str, str]:
     return block, content[begin.end() : stop]
 
 
-def _check_headers(label: str, body: str) -> None:
-    """Check what RFC 1421 section 4.6.1 puts before an encrypted block: the backend panics on an IV that is short."""
+def _check_headers(label: str, body: str) -> str:
+    """Check what RFC 1421 section 4.6.1 puts before an encrypted block: the backend panics on an IV that is short.
+
+    Returns:
+        How it is encrypted, in words.
+    """
     headers = _HEADERS.match(body)
     if headers is None:
         raise KeyFormatError(f"{label}: it is encrypted, and has not the two headers of RFC 1421 that say how")
@@ -135,6 +145,7 @@ def _check_headers(label: str, body: str) -> None:
     digits = 32 if cipher.startswith("AES-") else 16
     if len(iv) != digits:
         raise KeyFormatError(f"{label}: an IV of {len(iv)} hexadecimal digits for {cipher}, expected {digits}")
+    return f"{cipher}, MD5 once"
 
 
 def _elements(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
@@ -174,8 +185,12 @@ def _dotted(content: bytes) -> str:
     return ".".join(map(str, (first, arcs[0] - 40 * first, *arcs[1:])))
 
 
-def _check_cost(body: str) -> None:
-    """Bound the work that the parameters of an EncryptedPrivateKeyInfo (RFC 5958 section 3) ask for."""
+def _check_cost(body: str) -> str:
+    """Bound the work that the parameters of an EncryptedPrivateKeyInfo (RFC 5958 section 3) ask for.
+
+    Returns:
+        How it is encrypted, in words.
+    """
     label = "ENCRYPTED PRIVATE KEY"
     try:
         der = base64.b64decode("".join(body.split()), validate=True)
@@ -196,6 +211,10 @@ def _check_cost(body: str) -> None:
         )
     if _SCRYPT in named and len(numbers) >= 3 and numbers[0] * numbers[1] * numbers[2] > MAXIMUM_SCRYPT:
         raise KeyFormatError(f"{label}: scrypt with N, r, p = {numbers[:3]} needs too much memory")
+    ciphers = [_CIPHER_NAMES[name] for name in named if name in _CIPHER_NAMES]
+    count = f" with {numbers[0]}" if numbers else ""
+    kdf = f"scrypt{count}" if _SCRYPT in named else f"PBKDF2{count} iterations" if _PBKDF2 in named else "PBES1"
+    return ", ".join((*ciphers, kdf))
 
 
 # -------------------------------------------------------------------------------------------------------------- writing

@@ -164,7 +164,7 @@ KEY_TYPES: dict[str, Callable[[Reader, int], Any]] = {
 }
 """Key types: how what follows the type in a blob is read, checked and made a key of `cryptography`'s."""
 
-_SHORT_NAMES = {
+SHORT_NAMES = {
     "ssh-ed25519": "ED25519",
     "ecdsa-sha2-nistp256": "ECDSA",
     "ecdsa-sha2-nistp384": "ECDSA",
@@ -391,7 +391,7 @@ class PublicKey:
         """
         from sshproto.keys.fingerprints import randomart_of
 
-        return randomart_of(self.blob, _SHORT_NAMES[self.type], self.bits, hash_name)
+        return randomart_of(self.blob, SHORT_NAMES[self.type], self.bits, hash_name)
 
     @property
     def bits(self) -> int:

@@ -243,8 +243,9 @@ def test_private_parts_that_do_not_fit(keys):
     key = keys["ssh-ed25519"]
     with pytest.raises(KeyFormatError, match="1 bytes follow the private key"):
         PrivateKey.load(write(key, padding=b"\0"))
-    with pytest.raises(KeyFormatError, match="28 bytes follow the private key"):
-        PrivateKey.load(write(key, WORD, padding=bytes(28)), WORD)
+    size = -len(private_blob(key)) % 16 + 16  # 28, but for one key in 256, whose last byte is 0
+    with pytest.raises(KeyFormatError, match=f"{size} bytes follow the private key"):
+        PrivateKey.load(write(key, WORD, padding=bytes(size)), WORD)
 
 
 def test_what_cryptography_lacks_is_named(keys, monkeypatch):
