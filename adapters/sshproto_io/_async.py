@@ -22,6 +22,7 @@ from sshproto.operations.steps import Operation, Wait
 from sshproto_io import LINGER
 from sshproto_io._async_link import Link, Opening
 from sshproto_io._async_streams import Process, Reader, Stream, Writer
+from sshproto_io.offers import ForwardedAgent, agent_forwarding
 from sshproto_io.sockets import PORT_CHOICES, SocketStream, dial, listen_at
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from sshproto.config import ServerConfig
     from sshproto.operations.hub import Hub
     from sshproto.operations.serving import Handler, ServedSession
+    from sshproto.operations.x11 import X11Forwarding
     from sshproto.server import ServerConnection
     from sshproto.wire.codec import Buffer
 
@@ -121,6 +123,8 @@ class ClientLink(Link, Generic[P, S]):
         timeout: float | None = None,  # noqa: ASYNC109  as in all faces
         pty: PtyRequest | None = None,
         env: Mapping[str, str | bytes] | None = None,
+        agent: ForwardedAgent = None,
+        x11: X11Forwarding | None = None,
     ) -> Completed:
         """Run a command to its end, with all it writes kept in memory.
 
@@ -131,6 +135,9 @@ class ClientLink(Link, Generic[P, S]):
             timeout: Seconds after which to give up, and hang up on it.
             pty: The pseudo-terminal that it is to have.
             env: Environment variables; servers take few, and do not say which.
+            agent: The agent that it is to have: True for the one that ``SSH_AUTH_SOCK`` names, the path of its socket,
+                or an :class:`~sshproto.operations.agent_forwarding.AgentForwarding`.
+            x11: The display that it is to have, from :func:`sshproto_io.displays.display`.
 
         Raises:
             CommandFailed: ``check``, and it has failed.
@@ -139,7 +146,9 @@ class ClientLink(Link, Generic[P, S]):
             ConnectionLoss: The connection ended before the command did.
             UsageError: It cannot be asked for.
         """
-        job = session.run(self.hub, command, input=input, check=check, pty=pty, env=env)
+        job = session.run(
+            self.hub, command, input=input, check=check, pty=pty, env=env, agent=agent_forwarding(agent), x11=x11
+        )
         return await self.within(timeout, job, "the command")
 
     def start(
@@ -148,6 +157,8 @@ class ClientLink(Link, Generic[P, S]):
         *,
         pty: PtyRequest | None = None,
         env: Mapping[str, str | bytes] | None = None,
+        agent: ForwardedAgent = None,
+        x11: X11Forwarding | None = None,
     ) -> Opening[P]:
         """Start a command: a :class:`Process`, by ``await`` or ``async with``. The arguments are :meth:`run`'s.
 
@@ -156,21 +167,36 @@ class ClientLink(Link, Generic[P, S]):
             ConnectionLoss: The connection has ended.
             UsageError: It cannot be asked for.
         """
-        return self._begin(Exec(octets(command)), pty, env)
+        return self._begin(Exec(octets(command)), pty, env, agent, x11)
 
-    def shell(self, *, pty: PtyRequest | None = None, env: Mapping[str, str | bytes] | None = None) -> Opening[P]:
+    def shell(
+        self,
+        *,
+        pty: PtyRequest | None = None,
+        env: Mapping[str, str | bytes] | None = None,
+        agent: ForwardedAgent = None,
+        x11: X11Forwarding | None = None,
+    ) -> Opening[P]:
         """Start the user's shell; see :meth:`start`."""
-        return self._begin(Shell(), pty, env)
+        return self._begin(Shell(), pty, env, agent, x11)
 
     def subsystem(self, name: str, *, env: Mapping[str, str | bytes] | None = None) -> Opening[P]:
         """Start a subsystem, such as ``"sftp"``; see :meth:`start`."""
         return self._begin(Subsystem(name), None, env)
 
     def _begin(
-        self, program: session.Program, pty: PtyRequest | None, env: Mapping[str, str | bytes] | None
+        self,
+        program: session.Program,
+        pty: PtyRequest | None,
+        env: Mapping[str, str | bytes] | None,
+        agent: ForwardedAgent = None,
+        x11: X11Forwarding | None = None,
     ) -> Opening[P]:
+        forwarding = agent_forwarding(agent)
+
         async def get() -> P:
-            return self.PROCESS(self, await self.perform(session.start(self.hub, program, pty=pty, env=env)))
+            starting = session.start(self.hub, program, pty=pty, env=env, agent=forwarding, x11=x11)
+            return self.PROCESS(self, await self.perform(starting))
 
         return Opening(get)
 
@@ -279,6 +305,8 @@ class ServerSession(Generic[R, W]):
         user: Who is logged in.
         program: What to run: ``Exec``, ``Shell`` or ``Subsystem``.
         env: The variables that the client sent. Use only those known to be harmless.
+        provided: Variables for the program that come from this side: ``SSH_AUTH_SOCK``, ``DISPLAY``.
+        display: The display that was granted, or None.
         pty: The pseudo-terminal that was granted, or None.
         stdin: What the client sends.
         stdout, stderr: What the client gets.
@@ -294,6 +322,8 @@ class ServerSession(Generic[R, W]):
         self.user = served.user
         self.program = served.program
         self.env = served.env
+        self.provided = served.provided
+        self.display = served.display
         self.pty = served.pty
         self.stdin = self.READER(link, served.channel)
         self.stdout = self.WRITER(link, served.channel)

@@ -30,6 +30,7 @@ from sshproto.text import printable
 from sshproto_io import LINGER, ConnectFailed, Setup, TimeoutExpired
 from sshproto_io.driver import Connected, Driver
 from sshproto_io.files import Process, Reader, ServerSession, Stream, Writer
+from sshproto_io.offers import ForwardedAgent, agent_forwarding
 from sshproto_io.runner import Runner, report
 from sshproto_io.server import Incoming, Server, listen
 from sshproto_io.sockets import SocketListener, SocketStream, dial, listen_at
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from sshproto.keys.private import PrivateKey
     from sshproto.keys.public import PublicKey
     from sshproto.operations.login import Credentials, HostKeyCheck
+    from sshproto.operations.x11 import X11Forwarding
     from sshproto.wire.codec import Buffer
 
 __all__ = [
@@ -148,6 +150,8 @@ class Client(Connected[ClientConnection]):
         timeout: float | None = None,
         pty: PtyRequest | None = None,
         env: Mapping[str, str | bytes] | None = None,
+        agent: ForwardedAgent = None,
+        x11: X11Forwarding | None = None,
     ) -> Completed:
         """Run a command to its end, with all it writes kept in memory.
 
@@ -158,6 +162,10 @@ class Client(Connected[ClientConnection]):
             timeout: Seconds after which to give up, and hang up on it.
             pty: The pseudo-terminal that it is to have.
             env: Environment variables; servers take few, and do not say which.
+            agent: The agent that it is to have: True for the one that ``SSH_AUTH_SOCK`` names, the path of its socket,
+                or an :class:`~sshproto.operations.agent_forwarding.AgentForwarding`. A thread of the client's passes
+                its bytes, and a display's.
+            x11: The display that it is to have, from :func:`sshproto_io.displays.display`.
 
         Raises:
             CommandFailed: ``check``, and it has failed.
@@ -166,12 +174,20 @@ class Client(Connected[ClientConnection]):
             ConnectionLoss: The connection ended before the command did.
             UsageError: It cannot be asked for.
         """
-        job = session.run(self.hub, command, input=input, check=check, pty=pty, env=env)
+        job = session.run(
+            self.hub, command, input=input, check=check, pty=pty, env=env, agent=agent_forwarding(agent), x11=x11
+        )
         shown = octets(command).decode(errors="replace")
         return self.perform(job, timeout, f"the command '{printable(shown, _SHOWN)}'")
 
     def start(
-        self, command: str | bytes, *, pty: PtyRequest | None = None, env: Mapping[str, str | bytes] | None = None
+        self,
+        command: str | bytes,
+        *,
+        pty: PtyRequest | None = None,
+        env: Mapping[str, str | bytes] | None = None,
+        agent: ForwardedAgent = None,
+        x11: X11Forwarding | None = None,
     ) -> Process:
         """Start a command. The arguments are :meth:`run`'s.
 
@@ -180,20 +196,35 @@ class Client(Connected[ClientConnection]):
             ConnectionLoss: The connection has ended.
             UsageError: It cannot be asked for.
         """
-        return self._start(Exec(octets(command)), pty, env)
+        return self._start(Exec(octets(command)), pty, env, agent, x11)
 
-    def shell(self, *, pty: PtyRequest | None = None, env: Mapping[str, str | bytes] | None = None) -> Process:
+    def shell(
+        self,
+        *,
+        pty: PtyRequest | None = None,
+        env: Mapping[str, str | bytes] | None = None,
+        agent: ForwardedAgent = None,
+        x11: X11Forwarding | None = None,
+    ) -> Process:
         """Start the user's shell; see :meth:`start`."""
-        return self._start(Shell(), pty, env)
+        return self._start(Shell(), pty, env, agent, x11)
 
     def subsystem(self, name: str, *, env: Mapping[str, str | bytes] | None = None) -> Process:
         """Start a subsystem, such as ``"sftp"``; see :meth:`start`."""
         return self._start(Subsystem(name), None, env)
 
     def _start(
-        self, program: session.Program, pty: PtyRequest | None, env: Mapping[str, str | bytes] | None
+        self,
+        program: session.Program,
+        pty: PtyRequest | None,
+        env: Mapping[str, str | bytes] | None,
+        agent: ForwardedAgent = None,
+        x11: X11Forwarding | None = None,
     ) -> Process:
-        return Process(self, self.perform(session.start(self.hub, program, pty=pty, env=env)))
+        forwarding = agent_forwarding(agent)
+        return Process(
+            self, self.perform(session.start(self.hub, program, pty=pty, env=env, agent=forwarding, x11=x11))
+        )
 
     def open_tcp(self, host: str, port: int) -> Stream:
         """A TCP connection that the server makes.

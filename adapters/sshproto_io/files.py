@@ -317,6 +317,8 @@ class ServerSession:
         user: Who is logged in.
         program: What to run: ``Exec``, ``Shell`` or ``Subsystem``.
         env: The variables that the client sent. Use only those known to be harmless.
+        provided: Variables for the program that come from this side: ``SSH_AUTH_SOCK``, ``DISPLAY``.
+        display: The display that was granted, or None.
         pty: The pseudo-terminal that was granted, or None.
         stdin: What the client sends.
         stdout, stderr: What the client gets.
@@ -329,6 +331,8 @@ class ServerSession:
         self.user = served.user
         self.program = served.program
         self.env = served.env
+        self.provided = served.provided
+        self.display = served.display
         self.pty: PtyRequest | None = served.pty
         self.stdin = Reader(link, served.channel)
         self.stdout = Writer(link, served.channel)

@@ -148,12 +148,14 @@ class SocketListener(Closable):
     Args:
         socks: At least one; they belong to the listener from now on.
         unlink: The path of a socket to be removed at the end.
+        directory: Where that is, to be removed as well.
     """
 
-    def __init__(self, socks: Iterable[socket.socket], unlink: str | None = None) -> None:
+    def __init__(self, socks: Iterable[socket.socket], unlink: str | None = None, directory: str | None = None) -> None:
         super().__init__()
         self._socks = list(socks)
         self._unlink = unlink
+        self._directory = directory
         for sock in self._socks:
             sock.setblocking(False)
 
@@ -213,6 +215,9 @@ class SocketListener(Closable):
         if self._unlink is not None:
             with contextlib.suppress(OSError):
                 os.unlink(self._unlink)  # noqa: PTH108  pathlib would not take every path that sockets do
+        if self._directory is not None:
+            with contextlib.suppress(OSError):
+                os.rmdir(self._directory)  # noqa: PTH106
 
 
 class _Came(Exception):
@@ -379,7 +384,28 @@ def listen_at(address: Address, resolve: Resolve = socket.getaddrinfo, backlog: 
     return SocketListener(_listen_all(found, port, backlog))
 
 
-def _listen_unix(path: str, backlog: int) -> SocketListener:
+def listen_privately(backlog: int = 128) -> Operation[SocketListener]:
+    """Listen at a new path, in a directory that only this user may enter. Both are removed at the end.
+
+    Args:
+        backlog: Connections that may wait to be accepted.
+
+    Raises:
+        OSError: It cannot be had.
+    """
+    import shutil
+    import tempfile
+
+    yield from ()
+    directory = tempfile.mkdtemp(prefix="ssh-")  # mode 0700
+    try:
+        return _listen_unix(f"{directory}/agent.{os.getpid()}", backlog, directory)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+def _listen_unix(path: str, backlog: int, directory: str | None = None) -> SocketListener:
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.bind(path)
@@ -388,7 +414,7 @@ def _listen_unix(path: str, backlog: int) -> SocketListener:
     except BaseException:
         sock.close()
         raise
-    return SocketListener([sock], unlink=path)
+    return SocketListener([sock], path, directory)
 
 
 def _listen_all(found: Iterable[Any], port: int, backlog: int) -> list[socket.socket]:
@@ -435,5 +461,6 @@ def world(
         listen=lambda address: listen_at(address, resolve),
         session=session,
         stream=stream,
+        listen_privately=listen_privately,
         bug=bug,
     )

@@ -44,7 +44,6 @@ from sshproto.events import (
     Question,
 )
 from sshproto.operations.forwarding import Address, ByteStream, Listener, connect_channel
-from sshproto.operations.granting import GrantedDisplay, Granting
 from sshproto.operations.listening import Listening
 from sshproto.operations.steps import Call, Operation, Together, call, hand_over, is_operation
 from sshproto.values import frozen
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from sshproto.channels.requests import ChannelRequestData
     from sshproto.keys.public import PublicKey
     from sshproto.operations.channel import Channel
+    from sshproto.operations.granting import GrantedDisplay
     from sshproto.operations.hub import Hub
     from sshproto.server import ServerConnection
 
@@ -309,7 +309,6 @@ class _Service:
         self._world = world
         self._user = ""
         self._listening = Listening(hub, partial(self._ask, handler.allow_listen), world.listen)
-        self._granting = Granting(hub, self._ask, handler, world)
 
     def run(self) -> Operation[ConnectionLoss]:
         try:
@@ -507,7 +506,7 @@ class _Service:
                     if granted:
                         session.env[name] = value
                 case X11Request() | AuthAgentRequest() | AgentRequest() as request:
-                    granted = yield from self._granting.grant(session, request)
+                    granted = yield from self._grant(session, request)
                 case Exec() | Shell() | Subsystem() as program:
                     session.program = program
                     granted = (yield from self._ask(handler.allow_program, session)) is True
@@ -517,6 +516,11 @@ class _Service:
             if granted and question.request.starts:
                 return True
         return False
+
+    def _grant(self, session: ServedSession, request: X11Request | AuthAgentRequest | AgentRequest) -> Operation[bool]:
+        from sshproto.operations.granting import Granting  # few ask for that
+
+        return (yield from Granting(self._hub, self._ask, self._handler, self._world).grant(session, request))
 
     def _decide(self, question: ChannelRequested, granted: object) -> Operation[None]:
         conn = self._hub.conn

@@ -1,0 +1,51 @@
+"""What ``agent=`` may be, in every face: an agent to be given to programs at a server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Union
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from sshproto.operations.agent_forwarding import AgentForwarding
+
+ForwardedAgent = Union["AgentForwarding", str, "Path", bool, None]
+"""An agent: what ``SSH_AUTH_SOCK`` says (True), the path of its socket, or an
+:class:`~sshproto.operations.agent_forwarding.AgentForwarding`; None or False for none."""
+
+
+def agent_forwarding(
+    agent: ForwardedAgent, *, optional: bool = False, warn: Callable[[str], object] | None = None
+) -> AgentForwarding | None:
+    """An agent to be given to sessions.
+
+    Args:
+        agent: Which.
+        optional: The session goes on without it if the server refuses.
+        warn: Told of what went wrong.
+
+    Raises:
+        InvalidArgument: There is none, or that is none.
+    """
+    if agent is None or agent is False:
+        return None
+
+    import functools
+    import os
+    from pathlib import Path
+
+    from sshproto.errors import InvalidArgument
+    from sshproto.operations.agent_forwarding import AgentForwarding
+    from sshproto_io.sockets import dial
+
+    if isinstance(agent, AgentForwarding):
+        return agent
+    if agent is True:
+        agent = os.environ.get("SSH_AUTH_SOCK", "")
+        if not agent:
+            raise InvalidArgument("there is no agent to forward: SSH_AUTH_SOCK is not set")
+    elif not isinstance(agent, (str, Path)):
+        raise InvalidArgument(f"an agent is True, the path of a socket, or an AgentForwarding, not {agent!r}")
+    path = str(agent)
+    return AgentForwarding(source=path, dial=functools.partial(dial, path), optional=optional, warn=warn)
