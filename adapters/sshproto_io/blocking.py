@@ -31,9 +31,10 @@ from sshproto_io import LINGER, ConnectFailed, Setup, TimeoutExpired
 from sshproto_io.driver import Connected, Driver
 from sshproto_io.files import Process, Reader, ServerSession, Stream, Writer
 from sshproto_io.offers import ForwardedAgent, agent_forwarding
-from sshproto_io.runner import Runner, report
+from sshproto_io.runner import Runner
 from sshproto_io.server import Incoming, Server, listen
 from sshproto_io.sockets import SocketListener, SocketStream, dial, listen_at
+from sshproto_io.workers import report
 
 if TYPE_CHECKING:
     from sshproto.config import ClientConfig

@@ -2,10 +2,10 @@
 
 A :class:`Driver` follows the pump rule of :mod:`sshproto.connection` and knows nothing else about the protocol.  It has
 no thread of its own: threads run operations (:mod:`~sshproto_io.runner`), and of those that have to wait, one is the
-*leader*, which waits for the socket and deals for all with what comes.  The others, the *followers*, sleep until the
-leader has woken an operation of theirs, or leaves and passes the lead on.  So while nobody waits, nothing happens:
-input stays in the system's buffers, and no question whether the peer is still there is asked or answered.  Who wants
-that done starts a thread that always waits, by :meth:`Driver.start_thread`.
+*leader*, which waits for the socket and deals for all with what comes: it takes the steps of all operations that can go
+on.  The others, the *followers*, sleep until their operation has ended, or the leader leaves and passes the lead on.
+So while nobody waits, nothing happens: input stays in the system's buffers, and no question whether the peer is still
+there is asked or answered.  Who wants that done starts a thread that always waits, by :meth:`Driver.start_thread`.
 
 One lock guards the connection, the hub and every operation.  It is held for computing only, never while anybody waits:
 the socket never blocks, and what it does not take is left to the leader, who waits for reading and for writing.  A
@@ -18,9 +18,10 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from sshproto.connection import Connection
 from sshproto.errors import UsageError
@@ -30,6 +31,10 @@ from sshproto_io import LINGER
 from sshproto_io.poller import READ, WRITE, Found, Poller
 from sshproto_io.runner import Runner
 from sshproto_io.sockets import no_delay
+
+if TYPE_CHECKING:
+    from sshproto.wire.codec import Buffer
+    from sshproto_io.runner import Task
 
 _RECEIVE = 256 * 1024
 _JOIN = 5.0  # seconds for the thread to end; it has nothing left to wait for
@@ -47,7 +52,9 @@ class Driver(Generic[C]):
 
     Attributes:
         hub, conn: The connection; to be used under the lock only, see :meth:`apply`.
-        lock: Held by who uses the connection.
+        lock: Held by who uses the connection; they see to :attr:`holder`, too.
+        holder: The thread that has the lock, or 0.
+        due: Operations that can go on.
         deadline: When the leader is to wake up.
     """
 
@@ -57,10 +64,13 @@ class Driver(Generic[C]):
         self.hub = hub
         self.conn = hub.conn
         self.lock = threading.Lock()
+        self.holder = 0
+        self.due: deque[Task] = deque()
         self.deadline: float | None = None
+        self._full = hub.limits.output_high
         self._sock = sock
         self._descriptor = sock.fileno()
-        self._unsent = memoryview(b"")
+        self._unsent: Buffer = b""
         self._eof = False
         self._mute = False  # the socket takes nothing any more
         self._parting = False
@@ -68,7 +78,6 @@ class Driver(Generic[C]):
         self._abandoned = False
         self._flushed = Wait()  # fires when it is finished
         self._left = Wait()  # fires when the peer has closed
-        self._holder = 0  # the thread that is inside of the application's code under the lock
         self._leader: Runner | None = None
         self._watched = 0
         self._followers: dict[Runner, None] = {}
@@ -115,12 +124,14 @@ class Driver(Generic[C]):
         """
         self._enter()
         with self.lock:
-            before = self.hold(threading.get_ident())
+            self.holder = threading.get_ident()
             try:
-                return function()
+                try:
+                    return function()
+                finally:
+                    self.settle()
             finally:
-                self.hold(before)
-                self.pump()
+                self.holder = 0
 
     def serve(self, operation: Operation[T]) -> T:
         """Run an operation in this thread, and with it all that is spawned, until it ends."""
@@ -131,7 +142,7 @@ class Driver(Generic[C]):
     def start_thread(self) -> None:
         """Have a thread that deals with what comes while nobody waits. Repeated calls do nothing."""
         self._enter()
-        with self.lock:
+        with self._held():
             if self.hub.lost is None:
                 self._serviced()
 
@@ -148,12 +159,12 @@ class Driver(Generic[C]):
             UsageError: They are too long.
         """
         self._enter()
-        with self.lock:
+        with self._held():
             if self._parting:
                 return
             self.conn.disconnect(description)
             self._parting = True
-            self.pump()
+            self.settle()
         try:
             with contextlib.suppress(OSError):  # there are no descriptors left to wait with
                 Runner(self).run(self._part())
@@ -166,10 +177,10 @@ class Driver(Generic[C]):
     def abort(self) -> None:
         """Close the socket, whatever state it is in. Everybody who still waits gets an error."""
         self._enter()
-        with self.lock:
+        with self._held():
             if self._closed:
                 return
-            self._closed = self._parting = True
+            self._closed = self._parting = self._mute = True
             try:
                 self.conn.disconnect()
                 self.drain()
@@ -179,6 +190,7 @@ class Driver(Generic[C]):
                 if self._leader is not None:
                     self._leader.rouse()
                 self._shut()
+                self.settle()
 
     def abandon(self) -> None:
         """Nobody will use it any more. For finalizers: it never waits, and may be called whoever holds the lock."""
@@ -193,26 +205,32 @@ class Driver(Generic[C]):
 
     def drain(self) -> None:
         """Hand out the events."""
-        before = self.hold(threading.get_ident())
         try:
             self.hub.drain()
         except BaseException:
             self._break()
             raise
-        finally:
-            self.hold(before)
 
-    def pump(self) -> None:
-        """Hand out all events, send what the socket takes, and see that the leader knows what to wait for."""
-        conn = self.conn
+    def settle(self) -> None:
+        """Hand out all events, let every operation go on that can, send what the socket takes, and see that the leader
+        knows what to wait for. To be done before the lock is given back."""
+        conn, due = self.conn, self.due
         while True:
             self.drain()
+            while due:
+                task = due.popleft()
+                if not task.ended:
+                    task.runner.advance(task)
+                self.drain()  # what one operation did the next one knows
             # As long as the socket has not taken all, what follows stays where the connection counts it.
-            if not self._unsent:
-                self._unsent = memoryview(conn.data_to_send())
-            if not self._unsent or not self._write():
+            full = bool(self._unsent)
+            if not full:
+                self._unsent = conn.data_to_send()
+                full = len(self._unsent) >= self._full
+            if self._unsent and self._write() and full:  # that has made room
+                continue
+            if not self._flushed.wanted or not self.finished:
                 break
-        if self.finished:
             self._flushed.fire()
         leader = self._leader
         if leader is not None:
@@ -220,6 +238,19 @@ class Driver(Generic[C]):
             sooner = deadline is not None and (self.deadline is None or deadline < self.deadline)
             if sooner or self._wanted() & ~self._watched:
                 leader.rouse()
+
+    def struck(self, thread: int, task: Task) -> None:
+        """Ctrl-C has hit an operation that ``thread`` waits for.
+
+        Raises:
+            KeyboardInterrupt: It was meant for another, who took the step. What it interrupted is lost.
+        """
+        error = task.error
+        if error is None or thread == self.holder or threading.current_thread() is not threading.main_thread():
+            return
+        self._break()
+        task.error = self.hub.lost
+        raise error
 
     def spawn(self, operation: Operation[Any]) -> Callable[[], None]:
         """Run an operation beside everything else until it, or the connection, ends.
@@ -273,16 +304,20 @@ class Driver(Generic[C]):
         else:
             self._pollers.append(poller)
 
-    def hold(self, thread: int) -> int:
-        """Note which thread is inside of the application's code, and say which was."""
-        before, self._holder = self._holder, thread
-        return before
-
     # --------------------------------------------------------------------------------------------------------- internal
 
     def _enter(self) -> None:
-        if self._holder == threading.get_ident():
+        if self.holder == threading.get_ident():
             raise UsageError("operations, and functions that are told of events, can't wait for a connection's lock")
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        with self.lock:
+            self.holder = threading.get_ident()
+            try:
+                yield
+            finally:
+                self.holder = 0
 
     def _serviced(self) -> Runner:
         """The runner of what is spawned."""
@@ -308,14 +343,16 @@ class Driver(Generic[C]):
         """Take what has come, and what time has brought."""
         now = time.monotonic()
         try:
-            if any(descriptor == self._descriptor and mask & READ for descriptor, mask in found):
-                self._read(now)
+            for descriptor, mask in found:
+                if descriptor == self._descriptor and mask & READ:
+                    self._read(now)
+            if self.deadline is not None and self.deadline <= now:
                 self.drain()  # what was in time is not late
-            deadline = self.conn.next_deadline()
-            if deadline is not None and deadline <= now:
-                if self.conn.should_close:
-                    self._unsent = memoryview(b"")  # as the connection does with what it has not handed out yet
-                self.conn.handle_timeout(now)
+                deadline = self.conn.next_deadline()
+                if deadline is not None and deadline <= now:
+                    if self.conn.should_close:
+                        self._unsent = b""  # as the connection does with what it has not handed out yet
+                    self.conn.handle_timeout(now)
         except BaseException:
             self._break()
             raise
@@ -338,12 +375,16 @@ class Driver(Generic[C]):
         """Send what is there; False if the socket does not take all of it now."""
         while self._unsent and not self._mute:
             try:
-                self._unsent = self._unsent[self._sock.send(self._unsent) :]
+                sent = self._sock.send(self._unsent)
             except (BlockingIOError, InterruptedError):
                 return False
             except OSError:
                 self._mute = True  # what has come in before may still be worth reading; its end will follow
-        self._unsent = memoryview(b"")
+            else:
+                if sent == len(self._unsent):
+                    break
+                self._unsent = memoryview(self._unsent)[sent:]
+        self._unsent = b""
         return True
 
     def _part(self) -> Operation[None]:
@@ -359,11 +400,9 @@ class Driver(Generic[C]):
     def _break(self) -> None:
         """Something came between, Ctrl-C or a bug, and nobody knows what was lost: nothing may go on."""
         self._mute = True
-        before = self.hold(threading.get_ident())
         with contextlib.suppress(Exception):
             self.conn.disconnect()
             self.hub.drain()
-        self.hold(before)
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 

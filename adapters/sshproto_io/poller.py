@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-import selectors
+import select
 import socket
 import sys
 import threading
 from collections.abc import Iterable
+from typing import Any
 
 from sshproto.operations.steps import Waker
 
-READ = selectors.EVENT_READ
-WRITE = selectors.EVENT_WRITE
+READ = 1
+WRITE = 2
 
 Found = Iterable[tuple[int, int]]
 """Descriptors, each with what it is ready for: ``READ``, ``WRITE`` or both."""
-
-# Not epoll or kqueue: they refuse regular files, which standard input and output often are.
-_Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 class _Bell:
@@ -69,15 +68,53 @@ class _Counter:
                 os.close(descriptor)
 
 
+bell: type[_Bell | _Counter] = _Counter if sys.platform == "linux" else _Bell
+"""What wakes who polls."""
+
+
+class _Select:
+    """``select.poll`` for systems that have none."""
+
+    def __init__(self) -> None:
+        self._masks: dict[int, int] = {}
+
+    def register(self, descriptor: int, mask: int) -> None:
+        self._masks[descriptor] = mask
+
+    def unregister(self, descriptor: int) -> None:
+        del self._masks[descriptor]
+
+    def poll(self, milliseconds: float | None) -> list[tuple[int, int]]:
+        masks = dict(self._masks)
+        reading = [descriptor for descriptor, mask in masks.items() if mask & _IN]
+        writing = [descriptor for descriptor, mask in masks.items() if mask & _OUT]
+        # Windows tells of a connection that has failed only here.
+        seconds = None if milliseconds is None else milliseconds / 1000
+        readable, writable, failed = select.select(reading, writing, writing, seconds)
+        found = dict.fromkeys(readable, _IN)
+        for descriptor in (*writable, *failed):
+            found[descriptor] = found.get(descriptor, 0) | _OUT
+        return list(found.items())
+
+
+# Not epoll or kqueue: they refuse regular files, which standard input and output often are.
+_poll: Any = getattr(select, "poll", _Select)
+_IN: int = getattr(select, "POLLIN", READ)
+_OUT: int = getattr(select, "POLLOUT", WRITE)
+_MASKS = (0, _IN, _OUT, _IN | _OUT)
+
+
 class Poller:
     """Waits for descriptors. Another thread, or a signal handler, may wake it."""
 
+    __slots__ = ("_bell", "_masks", "_poll", "_wakers")
+
     def __init__(self) -> None:
-        self._selector = _Selector()
+        self._poll = _poll()
         self._masks: dict[int, int] = {}
-        self._wakers: dict[tuple[int, int], Waker] = {}
-        self._bell = _Counter() if sys.platform == "linux" else _Bell()
-        self._selector.register(self._bell.descriptor, READ)
+        self._wakers: dict[tuple[int, int], Waker] | None = None
+        self._bell = bell()
+        self._poll.register(self._bell.descriptor, _IN)
 
     @property
     def wanted(self) -> bool:
@@ -91,11 +128,13 @@ class Poller:
             OSError, ValueError: The descriptor can't be waited for.
         """
         self.choose(descriptor, self._masks.get(descriptor, 0) | event)
+        if self._wakers is None:
+            self._wakers = {}
         self._wakers[descriptor, event] = wake
 
     def unwatch(self, descriptor: int, event: int, wake: Waker) -> None:
         """Take ``wake`` back."""
-        if self._wakers.get((descriptor, event)) == wake:
+        if self._wakers and self._wakers.get((descriptor, event)) == wake:
             del self._wakers[descriptor, event]
             self.choose(descriptor, self._masks.get(descriptor, 0) & ~event)
 
@@ -104,31 +143,32 @@ class Poller:
         before = self._masks.get(descriptor, 0)
         if mask == before:
             return
-        if not mask:
-            self._selector.unregister(descriptor)
-            del self._masks[descriptor]
-            return
-        if before:
-            self._selector.modify(descriptor, mask)
+        if mask:
+            self._poll.register(descriptor, _MASKS[mask])
+            self._masks[descriptor] = mask
         else:
-            self._selector.register(descriptor, mask)
-        self._masks[descriptor] = mask
+            self._poll.unregister(descriptor)
+            del self._masks[descriptor]
 
     def wait(self, timeout: float | None) -> Found:
         """Wait for descriptors, for :meth:`ring`, or for some time. The lock is not to be held."""
         found: list[tuple[int, int]] = []
-        for key, mask in self._selector.select(timeout):
-            if key.fd == self._bell.descriptor:
+        bell = self._bell.descriptor
+        for descriptor, events in self._poll.poll(None if timeout is None else math.ceil(timeout * 1000)):
+            if descriptor == bell:
                 self._bell.hush()
-            else:
-                found.append((key.fd, mask))
+            else:  # what is neither is an error or an end, and both ways will show it
+                found.append((descriptor, (READ if events & ~_OUT else 0) | (WRITE if events & ~_IN else 0)))
         return found
 
     def fire(self, found: Found) -> None:
         """Call those who wait for what was found, if they still do."""
+        wakers = self._wakers
+        if not wakers:
+            return
         for descriptor, mask in found:
             for event in (READ, WRITE):
-                wake = self._wakers.get((descriptor, event)) if mask & event else None
+                wake = wakers.get((descriptor, event)) if mask & event else None
                 if wake is not None:
                     wake()
 
@@ -137,5 +177,4 @@ class Poller:
         self._bell.ring()
 
     def close(self) -> None:
-        self._selector.close()
         self._bell.close()

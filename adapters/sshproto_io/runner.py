@@ -1,20 +1,17 @@
 """Runs operations in a thread: does their steps, and sleeps until the first of what they wait for.
 
-A :class:`Runner` belongs to the thread that runs it, and its operations take turns in it.  With a
-:class:`~sshproto_io.driver.Driver` they work on a connection, which other threads' runners share; without one they are
-jobs of their own, such as dialling.
+A :class:`Runner` belongs to the thread that wants the result of one operation, and to what comes of that.  With a
+:class:`~sshproto_io.driver.Driver` they work on a connection, which other threads' runners share: then whoever has the
+lock when an operation can go on takes its step, whosever it is, and a thread is woken only when the result that it
+waits for is there.  Without one they are jobs of their own, such as dialling.
 
 Everything here happens under the lock, except for sleeping and for calls of the application's functions.
 """
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import functools
 import inspect
-import os
-import queue
 import threading
 import time
 from collections import deque
@@ -25,66 +22,14 @@ from sshproto.errors import ConnectionLoss, InternalError, InvalidArgument
 from sshproto.operations.steps import Call, Operation, Ready, Sleep, Spawn, Step, Together, Wait
 from sshproto_io import TimeoutExpired
 from sshproto_io.poller import READ, WRITE, Found, Poller
+from sshproto_io.workers import report, workers
 
 if TYPE_CHECKING:
     from sshproto_io.driver import Driver
 
 _LONGEST = 24 * 3600.0  # seconds of one sleep; the system's calls have limits of their own
-_IDLE = 0.1  # seconds that a thread waits for its next call: who asks more seldom can afford a new one
 
 T = TypeVar("T")
-
-
-def report(error: BaseException) -> None:
-    """Tell about an exception that nobody is there to catch, as threads do."""
-    args = threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
-    with contextlib.suppress(Exception):  # the hook may be the application's
-        threading.excepthook(args)
-
-
-class _Workers:
-    """Threads for functions of the application: one for each that runs, and who is done waits a while for the next."""
-
-    def __init__(self) -> None:
-        self._idle: list[queue.SimpleQueue[Callable[[], object]]] = []
-
-    def start(self, function: Callable[[], object]) -> None:
-        """Call ``function`` in a thread.
-
-        Raises:
-            RuntimeError: There can be no more threads.
-        """
-        try:
-            work = self._idle.pop()  # the last one: so those that are not needed become old
-        except IndexError:
-            threading.Thread(target=self._work, args=(function,), name="ssh call", daemon=True).start()
-        else:
-            work.put(function)
-
-    def _work(self, function: Callable[[], object]) -> None:
-        work: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        while True:
-            contextvars.Context().run(function)  # what one sets is not the next one's
-            del function  # it knows what it was called for
-            self._idle.append(work)
-            try:
-                function = work.get(timeout=_IDLE)
-            except queue.Empty:
-                try:
-                    self._idle.remove(work)
-                except ValueError:  # it was taken just now
-                    function = work.get()
-                else:
-                    return
-
-    def forget(self) -> None:
-        """This process is a fork, in which there are none of the threads."""
-        self._idle = []
-
-
-_workers = _Workers()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_workers.forget)
 
 
 class Task:
@@ -116,7 +61,7 @@ class Task:
         self.operation = operation
         self.parent = parent
         self.spawned = spawned
-        self.children: list[Task] = []
+        self.children: tuple[Task, ...] = ()
         self.ended = False
         self.waiting = False
         self.result: Any = None
@@ -124,40 +69,74 @@ class Task:
         self.until: Wait | None = None
         self.watched: tuple[int, int] | None = None
 
+    def fired(self) -> None:
+        """The one thing that it waits for has come."""
+        if self.waiting:
+            self.waiting = False
+            self.until = None
+            self.runner.due.append(self)
+
     def wake(self) -> None:
-        """What it waits for has come."""
+        """The first of what it waits for has come."""
         self.resume(None, None)
 
     def resume(self, result: Any, error: BaseException | None) -> None:
-        """Its step is done: let it go on, in its own thread."""
+        """Its step is done: it can go on."""
         if self.waiting:
             self.result, self.error = result, error
-            self.runner.go_on(self)
+            self.runner.forget(self)
+            self.runner.due.append(self)
 
 
 class Runner:
-    """Runs an operation, and others that come of it, in the thread that calls :meth:`run`, which is done once.
+    """Runs an operation, and others that come of it, for the thread that calls :meth:`run`, which is done once.
 
     Args:
         driver: The connection's, if there is one.
 
     Attributes:
         lock: Held by who changes anything here.
+        due: Operations that can go on; with a driver, all of the connection's.
         poller: Where it waits for descriptors, once it does.
     """
 
+    __slots__ = (
+        "_asleep",
+        "_bell",
+        "_call",
+        "_deadline",
+        "_driver",
+        "_inline",
+        "_over",
+        "_polling",
+        "_root",
+        "_soon",
+        "_tasks",
+        "_thread",
+        "_timers",
+        "due",
+        "lock",
+        "poller",
+    )
+
     def __init__(self, driver: Driver[Any] | None = None) -> None:
-        self.lock = threading.Lock() if driver is None else driver.lock
+        self.lock: Any
+        self.due: deque[Task]
+        if driver is None:
+            self.lock, self.due = threading.Lock(), deque()
+        else:
+            self.lock, self.due = driver.lock, driver.due
         self._driver = driver
+        self._root: Task | None = None
         self._tasks: set[Task] = set()
-        self._due: deque[Task] = deque()
         self._timers: dict[Task, float] = {}
-        self._soon: deque[Callable[[], object]] = deque()
+        self._soon: deque[Callable[[], object]] | None = None
         self.poller: Poller | None = None
-        self._bell = threading.Event()
+        self._bell: Any = None
         self._asleep = False
         self._polling = False
         self._inline = False
+        self._thread = 0
         self._call: tuple[Task, Call] | None = None
         self._deadline: float | None = None
         self._over = False
@@ -188,31 +167,44 @@ class Runner:
         self._inline = timeout is None if inline is None else inline
         if timeout is not None:
             self._deadline = time.monotonic() + timeout
+        driver = self._driver
+        self._thread = thread = threading.get_ident()
         root = Task(self, operation)
-        found: Found = ()
+        found: Found | None = None
         try:
-            with self.lock:
-                self._add(root)
-            while True:
+            while not self._over:
                 with self.lock:
-                    self._get_up(found)
-                    self._turn(root)
-                    if root.ended:
-                        break
-                    if timeout is not None and self._deadline is not None and time.monotonic() >= self._deadline:
-                        raise TimeoutExpired(what, timeout)
-                    call, seconds = self._call, None
-                    if call is None:
-                        seconds = self._lie_down()
-                    elif self._driver is not None:
-                        self._driver.hand_over()
+                    if driver is not None:
+                        driver.holder = thread
+                    try:
+                        if found is None:
+                            self._root = root
+                            self._add(root)
+                        else:
+                            self._get_up(found)
+                        self._turn()
+                        call, seconds = self._call, None
+                        if root.ended:
+                            self._clear_away()
+                        elif self._deadline is not None and time.monotonic() >= self._deadline:
+                            raise TimeoutExpired(what, timeout or 0.0)
+                        elif call is None:
+                            seconds = self._lie_down()
+                        elif driver is not None:
+                            driver.hand_over()
+                    finally:
+                        if driver is not None:
+                            driver.holder = 0
                 found = ()
+                if self._over:
+                    break
                 if call is not None:
                     self._make(*call)
                 else:
                     found = self._rest(seconds)
         finally:
-            self._leave()
+            if not self._over:
+                self._leave()
         error, root.error = root.error, None
         try:
             if error is not None:
@@ -224,6 +216,8 @@ class Runner:
 
     def soon(self, function: Callable[[], object]) -> None:
         """Have a runner without a driver call ``function`` under the lock. From any thread, or a signal handler."""
+        if self._soon is None:
+            self._soon = deque()
         self._soon.append(function)
         if self.poller is not None:
             self.poller.ring()
@@ -237,36 +231,40 @@ class Runner:
             A function that cancels it, under the lock.
         """
         task = Task(self, operation, spawned=True)
-        self._add(task)
-        self._due.remove(task)
-        self._advance(task)
+        self._tasks.add(task)
+        self.advance(task)
         if self._over:
             self.cancel(task)
-        self.rouse()
-        return lambda: self.cancel(task)
+        return functools.partial(self.cancel, task)
 
     def cancel(self, task: Task) -> None:
         """Close an operation, and those that it waits for."""
         if task.ended:
             return
         task.ended = True
-        self._forget(task)
+        self.forget(task)
         self._tasks.discard(task)
         for child in task.children:
             self.cancel(child)
-        before = self._hold(threading.get_ident())
         try:
             task.operation.close()
         except Exception as error:  # noqa: BLE001  others are to be cancelled as well
             report(error)
-        finally:
-            self._hold(before)
 
-    def go_on(self, task: Task) -> None:
-        """It is a task's turn."""
-        self._forget(task)
-        self._due.append(task)
-        self.rouse()
+    def forget(self, task: Task) -> None:
+        """A task waits for nothing any more."""
+        task.waiting = False
+        if self._timers:
+            self._timers.pop(task, None)
+        if task.until is not None:
+            task.until.unsubscribe(task.wake)
+            task.until.unsubscribe(task.fired)
+            task.until = None
+        if task.watched is not None:
+            if self.poller is not None:
+                self.poller.unwatch(*task.watched, task.wake)
+            task.watched = None
+            self.rouse()  # while somebody polls a descriptor, closing it has no effect
 
     def rouse(self) -> None:
         """Wake the thread, if it sleeps."""
@@ -275,7 +273,7 @@ class Runner:
             if self._polling and self.poller is not None:
                 self.poller.ring()
             else:
-                self._bell.set()
+                self._bell.release()
 
     def need_poller(self) -> Poller:
         """Where this runner waits for descriptors.
@@ -287,30 +285,11 @@ class Runner:
             self.poller = Poller() if self._driver is None else self._driver.lend_poller()
         return self.poller
 
-    # ------------------------------------------------------------------------------------------------ steps of the loop
-
-    def _add(self, task: Task) -> None:
-        self._tasks.add(task)
-        self._due.append(task)
-
-    def _turn(self, root: Task) -> None:
-        """Let everybody go on who can."""
-        while True:
-            while self._due and not root.ended:
-                task = self._due.popleft()
-                if not task.ended:
-                    self._advance(task)
-            if self._driver is not None:
-                self._driver.pump()
-            if not self._due or root.ended:
-                return
-
-    def _advance(self, task: Task) -> None:
+    def advance(self, task: Task) -> None:
         """One step of one operation."""
         result, error = task.result, task.error
         task.result = task.error = None
-        task.children = []
-        before = self._hold(threading.get_ident())
+        task.children = ()
         try:
             step = task.operation.send(result) if error is None else task.operation.throw(error)
         except StopIteration as end:
@@ -319,15 +298,30 @@ class Runner:
             self._end(task, None, problem)
         else:
             task.waiting = True
-            self._begin(task, step)
+            if type(step) is Wait:
+                task.until = step
+                step.subscribe(task.fired)
+            else:
+                self._begin(task, step)
         finally:
             del error
-            self._hold(before)
-        if self._driver is not None:
-            self._driver.drain()
 
-    def _hold(self, thread: int) -> int:
-        return 0 if self._driver is None else self._driver.hold(thread)
+    # ------------------------------------------------------------------------------------------------ steps of the loop
+
+    def _add(self, task: Task) -> None:
+        self._tasks.add(task)
+        self.due.append(task)
+
+    def _turn(self) -> None:
+        """Let everybody go on who can."""
+        if self._driver is not None:
+            self._driver.settle()
+            return
+        root, due = self._root, self.due
+        while due and not (root is not None and root.ended):
+            task = due.popleft()
+            if not task.ended:
+                self.advance(task)
 
     def _end(self, task: Task, result: Any, error: BaseException | None) -> None:
         """An operation has come to its end."""
@@ -344,9 +338,13 @@ class Runner:
                 parent.resume(None, error)
             elif all(child.ended for child in children):
                 parent.resume(tuple(child.result for child in children), None)
-        elif task.spawned and error is not None:
+        elif not task.spawned:
+            if isinstance(error, KeyboardInterrupt) and self._driver is not None:
+                self._driver.struck(self._thread, task)
+            self.rouse()
+        elif error is not None:
             task.error = None
-            if isinstance(error, KeyboardInterrupt):
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
                 raise error
             # That the connection has ended is known to whoever wants to know it; and threads end by SystemExit.
             if isinstance(error, InternalError) or not isinstance(error, (ConnectionLoss, SystemExit)):
@@ -354,28 +352,33 @@ class Runner:
 
     def _lie_down(self) -> float | None:
         """Get ready to sleep, and say for how long."""
-        moments = list(self._timers.values())
-        if self._deadline is not None:
-            moments.append(self._deadline)
-        self._polling = self.poller is not None and self.poller.wanted
-        if self._driver is None:
+        moment, driver = self._deadline, self._driver
+        if self._timers:
+            first = min(self._timers.values())
+            moment = first if moment is None else min(moment, first)
+        if driver is None:
             self._polling = True
             self.need_poller()
-        elif self._driver.appoint(self):
+        elif driver.appoint(self):
             self._polling = True
-            if self._driver.deadline is not None:
-                moments.append(self._driver.deadline)
+            if driver.deadline is not None and (moment is None or driver.deadline < moment):
+                moment = driver.deadline
+        else:
+            self._polling = self.poller is not None and self.poller.wanted
+            if not self._polling:
+                if self._bell is None:
+                    self._bell = threading.Lock()
+                self._bell.acquire(False)  # it has rung for the last sleep, or not at all
         self._asleep = True
-        self._bell.clear()
         if self._soon:
             return 0.0
-        return min(_LONGEST, max(0.0, min(moments) - time.monotonic())) if moments else None
+        return None if moment is None else min(_LONGEST, max(0.0, moment - time.monotonic()))
 
     def _rest(self, seconds: float | None) -> Found:
         """Sleep, without the lock."""
         if self._polling and self.poller is not None:
             return self.poller.wait(seconds)
-        self._bell.wait(seconds)
+        self._bell.acquire(True, -1 if seconds is None else seconds)
         return ()
 
     def _get_up(self, found: Found) -> None:
@@ -395,29 +398,41 @@ class Runner:
     def _leave(self) -> None:
         """Cancel what still runs, and let others have what this runner had."""
         try:
-            self._clear_away()
+            self._depart()
         except BaseException:
-            self._clear_away()  # a second Ctrl-C: others must not wait for this thread for ever
+            self._depart()  # a second Ctrl-C: others must not wait for this thread for ever
             raise
 
-    def _clear_away(self) -> None:
+    def _depart(self) -> None:
         with self.lock:
-            self._asleep = False
-            self._over = True
-            driver, poller = self._driver, self.poller
+            driver = self._driver
             if driver is not None:
-                driver.dismiss(self, ())
-            while self._tasks:
-                self.cancel(next(iter(self._tasks)))
-            self._call = self.poller = None
-            if driver is None:
-                if poller is not None:
-                    poller.close()
-                return
+                driver.holder = self._thread
+            try:
+                self._clear_away()
+            finally:
+                if driver is not None:
+                    driver.holder = 0
+
+    def _clear_away(self) -> None:
+        self._asleep = False
+        driver, poller = self._driver, self.poller
+        if driver is not None:
+            driver.dismiss(self, ())
+        rest = bool(self._tasks)
+        self._over = True
+        while self._tasks:
+            self.cancel(next(iter(self._tasks)))
+        self._call = self.poller = None
+        if driver is None:
             if poller is not None:
-                driver.take_back(poller)
-            driver.hand_over()
-            driver.pump()
+                poller.close()
+            return
+        if poller is not None:
+            driver.take_back(poller)
+        driver.hand_over()
+        if rest:
+            driver.settle()
 
     # ------------------------------------------------------------------------------------------------------------ steps
 
@@ -428,19 +443,6 @@ class Runner:
         else:
             begin(self, task, step)
 
-    def _forget(self, task: Task) -> None:
-        """A task waits for nothing any more."""
-        task.waiting = False
-        self._timers.pop(task, None)
-        if task.until is not None:
-            task.until.unsubscribe(task.wake)
-            task.until = None
-        if task.watched is not None:
-            if self.poller is not None:
-                self.poller.unwatch(*task.watched, task.wake)
-            task.watched = None
-            self.rouse()  # while somebody polls a descriptor, closing it has no effect
-
     def _wait(self, task: Task, step: Wait) -> None:
         task.until = step
         step.subscribe(task.wake)
@@ -449,6 +451,7 @@ class Runner:
         self._timers[task] = time.monotonic() + step.seconds
         if step.until is not None:
             self._wait(task, step.until)
+        self.rouse()  # it may be another thread that is here
 
     def _ready(self, task: Task, step: Ready) -> None:
         event = WRITE if step.writing else READ
@@ -461,17 +464,19 @@ class Runner:
             poller.watch(step.descriptor, event, task.wake)
         except (OSError, ValueError, KeyError):  # it can't be waited for: whatever is done with it next will say why
             self._timers[task] = 0.0
-            return
-        task.watched = step.descriptor, event
-        if step.until is not None:
-            self._wait(task, step.until)
+        else:
+            task.watched = step.descriptor, event
+            if step.until is not None:
+                self._wait(task, step.until)
+        self.rouse()
 
     def _make_call(self, task: Task, step: Call) -> None:
         if self._inline and len(self._tasks) == 1:
             self._call = task, step
+            self.rouse()
             return
         try:
-            _workers.start(functools.partial(self._make, task, step))
+            workers.start(functools.partial(self._make, task, step))
         except RuntimeError as error:  # there are too many
             task.resume(None, error)
 
@@ -488,16 +493,25 @@ class Runner:
                 raise InvalidArgument(f"{name} is asynchronous, and nobody here would wait for it")
         except BaseException as error:  # noqa: BLE001  it is the operation's
             problem = error
+        driver, here = self._driver, threading.get_ident()
         with self.lock:
             if self._call is not None and self._call[0] is task:
                 self._call = None
                 if self._deadline is not None:
                     self._deadline += time.monotonic() - started
             task.resume(result, problem)  # which has no effect if the operation was cancelled meanwhile
+            if driver is None:
+                self.rouse()
+            elif here != self._thread:  # who waits for what follows need not be woken for this
+                driver.holder = here
+                try:
+                    driver.settle()
+                finally:
+                    driver.holder = 0
         del problem
 
     def _together(self, task: Task, step: Together) -> None:
-        task.children = [Task(self, operation, task) for operation in step.operations]
+        task.children = tuple(Task(self, operation, task) for operation in step.operations)
         if not task.children:
             task.resume((), None)
         for child in task.children:

@@ -15,8 +15,9 @@ from sshproto.operations.steps import Operation, Sleep
 from sshproto.server import ServerConnection
 from sshproto_io.driver import Connected
 from sshproto_io.files import ServerSession, Stream
-from sshproto_io.runner import Runner, report
+from sshproto_io.runner import Runner
 from sshproto_io.sockets import SocketListener, listen_at, world
+from sshproto_io.workers import report
 
 if TYPE_CHECKING:
     from sshproto.config import ServerConfig
