@@ -9,11 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import shutil
 import signal
+import socket
+import tempfile
 import termios
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sshproto.channels.requests import (
     Break,
@@ -28,9 +31,13 @@ from sshproto.channels.requests import (
 )
 from sshproto.errors import ChannelEnded
 from sshproto.operations.channel import Channel
+from sshproto.operations.displays import authorities_for, write_authorities
 from sshproto.operations.steps import Operation, Ready, Sleep, Together, Wait
 from sshproto_cli.terminal import apply_modes, set_size
 from sshproto_io.descriptors import Descriptor
+
+if TYPE_CHECKING:
+    from sshproto.operations.granting import GrantedDisplay
 
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 _ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -49,6 +56,28 @@ _UNKNOWN = 255 << 8
 def welcome(name: str) -> bool:
     """Whether a client may set this environment variable."""
     return name == "LANG" or (name.startswith("LC_") and name.isascii() and name.replace("_", "").isalnum())
+
+
+def write_authority(display: GrantedDisplay, at_end: contextlib.ExitStack) -> str:
+    """Write the cookie of a display into a file of its own, in a directory that only this user may enter.
+
+    Args:
+        display: Which.
+        at_end: Removes both.
+
+    Returns:
+        The file's path, for ``XAUTHORITY``.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    content = write_authorities(authorities_for(display.number, display.cookie, socket.gethostname()))
+    directory = tempfile.mkdtemp(prefix="ssh-")  # mode 0700
+    at_end.callback(shutil.rmtree, directory, ignore_errors=True)
+    path = os.path.join(directory, "xauthority")  # noqa: PTH118
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
+        file.write(content)
+    return path
 
 
 class _Over(Exception):

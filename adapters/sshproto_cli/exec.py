@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from sshproto_cli.client import EPILOG, FAILED, add_command, add_options, command, guarded, route
+from sshproto_cli.offers import Offers, add_offers, offers
 from sshproto_cli.options import Failure
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=EPILOG,
     )
     add_options(parser)
+    add_offers(parser)
     add_command(parser)
     parser.set_defaults(run=run)
     return parser
@@ -49,22 +51,24 @@ def run(args: argparse.Namespace) -> int:
         if not words:
             raise Failure("there is no command to run; sshproto shell is for shells")
         legs = route(args, interrupts)
+        offered = offers(args.agent, args.x11)
 
         from sshproto_cli import faces
 
-        return faces.carry_out(args.io, legs, lambda link: _execute(link, words), interrupts)
+        return faces.carry_out(args.io, legs, lambda link: _execute(link, words, offered), interrupts)
 
     return guarded(execute)
 
 
-def _execute(link: Link, words: str) -> Operation[int]:
+def _execute(link: Link, words: str, offered: Offers) -> Operation[int]:
     from sshproto.channels.requests import Exec
     from sshproto.errors import RequestRefused
     from sshproto.operations.session import octets, start
     from sshproto_cli.remote import Remote
 
     try:
-        channel = yield from start(link.hub, Exec(octets(words)))
+        agent, x11 = offered.agent, offered.display(link.resolve)
+        channel = yield from start(link.hub, Exec(octets(words)), agent=agent, x11=x11)
     except RequestRefused:
         raise Failure("the server refused to run the command") from None
     try:

@@ -54,6 +54,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--password-file", metavar="FILE", help="lines of the form user:password")
     parser.add_argument("--exec", dest="execute", action="store_true", help="run commands and shells, as yourself")
     parser.add_argument(
+        "--agent-forwarding",
+        action="store_true",
+        help="with --exec: give programs the agent that their client forwards (ssh -A)",
+    )
+    parser.add_argument(
+        "--x11", action="store_true", help="with --exec: give programs the display that their client forwards (ssh -X)"
+    )
+    parser.add_argument(
         "--forward",
         action="store_true",
         help="make connections for clients (ssh -L, -D, -J, -W) and listen for them (ssh -R), as yourself",
@@ -88,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
             _address(args.listen)
             if args.gateway_ports and not args.forward:
                 raise Failure("--gateway-ports goes with --forward")
+            if (args.agent_forwarding or args.x11) and not args.execute:
+                raise Failure("--agent-forwarding and --x11 go with --exec")
             config, welcome = _config(args), _welcome(args)
             if args.execute or args.forward:
                 _settle()
@@ -106,7 +116,13 @@ def _welcome(args: argparse.Namespace) -> Callable[[Any], Visitor]:
     from sshproto_cli.visitor import Services, Visitor
 
     gate = _gate(args)
-    services = Services(execute=args.execute, forward=args.forward, anywhere=args.gateway_ports)
+    services = Services(
+        execute=args.execute,
+        forward=args.forward,
+        anywhere=args.gateway_ports,
+        agent=args.agent_forwarding,
+        x11=args.x11,
+    )
 
     def welcome(incoming: Any) -> Visitor:
         visitor = Visitor(incoming.peer, incoming.local, gate, services, verbose=args.verbose)

@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from sshproto_cli.client import EPILOG, FAILED, add_command, add_options, command, guarded, route
+from sshproto_cli.offers import Offers, add_offers, offers
 from sshproto_cli.options import Failure, complain, say
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "-e", dest="escape", metavar="CHAR", default="~", help="in the place of ~; ^X is control-X, none is none"
     )
     add_options(parser)
+    add_offers(parser)
     add_command(parser)
     parser.set_defaults(run=run)
     return parser
@@ -66,22 +68,23 @@ def run(args: argparse.Namespace) -> int:
 
         words, escape = command(args), read_character(args.escape)
         legs = route(args, interrupts)
+        offered = offers(args.agent, args.x11)
         if os.isatty(0):
-            return _interactive(args.io, legs, words, escape, interrupts)
+            return _interactive(args.io, legs, words, escape, interrupts, offered)
         complain("standard input is no terminal, so there is none at the other side either")
-        return _plain(args.io, legs, words, interrupts)
+        return _plain(args.io, legs, words, interrupts, offered)
 
     # The terminal has to be restored before SIGQUIT ends the process, too.
     return guarded(shell, also=(signal.SIGQUIT,))
 
 
-def _plain(face: str, legs: list[Leg], words: str, interrupts: Interrupts) -> int:
+def _plain(face: str, legs: list[Leg], words: str, interrupts: Interrupts, offered: Offers) -> int:
     """Without a terminal."""
     from sshproto_cli import faces
     from sshproto_cli.remote import Remote
 
     def work(link: Link) -> Operation[int]:
-        channel = yield from _start(link, words, None)
+        channel = yield from _start(link, words, None, offered)
         try:
             remote = Remote(channel)
             yield from remote.attend()
@@ -92,7 +95,9 @@ def _plain(face: str, legs: list[Leg], words: str, interrupts: Interrupts) -> in
     return faces.carry_out(face, legs, work, interrupts)
 
 
-def _interactive(face: str, legs: list[Leg], words: str, escape: int | None, interrupts: Interrupts) -> int:
+def _interactive(
+    face: str, legs: list[Leg], words: str, escape: int | None, interrupts: Interrupts, offered: Offers
+) -> int:
     """In a terminal."""
     from sshproto_cli import faces
     from sshproto_cli.rawmode import RawMode, pty_request, resizes
@@ -102,17 +107,21 @@ def _interactive(face: str, legs: list[Leg], words: str, escape: int | None, int
     with resizes() as bell:
         pty = pty_request(0)
         try:
-            status = faces.carry_out(face, legs, lambda link: _session(link, words, pty, raw, bell, escape), interrupts)
+            status = faces.carry_out(
+                face, legs, lambda link: _session(link, words, pty, raw, bell, escape, offered), interrupts
+            )
         finally:
             raw.leave()
     say(f"Connection to {legs[-1].host} closed.")
     return status
 
 
-def _session(link: Link, words: str, pty: PtyRequest, raw: RawMode, bell: Bell, escape: int | None) -> Operation[int]:
+def _session(
+    link: Link, words: str, pty: PtyRequest, raw: RawMode, bell: Bell, escape: int | None, offered: Offers
+) -> Operation[int]:
     from sshproto_cli.remote import Remote
 
-    channel = yield from _start(link, words, pty)
+    channel = yield from _start(link, words, pty, offered)
     keyboard = _Keyboard(channel, raw, escape, link.hub.conn.rekey)
     try:
         raw.enter()
@@ -126,14 +135,15 @@ def _session(link: Link, words: str, pty: PtyRequest, raw: RawMode, bell: Bell, 
     return remote.status()
 
 
-def _start(link: Link, words: str, pty: PtyRequest | None) -> Operation[Channel]:
+def _start(link: Link, words: str, pty: PtyRequest | None, offered: Offers) -> Operation[Channel]:
     from sshproto.channels.requests import Exec, Shell
     from sshproto.errors import RequestRefused
     from sshproto.operations.session import octets, start
 
     program = Exec(octets(words)) if words else Shell()
     try:
-        return (yield from start(link.hub, program, pty=pty, env=_locale()))
+        agent, x11 = offered.agent, offered.display(link.resolve)
+        return (yield from start(link.hub, program, pty=pty, env=_locale(), agent=agent, x11=x11))
     except RequestRefused as refusal:
         raise Failure(f"the server refused: {refusal}") from refusal
 

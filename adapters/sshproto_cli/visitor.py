@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sshproto.channels.requests import ExitSignal, PtyRequest, Subsystem
+from sshproto.channels.requests import ExitSignal, PtyRequest, Subsystem, X11Request
 from sshproto.events import Event
 from sshproto.keys.authorized_keys import parse
 from sshproto.keys.public import PublicKey
@@ -20,8 +20,8 @@ from sshproto.operations.serving import Challenge, Handler, ServedSession
 from sshproto.operations.steps import Operation
 from sshproto.text import printable
 from sshproto.values import frozen
-from sshproto_cli.child import Program, welcome
-from sshproto_cli.options import Failure, complain, read_file, reporter, say
+from sshproto_cli.child import Program, welcome, write_authority
+from sshproto_cli.options import Failure, complain, describe, read_file, reporter, say
 
 _LOOPBACK = "localhost"
 
@@ -126,11 +126,15 @@ class Services:
         execute: Commands and shells are run.
         forward: Connections are made for the client, and listened for.
         anywhere: What the client wants listened for may come from other machines.
+        agent: Programs get the agent that the client forwards.
+        x11: Programs get the display that the client forwards.
     """
 
     execute: bool = False
     forward: bool = False
     anywhere: bool = False
+    agent: bool = False
+    x11: bool = False
 
 
 class Visitor(Handler):
@@ -196,12 +200,20 @@ class Visitor(Handler):
         yield from ()
         return self._services.execute and self._program(session).open_terminal(request)
 
+    def allow_agent(self, session: ServedSession) -> bool:
+        """See the base class."""
+        return self._services.agent
+
+    def allow_x11(self, session: ServedSession, request: X11Request) -> bool:
+        """See the base class."""
+        return self._services.x11
+
     def allow_program(self, session: ServedSession) -> Operation[bool]:
         """See the base class. The program is started here, as long as the client can still be told that it can't be."""
         yield from ()
         if not self._services.execute or isinstance(session.program, Subsystem):
             return False
-        return self._program(session).start(session.program, session.env)
+        return self._program(session).start(session.program, {**session.env, **_provided(session)})
 
     def session(self, session: ServedSession) -> Operation[int | ExitSignal]:
         """See the base class."""
@@ -235,6 +247,18 @@ class Visitor(Handler):
     def bug(self, error: Exception) -> None:
         """See the base class."""
         report_bug(error)
+
+
+def _provided(session: ServedSession) -> dict[str, bytes]:
+    """Variables for a program that come from this side; with a display, the file that its cookie is in."""
+    variables = dict(session.provided)
+    if session.display is not None:
+        try:
+            variables["XAUTHORITY"] = write_authority(session.display, session.at_end)
+        except OSError as error:
+            complain(f"no file for the cookie of display {session.display.name}: {describe(error)}")
+            del variables["DISPLAY"]
+    return {name: os.fsencode(value) for name, value in variables.items()}
 
 
 def report_bug(error: BaseException) -> None:

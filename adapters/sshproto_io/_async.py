@@ -22,7 +22,7 @@ from sshproto.operations.steps import Operation, Wait
 from sshproto_io import LINGER
 from sshproto_io._async_link import Link, Opening
 from sshproto_io._async_streams import Process, Reader, Stream, Writer
-from sshproto_io.offers import ForwardedAgent, agent_forwarding
+from sshproto_io.offers import ForwardedAgent, agent_forwarding, x11_forwarding
 from sshproto_io.sockets import PORT_CHOICES, SocketStream, dial, listen_at
 
 if TYPE_CHECKING:
@@ -147,7 +147,14 @@ class ClientLink(Link, Generic[P, S]):
             UsageError: It cannot be asked for.
         """
         job = session.run(
-            self.hub, command, input=input, check=check, pty=pty, env=env, agent=agent_forwarding(agent), x11=x11
+            self.hub,
+            command,
+            input=input,
+            check=check,
+            pty=pty,
+            env=env,
+            agent=agent_forwarding(agent),
+            x11=x11_forwarding(x11, self.resolve),
         )
         return await self.within(timeout, job, "the command")
 
@@ -195,7 +202,9 @@ class ClientLink(Link, Generic[P, S]):
         forwarding = agent_forwarding(agent)
 
         async def get() -> P:
-            starting = session.start(self.hub, program, pty=pty, env=env, agent=forwarding, x11=x11)
+            starting = session.start(
+                self.hub, program, pty=pty, env=env, agent=forwarding, x11=x11_forwarding(x11, self.resolve)
+            )
             return self.PROCESS(self, await self.perform(starting))
 
         return Opening(get)

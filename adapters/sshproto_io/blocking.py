@@ -30,7 +30,7 @@ from sshproto.text import printable
 from sshproto_io import LINGER, ConnectFailed, Setup, TimeoutExpired
 from sshproto_io.driver import Connected, Driver
 from sshproto_io.files import Process, Reader, ServerSession, Stream, Writer
-from sshproto_io.offers import ForwardedAgent, agent_forwarding
+from sshproto_io.offers import ForwardedAgent, agent_forwarding, x11_forwarding
 from sshproto_io.runner import Runner
 from sshproto_io.server import Incoming, Server, listen
 from sshproto_io.sockets import SocketListener, SocketStream, dial, listen_at
@@ -176,7 +176,14 @@ class Client(Connected[ClientConnection]):
             UsageError: It cannot be asked for.
         """
         job = session.run(
-            self.hub, command, input=input, check=check, pty=pty, env=env, agent=agent_forwarding(agent), x11=x11
+            self.hub,
+            command,
+            input=input,
+            check=check,
+            pty=pty,
+            env=env,
+            agent=agent_forwarding(agent),
+            x11=x11_forwarding(x11, socket.getaddrinfo),
         )
         shown = octets(command).decode(errors="replace")
         return self.perform(job, timeout, f"the command '{printable(shown, _SHOWN)}'")
@@ -224,7 +231,12 @@ class Client(Connected[ClientConnection]):
     ) -> Process:
         forwarding = agent_forwarding(agent)
         return Process(
-            self, self.perform(session.start(self.hub, program, pty=pty, env=env, agent=forwarding, x11=x11))
+            self,
+            self.perform(
+                session.start(
+                    self.hub, program, pty=pty, env=env, agent=forwarding, x11=x11_forwarding(x11, socket.getaddrinfo)
+                )
+            ),
         )
 
     def open_tcp(self, host: str, port: int) -> Stream:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 import socket
@@ -23,7 +22,6 @@ from sshproto.operations.displays import (
 )
 from sshproto.operations.x11 import X11Forwarding
 from sshproto.text import printable
-from sshproto_io.sockets import Resolve, dial
 
 _XAUTH_SECONDS = 10.0
 _SLACK = 60
@@ -40,7 +38,6 @@ def display(
     xauth: str | Path = "xauth",
     optional: bool = False,
     warn: Callable[[str], object] | None = None,
-    resolve: Resolve = socket.getaddrinfo,
 ) -> X11Forwarding:
     """A display of this machine, to be given to sessions as ``x11=``.
 
@@ -54,7 +51,6 @@ def display(
         xauth: The program that makes cookies for what is not trusted.
         optional: The session goes on without a display if the server refuses.
         warn: Told of what was turned away, and of a display that has no cookie.
-        resolve: Looks names up.
 
     Raises:
         InvalidArgument: There is no display of that name.
@@ -72,7 +68,6 @@ def display(
     return X11Forwarding(
         display=found,
         cookie=cookie,
-        dial=functools.partial(dial, resolve=resolve),
         entropy=os.urandom,
         single=single,
         timeout=timeout,

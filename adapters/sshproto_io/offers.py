@@ -1,4 +1,4 @@
-"""What ``agent=`` may be, in every face: an agent to be given to programs at a server."""
+"""What ``agent=`` and ``x11=`` may be, in every face: an agent, a display to be given to programs at a server."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sshproto.operations.agent_forwarding import AgentForwarding
+    from sshproto.operations.x11 import X11Forwarding
+    from sshproto_io.sockets import Resolve
 
 ForwardedAgent = Union["AgentForwarding", str, "Path", bool, None]
 """An agent: what ``SSH_AUTH_SOCK`` says (True), the path of its socket, or an
@@ -49,3 +51,27 @@ def agent_forwarding(
         raise InvalidArgument(f"an agent is True, the path of a socket, or an AgentForwarding, not {agent!r}")
     path = str(agent)
     return AgentForwarding(source=path, dial=functools.partial(dial, path), optional=optional, warn=warn)
+
+
+def x11_forwarding(x11: X11Forwarding | None, resolve: Resolve) -> X11Forwarding | None:
+    """A display, connected to by sockets of this machine unless it says by what else.
+
+    Args:
+        x11: Which.
+        resolve: Looks names up.
+
+    Raises:
+        InvalidArgument: It is none.
+    """
+    if x11 is None:
+        return None
+
+    import functools
+
+    from sshproto.errors import InvalidArgument
+    from sshproto.operations.x11 import X11Forwarding
+    from sshproto_io.sockets import dial
+
+    if not isinstance(x11, X11Forwarding):
+        raise InvalidArgument(f"a display is an X11Forwarding, not {x11!r}: see sshproto_io.displays.display")
+    return x11.dialled(functools.partial(dial, resolve=resolve))

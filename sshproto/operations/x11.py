@@ -32,6 +32,9 @@ STRANGERS = 32
 
 _PIECE = 64 * 1024
 
+Dial = Callable[[Address], Operation[ByteStream]]
+"""Connects to an address; raises an ``OSError``."""
+
 
 def _seconds(instance: object, attribute: attrs.Attribute[float | None], value: float | None) -> None:
     if value is not None and not value > 0:
@@ -45,8 +48,8 @@ class X11Forwarding:
     Attributes:
         display: Which.
         cookie: What opens it; None if it asks for nothing, since it knows who may by other means.
-        dial: Connects to an address; raises an ``OSError``.
         entropy: Gives so many unpredictable bytes.
+        dial: Connects to an address; raises an ``OSError``. If None, the face does it.
         single: For one connection only.
         timeout: Seconds after which no new connections are taken; None for never. Displays that are not to be trusted
             with everything get a cookie that ends, too.
@@ -56,23 +59,30 @@ class X11Forwarding:
 
     display: Display
     cookie: Cookie | None
-    dial: Callable[[Address], Operation[ByteStream]] = attrs.field(repr=False)
     entropy: Callable[[int], bytes] = attrs.field(repr=False)
+    dial: Dial | None = attrs.field(default=None, repr=False)
     single: bool = False
     timeout: float | None = attrs.field(default=None, validator=_seconds)
     optional: bool = False
     warn: Callable[[str], object] | None = attrs.field(default=None, repr=False)
 
+    def dialled(self, dial: Dial) -> X11Forwarding:
+        """The same, connected to in this way if in no other."""
+        return attrs.evolve(self, dial=dial) if self.dial is None else self
+
     def offer(self, channel: Channel) -> Operation[None]:
         """Offer it to a session's program, before that is started.
 
         Raises:
+            InvalidArgument: Nobody could connect to it: there is no ``dial``.
             RequestRefused: The server will not, and it is not ``optional``.
             ChannelEnded, ConnectionLoss: See :meth:`Channel.request`.
         """
+        if self.dial is None:
+            raise InvalidArgument("X11Forwarding.dial is None: nobody would connect to the display")
         fake = Cookie(MAGIC_COOKIE, self.entropy(COOKIE_SIZE))
         visits: Visits[_Session] = visits_of(channel.hub, (X11,), _carry)
-        session = _Session(channel, self, fake)
+        session = _Session(channel, self, fake, self.dial)
         yield from visits.join(session, self.timeout)
         granted = False
         try:
@@ -100,10 +110,25 @@ class _Session(Host):
         fake: The cookie that the server was told.
     """
 
-    def __init__(self, channel: Channel, forwarding: X11Forwarding, fake: Cookie) -> None:
+    def __init__(self, channel: Channel, forwarding: X11Forwarding, fake: Cookie, dial: Dial) -> None:
         super().__init__(channel)
         self.forwarding = forwarding
         self.fake = fake
+        self._dial = dial
+
+    def connect(self) -> Operation[ByteStream]:
+        """Connect to the display.
+
+        Raises:
+            OSError: It can't be reached.
+        """
+        *others, last = self.forwarding.display.addresses
+        for address in others:
+            try:
+                return (yield from self._dial(address))
+            except OSError:
+                continue
+        return (yield from self._dial(last))
 
 
 def _carry(visits: Visits[_Session], question: ChannelOpenRequested) -> Operation[None]:
@@ -134,7 +159,7 @@ def _carry(visits: Visits[_Session], question: ChannelOpenRequested) -> Operatio
     finally:
         visits.strangers -= 1
     try:
-        yield from _connect(channel, session.forwarding, setup, rest)
+        yield from _connect(channel, session, setup, rest)
     finally:
         channel.close()
 
@@ -162,9 +187,10 @@ def _owner(visits: Visits[_Session], setup: Setup) -> _Session:
     return session
 
 
-def _connect(channel: Channel, forwarding: X11Forwarding, setup: Setup, rest: bytes) -> Operation[None]:
+def _connect(channel: Channel, session: _Session, setup: Setup, rest: bytes) -> Operation[None]:
+    forwarding = session.forwarding
     try:
-        stream = yield from _dial(forwarding)
+        stream = yield from session.connect()
     except OSError as error:
         forwarding.tell(f"cannot connect to display {forwarding.display}: {error.strerror or error}")
         yield from channel.write(setup.failure("the display that this one stands for cannot be reached"))
@@ -174,13 +200,3 @@ def _connect(channel: Channel, forwarding: X11Forwarding, setup: Setup, rest: by
         yield from relay(channel, stream)
     finally:
         stream.close()
-
-
-def _dial(forwarding: X11Forwarding) -> Operation[ByteStream]:
-    *others, last = forwarding.display.addresses
-    for address in others:
-        try:
-            return (yield from forwarding.dial(address))
-        except OSError:
-            continue
-    return (yield from forwarding.dial(last))
