@@ -18,7 +18,10 @@ from sshproto.lazy import lazily
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from os import PathLike
+    from typing import Any
 
+    from sshproto.agent import AgentEvent, ConfirmNeeded, Keyring
     from sshproto.config import ClientConfig, ServerConfig
     from sshproto.events import Event
     from sshproto.keys.known_hosts import KnownHosts
@@ -27,32 +30,39 @@ if TYPE_CHECKING:
     from sshproto.operations.login import Credentials, HostKeyCheck
     from sshproto.operations.serving import Handler
     from sshproto_io._async import Forward
+    from sshproto_io._async_agents import Agent, ServedAgent
     from sshproto_io._async_link import Opening
     from sshproto_io._async_streams import Reader, Stream, Writer
     from sshproto_io._asyncio_face import Client, Incoming, Process, Server, ServerSession
 
 __all__ = [
+    "Agent",
     "Client",
     "Forward",
     "Handler",
     "Incoming",
     "Process",
     "Reader",
+    "ServedAgent",
     "Server",
     "ServerSession",
     "Stream",
     "Writer",
     "connect",
     "listen",
+    "open_agent",
+    "serve_agent",
 ]
 
 _HOMES = {
+    "Agent": "sshproto_io._async_agents",
     "Client": "sshproto_io._asyncio_face",
     "Forward": "sshproto_io._async",
     "Handler": "sshproto.operations.serving",
     "Incoming": "sshproto_io._asyncio_face",
     "Process": "sshproto_io._asyncio_face",
     "Reader": "sshproto_io._async_streams",
+    "ServedAgent": "sshproto_io._async_agents",
     "Server": "sshproto_io._asyncio_face",
     "ServerSession": "sshproto_io._asyncio_face",
     "Stream": "sshproto_io._async_streams",
@@ -138,3 +148,43 @@ def listen(
     return _async_link.Opening(
         functools.partial(_asyncio_face.start, host, port, config, handler, limits, backlog, on_bug)
     )
+
+
+def open_agent(path: str | PathLike[str] | None = None) -> Opening[Agent]:
+    """Connect to an agent: an :class:`Agent`, by ``await`` or ``async with``.
+
+    Args:
+        path: Its socket; what ``SSH_AUTH_SOCK`` says if None.
+
+    Raises:
+        AgentUnavailable: There is none.
+    """
+    from sshproto_io import _async_link, _asyncio_agents
+
+    return _async_link.Opening(functools.partial(_asyncio_agents.open_one, path))
+
+
+def serve_agent(
+    keyring: Keyring,
+    path: str | PathLike[str] | None = None,
+    *,
+    confirm: Callable[[ConfirmNeeded], Any] | None = None,
+    on_event: Callable[[AgentEvent], object] | None = None,
+    clock: Callable[[], float] | None = None,
+) -> Opening[ServedAgent]:
+    """Be an agent, at a socket that is for this user alone: a :class:`ServedAgent`, by ``await`` or ``async with``.
+
+    Args:
+        keyring: What it holds.
+        path: The socket; None makes one in a directory of its own.
+        confirm: Asks whether a key that needs it may be used: takes a :class:`~sshproto.agent.ConfirmNeeded` and
+            returns True or False; may be asynchronous. Without it such keys are refused.
+        on_event: Called with what is signed and what is refused; to look only.
+        clock: The time in seconds since 1970; one that goes steadily if None.
+
+    Raises:
+        OSError: There can be no such socket.
+    """
+    from sshproto_io import _async_link, _asyncio_agents
+
+    return _async_link.Opening(functools.partial(_asyncio_agents.serve_one, keyring, path, confirm, on_event, clock))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from sshproto.channels.requests import Exec, PtyRequest, Shell, Subsystem
 from sshproto.client import ClientConnection
 from sshproto.errors import ConnectionLoss, OpenRefused
+from sshproto.lazy import lazily
 from sshproto.operations import forwarding, session
 from sshproto.operations.forwarding import Address
 from sshproto.operations.hub import Hub
@@ -45,21 +46,36 @@ if TYPE_CHECKING:
     from sshproto.operations.login import Credentials, HostKeyCheck
     from sshproto.operations.x11 import X11Forwarding
     from sshproto.wire.codec import Buffer
+    from sshproto_io._blocking_agents import Agent, ServedAgent, open_agent, serve_agent
 
 __all__ = [
+    "Agent",
     "Client",
     "Forward",
     "Handler",
     "Incoming",
     "Process",
     "Reader",
+    "ServedAgent",
     "Server",
     "ServerSession",
     "Stream",
     "Writer",
     "connect",
     "listen",
+    "open_agent",
+    "serve_agent",
 ]
+
+_HOMES = {
+    "Agent": "sshproto_io._blocking_agents",
+    "ServedAgent": "sshproto_io._blocking_agents",
+    "open_agent": "sshproto_io._blocking_agents",
+    "serve_agent": "sshproto_io._blocking_agents",
+}
+"""What is loaded when it is first asked for."""
+
+__getattr__, __dir__ = lazily(__name__, _HOMES, __all__)
 
 _ACCEPT_PAUSE = 0.1
 _SHOWN = 60  # characters of a command

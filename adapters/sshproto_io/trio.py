@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from sshproto.client import ClientConnection
+from sshproto.lazy import lazily
 from sshproto.operations.login import log_in
 from sshproto.operations.serving import Handler, serve
 from sshproto.server import ServerConnection
@@ -36,21 +37,37 @@ if TYPE_CHECKING:
     from sshproto.keys.public import PublicKey
     from sshproto.operations.login import Credentials, HostKeyCheck
     from sshproto.operations.steps import Operation
+    from sshproto_io._async_agents import Agent, ServedAgent
+    from sshproto_io._trio_agents import open_agent, serve_agent
 
 __all__ = [
+    "Agent",
     "Client",
     "Forward",
     "Handler",
     "Incoming",
     "Process",
     "Reader",
+    "ServedAgent",
     "Server",
     "ServerSession",
     "Stream",
     "Writer",
     "connect",
     "listen",
+    "open_agent",
+    "serve_agent",
 ]
+
+_HOMES = {
+    "Agent": "sshproto_io._async_agents",
+    "ServedAgent": "sshproto_io._async_agents",
+    "open_agent": "sshproto_io._trio_agents",
+    "serve_agent": "sshproto_io._trio_agents",
+}
+"""What is loaded when it is first asked for."""
+
+__getattr__, __dir__ = lazily(__name__, _HOMES, __all__)
 
 T = TypeVar("T")
 

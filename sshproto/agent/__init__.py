@@ -32,11 +32,12 @@ if TYPE_CHECKING:
     )
     from sshproto.agent.keyring import HeldKey, Keyring
     from sshproto.agent.replies import Identity
-    from sshproto.agent.server import AgentServer, ConfirmNeeded, KeyUsed, RequestRefused
+    from sshproto.agent.server import AgentEvent, AgentServer, ConfirmNeeded, KeyUsed, RequestRefused
     from sshproto.agent.signing import SignPurpose, purpose_of
 
 __all__ = [
     "AgentError",
+    "AgentEvent",
     "AgentMessageError",
     "AgentRefused",
     "AgentServer",
@@ -61,6 +62,7 @@ __all__ = [
 
 _HOMES = {
     "AgentError": "sshproto.agent.framing",
+    "AgentEvent": "sshproto.agent.server",
     "AgentMessageError": "sshproto.agent.framing",
     "AgentRefused": "sshproto.agent.framing",
     "AgentServer": "sshproto.agent.server",

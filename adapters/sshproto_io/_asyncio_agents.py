@@ -1,0 +1,70 @@
+"""Agents under asyncio; see :mod:`sshproto_io.asyncio`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from sshproto_io._async_agents import Agent, Alone, ServedAgent, opened, prepared
+from sshproto_io._async_link import Link
+from sshproto_io._asyncio_link import Peer
+
+if TYPE_CHECKING:
+    import os
+
+    from sshproto.agent import AgentEvent, ConfirmNeeded, Keyring
+
+
+class World(Peer[Any]):
+    """Runs operations that belong to no connection."""
+
+    def __init__(self) -> None:
+        Link.__init__(self)
+        self._loop = asyncio.get_running_loop()
+        self.hub = cast(Any, Alone())
+        self.resolve = self._loop.getaddrinfo
+        self._flushing = False
+        self._woken = False
+        self._tasks = {}
+        self._transport = None
+
+    def _pump(self) -> None:
+        self._flushing = True
+        try:
+            self.turn()
+        finally:
+            self._flushing = False
+
+    async def aclose(self, description: str = "") -> None:
+        """End what runs in the background, and wait until that is done."""
+        self.end_jobs()
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def open_one(path: str | os.PathLike[str] | None) -> Agent:
+    """Connect to an agent; see :func:`sshproto_io.asyncio.open_agent`."""
+    return await opened(World(), path)
+
+
+async def serve_one(
+    keyring: Keyring,
+    path: str | os.PathLike[str] | None,
+    confirm: Callable[[ConfirmNeeded], Any] | None,
+    on_event: Callable[[AgentEvent], object] | None,
+    clock: Callable[[], float] | None,
+) -> ServedAgent:
+    """Be an agent; see :func:`sshproto_io.asyncio.serve_agent`."""
+    service, listener = prepared(keyring, path, confirm, on_event, clock)
+    world = World()
+    world.spawn(service.listen(listener))
+
+    async def close() -> None:
+        listener.close()
+        await world.aclose()
+
+    return ServedAgent(service, listener, close)

@@ -1,0 +1,128 @@
+"""Agents under Trio; see :mod:`sshproto_io.trio`."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, cast
+
+import trio
+
+from sshproto_io._async_agents import Agent, Alone, ServedAgent, opened, prepared
+from sshproto_io._async_link import Link, Opening
+from sshproto_io._trio_link import Peer, plain_nursery
+
+if TYPE_CHECKING:
+    import os
+
+    from sshproto.agent import AgentEvent, ConfirmNeeded, Keyring
+
+
+class World(Peer[Any]):
+    """Runs operations that belong to no connection.
+
+    Args:
+        nursery: For what runs in the background; without one nothing can.
+    """
+
+    def __init__(self, nursery: trio.Nursery | None = None) -> None:
+        Link.__init__(self)
+        self.hub = cast(Any, Alone())
+        self.resolve = trio.socket.getaddrinfo
+        self._nursery = cast(Any, nursery)
+        self._turning = False
+        self._waits = 0
+        self._adopted = set()
+
+    def flush(self) -> None:
+        """Let who can go on do so; there is nothing to send."""
+        if not self._turning:
+            self._turning = True
+            try:
+                self.turn()
+            finally:
+                self._turning = False
+
+    def soon(self) -> None:
+        """Have a turn soon; see the base class."""
+        if not self._turning:
+            self._nursery.start_soon(self._later)
+
+    async def _later(self) -> None:
+        self.flush()
+
+    async def aclose(self, description: str = "") -> None:
+        """End what runs in the background."""
+        self.end_jobs()
+        for scope in tuple(self._adopted):
+            scope.cancel()
+        await trio.lowlevel.checkpoint()
+
+
+async def _open(path: str | os.PathLike[str] | None) -> Agent:
+    return await opened(World(), path)
+
+
+@contextlib.asynccontextmanager
+async def _serve(
+    keyring: Keyring,
+    path: str | os.PathLike[str] | None,
+    confirm: Callable[[ConfirmNeeded], Any] | None,
+    on_event: Callable[[AgentEvent], object] | None,
+    clock: Callable[[], float] | None,
+) -> AsyncIterator[ServedAgent]:
+    service, listener = prepared(keyring, path, confirm, on_event, clock)
+    try:
+        async with plain_nursery() as nursery:
+            world = World(nursery)
+
+            async def close() -> None:
+                listener.close()
+                await world.aclose()
+
+            nursery.start_soon(world.perform, service.listen(listener))
+            try:
+                yield ServedAgent(service, listener, close)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await close()
+    finally:
+        listener.close()
+
+
+def open_agent(path: str | os.PathLike[str] | None = None) -> Opening[Agent]:
+    """Connect to an agent: an :class:`Agent`, by ``await`` or ``async with``.
+
+    Args:
+        path: Its socket; what ``SSH_AUTH_SOCK`` says if None.
+
+    Raises:
+        AgentUnavailable: There is none.
+    """
+    return Opening(functools.partial(_open, path))
+
+
+def serve_agent(
+    keyring: Keyring,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    confirm: Callable[[ConfirmNeeded], Any] | None = None,
+    on_event: Callable[[AgentEvent], object] | None = None,
+    clock: Callable[[], float] | None = None,
+) -> AbstractAsyncContextManager[ServedAgent]:
+    """Be an agent, at a socket that is for this user alone: a :class:`ServedAgent`, by ``async with``.
+
+    Args:
+        keyring: What it holds.
+        path: The socket; None makes one in a directory of its own.
+        confirm: Asks whether a key that needs it may be used: takes a :class:`~sshproto.agent.ConfirmNeeded` and
+            returns True or False; may be asynchronous. Without it such keys are refused.
+        on_event: Called with what is signed and what is refused; to look only.
+        clock: The time in seconds since 1970; one that goes steadily if None.
+
+    Raises:
+        OSError: There can be no such socket.
+    """
+    return _serve(keyring, path, confirm, on_event, clock)
