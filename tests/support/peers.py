@@ -69,6 +69,11 @@ PACKAGES = {
     "tcpdump": "tcpdump",
     "tshark": "tshark",
     "chromium": "chromium",
+    "Xvfb": "xvfb",
+    "xauth": "xauth",
+    "xclock": "x11-apps",
+    "xwininfo": "x11-utils",
+    "xdpyinfo": "x11-utils",
 }
 """Which Debian package has which program."""
 
