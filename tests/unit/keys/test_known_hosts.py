@@ -7,8 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from sshproto.algorithms import CERTIFICATE_EXTRA, SIGNATURE_DEFAULT
 from sshproto.errors import InvalidArgument
-from sshproto.keys import KnownHosts, PrivateKey, Trust, known_hosts
+from sshproto.keys import KRL, Certificate, CertificateKind, KnownHosts, PrivateKey, Trust, known_hosts
 from sshproto.keys.known_hosts import line_for, match_pattern, parse
 
 KEY = PrivateKey.generate().public_key
@@ -151,6 +152,140 @@ def test_a_certificate_authority_is_not_a_host_key():
     assert hosts.lookup("h", 22, KEY).trust is Trust.UNKNOWN
     assert hosts.lookup("h", 22, OTHER).trust is Trust.UNKNOWN
     assert hosts.algorithms_for("h") == ()
+
+
+# --------------------------------------------------------------------------------------------------------- certificates
+
+NOW = 1_000_000
+AUTHORITY = PrivateKey.generate()
+
+
+def certify(key=KEY, principals=("*.example.org",), authority=AUTHORITY, kind=CertificateKind.HOST, **changes):
+    told = {"valid_after": NOW - 10, "valid_before": NOW + 10, **changes}
+    return Certificate.issue(authority, key, kind, key_id="it", principals=principals, **told)
+
+
+def trusting(*lines: str) -> KnownHosts:
+    return parse(file(line("*.example.org", AUTHORITY.public_key, "@cert-authority"), *lines))
+
+
+@pytest.mark.covers("V51")
+def test_a_trusted_authority_vouches():
+    hosts = trusting(line("a.example.org", OTHER))
+    certificate = certify()
+    match = hosts.lookup("A.example.org", 22, KEY, certificate, now=NOW)
+    assert (match.trust, match.line, match.certificate, match.problem) == (Trust.MATCH, 1, certificate, "")
+    assert match.entry is hosts.entries[0]
+    assert match.known == hosts.entries[1:]
+    assert hosts.lookup("a.example.org", 22, KEY).trust is Trust.CHANGED  # without its certificate
+    ported = parse(file(line("[*.example.org]:2222", AUTHORITY.public_key, "@cert-authority")))
+    assert ported.lookup("a.example.org", 2222, KEY, certificate, now=NOW).trust is Trust.MATCH
+    assert ported.lookup("a.example.org", 22, KEY, certificate, now=NOW).trust is Trust.UNKNOWN
+
+
+@pytest.mark.covers("V51")
+@pytest.mark.parametrize(
+    ("host", "changes", "why"),
+    [
+        ("a.example.com", {}, "no @cert-authority line for the host"),
+        ("a.example.org", {"authority": PrivateKey.generate()}, "no @cert-authority line for the host"),
+        ("a.example.org", {"principals": ("b.example.org",)}, "is for b.example.org, not for a.example.org"),
+        ("a.example.org", {"valid_before": NOW}, "has expired"),
+        ("a.example.org", {"valid_after": NOW + 1}, "not valid yet"),
+        ("a.example.org", {"kind": CertificateKind.USER, "principals": ("a",)}, "is for a user"),
+    ],
+)
+def test_a_certificate_that_does_not_count_leaves_the_key(host, changes, why):
+    certificate = certify(**changes)
+    match = trusting().lookup(host, 22, KEY, certificate, now=NOW)
+    assert (match.trust, match.certificate) == (Trust.UNKNOWN, None)
+    assert why in match.problem
+    for key, verdict in ((KEY, Trust.MATCH), (OTHER, Trust.CHANGED), (ECDSA, Trust.UNKNOWN)):
+        match = trusting(line(host, key)).lookup(host, 22, KEY, certificate, now=NOW)
+        assert (match.trust, match.certificate) == (verdict, None)
+        assert why in match.problem
+
+
+@pytest.mark.covers("V08", "V51")
+def test_revocation_wins_over_an_authority():
+    certificate = certify()
+    for marked in (line("*", KEY, "@revoked"), line("a.*", AUTHORITY.public_key, "@revoked")):
+        hosts = trusting(line("a.example.org"), marked)
+        match = hosts.lookup("a.example.org", 22, KEY, certificate, now=NOW)
+        assert (match.trust, match.line) == (Trust.REVOKED, 3)
+    hosts = trusting(line("a.example.org"))
+    for revoked in (
+        KRL(keys=frozenset((KEY.blob,))),
+        KRL(keys=frozenset((AUTHORITY.public_key.blob,))),
+    ):
+        match = hosts.lookup("a.example.org", 22, KEY, certificate, now=NOW, revoked=revoked)
+        assert (match.trust, match.line, match.entry) == (Trust.REVOKED, None, None)
+        assert "is listed" in match.problem
+    assert hosts.lookup("a.example.org", 22, KEY, revoked=KRL(keys=frozenset((KEY.blob,)))).trust is Trust.REVOKED
+    # An authority that is revoked does not matter to a key that came alone.
+    assert (
+        trusting(line("a.example.org"), line("*", AUTHORITY.public_key, "@revoked"))
+        .lookup("a.example.org", 22, KEY)
+        .trust
+        is Trust.MATCH
+    )
+
+
+def test_a_certificate_needs_a_time_and_its_own_key():
+    with pytest.raises(InvalidArgument, match="without a time"):
+        trusting().lookup("a.example.org", 22, KEY, certify())
+    with pytest.raises(InvalidArgument, match="another key"):
+        trusting().lookup("a.example.org", 22, OTHER, certify(), now=NOW)
+
+
+def test_several_files_are_one():
+    user = parse(file(line("a", OTHER), "bad"), "~/.ssh/known_hosts")
+    system = parse(file("# system", line("a,b", KEY), line("c", KEY, "@revoked")), "/etc/ssh/ssh_known_hosts")
+    hosts = KnownHosts.joined((user, system))
+    found = hosts.lookup("a", 22, KEY)
+    assert (found.trust, found.line, found.entry.file) == (Trust.MATCH, 2, "/etc/ssh/ssh_known_hosts")
+    changed = hosts.lookup("a", 22, PrivateKey.generate().public_key)
+    assert (changed.trust, changed.line, changed.entry.file) == (Trust.CHANGED, 1, "~/.ssh/known_hosts")
+    assert hosts.lookup("c", 22, KEY).entry.file == "/etc/ssh/ssh_known_hosts"
+    assert hosts.problems == user.problems
+    assert KnownHosts.joined(()) == KnownHosts()
+
+
+# ---------------------------------------------------------------------------------------------------------------- order
+
+
+def test_order_of_algorithms():
+    wanted = SIGNATURE_DEFAULT
+    assert parse(file(line("a"))).host_key_order("b", 22, wanted) == wanted
+    first = "ecdsa-sha2-nistp256"
+    others = tuple(name for name in wanted if name != first)
+    assert parse(file(line("a", ECDSA))).host_key_order("a", 22, wanted) == (first, *others)
+    assert parse(file(line("a", ECDSA), line("a", ECDSA, "@revoked"))).host_key_order("a", 22, wanted) == wanted
+
+
+def test_certificates_are_asked_for_first_where_an_authority_is_trusted():
+    hosts = trusting(line("*", ECDSA))
+    order = hosts.host_key_order("a.example.org", 22, SIGNATURE_DEFAULT)
+    assert order[: len(CERTIFICATE_EXTRA)] == CERTIFICATE_EXTRA
+    assert order[len(CERTIFICATE_EXTRA)] == "ecdsa-sha2-nistp256"
+    assert sorted(order) == sorted(CERTIFICATE_EXTRA + SIGNATURE_DEFAULT)
+    assert hosts.host_key_order("a.example.com", 22, ("ssh-ed25519",)) == ("ssh-ed25519",)
+    rsa = ("rsa-sha2-256-cert-v01@openssh.com", "rsa-sha2-256")
+    assert hosts.host_key_order("a.example.org", 22, rsa[1:]) == rsa
+    assert hosts.host_key_order("a.example.org", 22, ("rsa-sha2-256",), certificates=False) == ("rsa-sha2-256",)
+    # One that is named stays where it stands among the certificates, and is not named twice.
+    named = ("ssh-ed25519", "rsa-sha2-256-cert-v01@openssh.com", "ssh-ed25519-cert-v01@openssh.com")
+    assert hosts.host_key_order("a.example.org", 22, named) == (
+        "ssh-ed25519-cert-v01@openssh.com", "rsa-sha2-256-cert-v01@openssh.com", "ssh-ed25519"
+    )  # fmt: skip
+    assert hosts.host_key_order("b", 22, named) == named
+    revoked = trusting(line("*", AUTHORITY.public_key, "@revoked"))
+    assert revoked.authorities("a.example.org") == ()
+    assert revoked.host_key_order("a.example.org", 22, ("ssh-ed25519",)) == ("ssh-ed25519",)
+    assert [entry.line for entry in hosts.authorities("a.example.org")] == [1]
+
+
+# ---------------------------------------------------------------------------------------------------------------- names
 
 
 def test_negation():
