@@ -17,6 +17,7 @@ VERBS = {
     "scan": "show what a server offers",
     "demo": "show a whole SSH connection, step by step",
     "pcap": "look into captures",
+    "key": "make, show and change keys, certificates and revocation lists",
     "keylog": "check and convert key logs",
     "trace": "replay what was recorded of a connection of ours",
 }

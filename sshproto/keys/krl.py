@@ -27,7 +27,7 @@ import attrs
 from sshproto.errors import InvalidArgument, KeyFormatError, SignatureInvalid, WireError
 from sshproto.keys.certificates import Certificate, signed_with
 from sshproto.keys.grants import read_plain
-from sshproto.keys.public import KEY_TYPES, LOWEST_RSA_BITS, PublicKey, blob_type
+from sshproto.keys.public import KEY_TYPES, LOWEST_RSA_BITS, PublicKey, blob_type, fingerprint_of
 from sshproto.text import printable
 from sshproto.values import frozen
 from sshproto.wire.codec import Buffer, Reader, byte, mpint, string, text, uint32, uint64
@@ -161,10 +161,10 @@ class KRL:
         A certificate is revoked by its serial number or key id, with the key that it is for, and with the authority's.
         """
         if isinstance(item, PublicKey):
-            return self._why_key(item)
-        if why := self._why_key(item.key):
+            return self.why_blob(item.blob)
+        if why := self.why_blob(item.key.blob):
             return why
-        if why := self._why_key(item.authority):
+        if why := self.why_blob(item.authority.blob):
             return f"its authority is: {why}"
         for revoked in self.certificates:
             if revoked.authority in (b"", item.authority.blob):
@@ -175,15 +175,18 @@ class KRL:
                     return f"{whose} certificates with the serial number {item.serial} are listed"
         return ""
 
-    def _why_key(self, key: PublicKey) -> str:
-        shown = f"the key {key.type} {key.fingerprint()} is listed"
-        if key.blob in self.keys:
-            return shown
-        if hashlib.sha256(key.blob).digest() in self.sha256:
-            return f"{shown} by its SHA-256 digest"
-        if self.sha1 and hashlib.sha1(key.blob, usedforsecurity=False).digest() in self.sha1:
-            return f"{shown} by its SHA-1 digest"
-        return ""
+    def why_blob(self, blob: bytes) -> str:
+        """What makes the key with this blob revoked, whatever type it is of; ``""`` if it is not."""
+        digest = hashlib.sha256(blob).digest()
+        how = ""
+        if blob not in self.keys:
+            if digest in self.sha256:
+                how = " by its SHA-256 digest"
+            elif self.sha1 and hashlib.sha1(blob, usedforsecurity=False).digest() in self.sha1:
+                how = " by its SHA-1 digest"
+            else:
+                return ""
+        return f"the key {printable(blob_type(blob), 64)} {fingerprint_of(blob)} is listed{how}"
 
     # --------------------------------------------------------------------------------------------------------- changing
 

@@ -1,0 +1,236 @@
+"""``sshproto key certify``: certificates for users and hosts."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from sshproto_cli.key.common import STDIO, TROUBLE, load_private, named, only, read
+from sshproto_cli.options import Failure, Misuse, carry_out, put, say
+from sshproto_cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from sshproto.keys import Certificate, PublicKey
+
+_PERMISSIONS = {
+    f"no-{name.lower().removeprefix('permit-')}": name
+    for name in (
+        *("permit-X11-forwarding", "permit-agent-forwarding", "permit-port-forwarding", "permit-pty"),
+        "permit-user-rc",
+    )
+}
+"""What takes a permission away, and which."""
+
+_EXTENSIONS = {name.lower(): name for name in (*_PERMISSIONS.values(), "no-touch-required")}
+_SERIAL = re.compile(r"(\+?)(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20})", re.ASCII)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Add the verb to the command line.
+
+    Args:
+        subparsers: What ``add_subparsers`` returned.
+    """
+    parser = subparsers.add_parser(
+        "certify",
+        help="sign certificates for users and hosts",
+        description="Certify public keys: a file KEY.pub gets a certificate KEY-cert.pub, which replaces an older one."
+        " The passphrase of the authority's key is asked for, or taken from the environment variable"
+        " SSHPROTO_KEY_PASSPHRASE.",
+        epilog="VALIDITY is FROM:TO, or TO alone: +52w, -1d:+12h, 20260101:20270101 (dates are of the zone where this"
+        " is, with Z behind them of UTC), 0x and seconds in hexadecimal; always and forever stand for no beginning and"
+        " no end. OPTION is one of clear (permit nothing that isn't asked for after it), force-command=COMMAND,"
+        " source-address=LIST, verify-required, no-touch-required; permit-X11-forwarding, permit-agent-forwarding,"
+        " permit-port-forwarding, permit-pty, permit-user-rc and the same with no- in place of permit-;"
+        " critical:NAME[=TEXT] and extension:NAME[=TEXT] for one's own, NAME being name@domain.",
+    )
+    parser.add_argument("files", metavar="KEY", nargs="+", help=f'a public key; "{STDIO}" is standard input')
+    parser.add_argument("-s", "--authority", metavar="FILE", required=True, help="the authority's private key")
+    parser.add_argument("-I", "--identity", metavar="WORDS", required=True, help="for whom it is, for logs")
+    parser.add_argument("--host", action="store_true", help="for hosts; otherwise it is for users")
+    parser.add_argument(
+        "-n",
+        "--principals",
+        metavar="NAMES",
+        required=True,
+        help="the users, or hosts, that it is good for, separated by commas",
+    )
+    parser.add_argument("-V", "--validity", metavar="VALIDITY", required=True, help="when it is valid")
+    parser.add_argument(
+        "-z",
+        "--serial",
+        metavar="N",
+        default="0",
+        help="its number, by which it can be revoked; 0, if not given, is none. With + before it each of several keys"
+        " gets the next number",
+    )
+    parser.add_argument("-O", "--option", metavar="OPTION", action="append", default=[], help="may be given more often")
+    parser.add_argument("-t", "--algorithm", metavar="NAME", help="how an RSA key signs: rsa-sha2-512 or rsa-sha2-256")
+    parser.add_argument(
+        "-o", dest="output", metavar="FILE", help=f'write to FILE, of one key; "{STDIO}" is standard output'
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out the verb.
+
+    Args:
+        args: Parsed arguments.
+
+    Returns:
+        The exit status.
+    """
+    return carry_out(_certify, args, TROUBLE)
+
+
+def _certify(args: argparse.Namespace) -> int:
+    from sshproto.errors import InvalidArgument
+    from sshproto.keys import CertificateKind, parse_validity
+    from sshproto_cli.key.saving import save
+
+    kind = CertificateKind.HOST if args.host else CertificateKind.USER
+    if args.output is not None and len(args.files) > 1:
+        raise Misuse("-o is for one key; of several each certificate gets a name of its own")
+    step, serial = _serial(args.serial, len(args.files))
+    options, extensions = _options(args.option, user=not args.host)
+    try:
+        after, before = parse_validity(args.validity, int(time.time()), local=datetime.timestamp)
+    except InvalidArgument as error:
+        raise Misuse(f"-V: {error}") from None
+    keys = [(path, _key(path)) for path in args.files]
+    issue = _issuer(args)
+    made: list[tuple[str, Certificate]] = []
+    for number, (path, key) in enumerate(keys):
+        try:
+            certificate = issue(
+                key,
+                kind,
+                key_id=args.identity,
+                principals=args.principals.split(","),
+                valid_after=after,
+                valid_before=before,
+                serial=serial + step * number,
+                critical_options=options,
+                extensions=extensions,
+                algorithm=args.algorithm,
+            )
+        except InvalidArgument as error:
+            raise Failure(f"{named(path)}: {error}") from None
+        made.append((_output(args, path), certificate))
+    for output, certificate in made:  # all, or if one can't be issued none
+        line = f"{certificate.openssh()}\n"
+        if output == STDIO:
+            put(line)
+        else:
+            save(output, line.encode("utf-8", "surrogateescape"), private=False, overwrite=True)
+        if not args.quiet:
+            _tell(output, certificate)
+    return 0
+
+
+def _issuer(args: argparse.Namespace) -> Callable[..., Certificate]:
+    """What issues certificates."""
+    from sshproto.keys import Certificate
+    from sshproto.keys.public import MINIMUM_RSA_BITS
+
+    key, _ = load_private(args.authority, read(args.authority), Terminal(), minimum=MINIMUM_RSA_BITS)
+
+    def issue(certified: PublicKey, *words: object, **values: object) -> Certificate:
+        return Certificate.issue(key, certified, *words, **values)  # type: ignore[arg-type]
+
+    return issue
+
+
+def _key(path: str) -> PublicKey:
+    """The key to be certified.
+
+    Raises:
+        Failure: There is none in the file, it is weak, or it has been certified before.
+    """
+    from sshproto.errors import KeyFormatError
+    from sshproto.keys import ContentKind, PublicKey
+
+    entry = only(path, read(path))
+    if entry.kind is ContentKind.CERTIFICATE:
+        raise Failure(f"{named(path)}: it is a certificate already; the key itself is certified")
+    if entry.key is None:
+        raise Failure(f"{named(path)}: a public key is expected; 'sshproto key convert -y' makes it of a private one")
+    try:
+        return PublicKey.from_blob(entry.blob, entry.comment)
+    except KeyFormatError as error:
+        raise Failure(f"{named(path)}: {error}") from None
+
+
+def _output(args: argparse.Namespace, path: str) -> str:
+    """Where the certificate for a key goes."""
+    if args.output is not None or path == STDIO:
+        return args.output or STDIO
+    return f"{path.removesuffix('.pub')}-cert.pub"
+
+
+def _serial(given: str, count: int) -> tuple[int, int]:
+    """How it grows, and the first."""
+    found = _SERIAL.fullmatch(given)
+    number = -1 if found is None else int(found[2], 16 if found[2][:2] in ("0x", "0X") else 10)
+    step = int(found is not None and bool(found[1]))
+    if not 0 <= number <= number + step * (count - 1) < 2**64:
+        raise Misuse(f"-z: a serial number is from 0 to 2^64 - 1, with or without + before it, not {given!r}")
+    return step, number
+
+
+def _options(given: Iterable[str], *, user: bool) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Critical options and extensions.
+
+    Raises:
+        Misuse: There is no such option, or it lacks a value, or has one too many.
+    """
+    options: dict[str, str] = {}
+    extensions: dict[str, str] = dict.fromkeys(_PERMISSIONS.values(), "") if user else {}
+    for option in given:
+        name, equals, value = option.partition("=")
+        lower = name.lower()
+        if lower in ("force-command", "source-address"):
+            if not value:
+                raise Misuse(f"-O {name} takes a value: {name}={'COMMAND' if lower[0] == 'f' else 'LIST'}")
+            if options.get(lower, value) != value:
+                raise Misuse(f"-O {name} is given twice")
+            options[lower] = value
+            continue
+        what, _, own = name.partition(":")
+        if what.lower() in ("critical", "extension"):
+            (options if what.lower() == "critical" else extensions)[own] = value
+            continue
+        if equals:
+            raise Misuse(f"-O {name} takes no value")
+        if lower == "clear":
+            extensions.clear()
+        elif lower == "verify-required":
+            options[lower] = ""
+        elif lower in _EXTENSIONS:
+            extensions[_EXTENSIONS[lower]] = ""
+        elif lower in _PERMISSIONS:
+            extensions.pop(_PERMISSIONS[lower], None)
+        else:
+            raise Misuse(f"-O: there is no option {option!r}; see --help")
+    return options, extensions
+
+
+def _tell(output: str, certificate: Certificate) -> None:
+    from sshproto.keys.listing import show_validity
+    from sshproto.text import printable
+
+    what = f"{certificate.kind.name.lower()} certificate"
+    to = "" if output == STDIO else f" {printable(output, 4096)}:"
+    say(
+        f'{what}{to} "{printable(certificate.key_id)}", serial {certificate.serial},'
+        f" for {printable(','.join(certificate.principals), 1024)},"
+        f" valid {show_validity(certificate, clock=datetime.fromtimestamp)}"
+    )
