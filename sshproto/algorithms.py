@@ -51,7 +51,7 @@ SIGNATURE_DEFAULT: tuple[str, ...] = (
 )
 SIGNATURE_LEGACY: tuple[str, ...] = ("ssh-rsa",)
 
-# A host's certificate is asked for where an authority is trusted to vouch for it: operations.login.prefer_known.
+# A host's certificate is asked for where an authority is trusted to vouch for it: operations.host_keys.prefer_known.
 CERTIFICATE_EXTRA: tuple[str, ...] = (
     "ssh-ed25519-cert-v01@openssh.com",
     "ecdsa-sha2-nistp256-cert-v01@openssh.com",

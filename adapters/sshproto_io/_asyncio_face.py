@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from sshproto.keys.known_hosts import KnownHosts
     from sshproto.keys.private import PrivateKey
     from sshproto.keys.public import PublicKey
-    from sshproto.operations.login import Credentials, HostKeyCheck
+    from sshproto.operations.host_keys import HostKeyCheck
+    from sshproto.operations.login import Credentials
     from sshproto.operations.steps import Operation
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import attrs
@@ -9,7 +10,8 @@ import attrs
 from sshproto.config import ClientConfig
 from sshproto.errors import InvalidArgument, discreet
 from sshproto.keys.known_hosts import KnownHosts
-from sshproto.operations.login import Credentials, HostKeyCheck, LoginPlan, host_key_check, prefer_known
+from sshproto.operations.host_keys import HostKeyCheck, host_key_check, prefer_known
+from sshproto.operations.login import Credentials, LoginPlan
 from sshproto.values import frozen
 
 if TYPE_CHECKING:
@@ -72,6 +74,6 @@ class Setup:
             host=host,
             port=port,
             config=config,
-            host_key=host_key_check(host_key, host, port),
+            host_key=host_key_check(host_key, host, port, clock=time.time),
             credentials=credentials,
         )

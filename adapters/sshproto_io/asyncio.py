@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from sshproto.keys.known_hosts import KnownHosts
     from sshproto.keys.private import PrivateKey
     from sshproto.keys.public import PublicKey
-    from sshproto.operations.login import Credentials, HostKeyCheck
+    from sshproto.operations.host_keys import HostKeyCheck
+    from sshproto.operations.login import Credentials
     from sshproto.operations.serving import Handler
     from sshproto_io._async import Forward
     from sshproto_io._async_agents import Agent, ServedAgent
@@ -92,7 +93,7 @@ def connect(
         port: Its port.
         user: Whom to log in as; what ``config`` says if None.
         host_key: Who the server is: keys that are known, the one key that is good, or a function that decides
-            (see :data:`~sshproto.operations.login.HostKeyCheck`).
+            (see :data:`~sshproto.operations.host_keys.HostKeyCheck`).
         keys: Private keys to log in with, in the order in which they are tried.
         password: The password, tried after the keys.
         credentials: Who answers the questions of the login, in the place of ``keys`` and ``password``; a

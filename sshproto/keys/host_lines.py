@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Collection, Iterable, Iterator
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sshproto.config import Entropy, system_entropy
 from sshproto.keys.known_hosts import (
@@ -163,7 +163,9 @@ def hash_names(text: Content, *, entropy: Entropy = system_entropy) -> Edited[Co
 
 
 def _as(like: Content, text: str) -> Content:
-    return text if isinstance(like, str) else text.encode("utf-8", "surrogateescape")
+    made: Any = text if isinstance(like, str) else text.encode("utf-8", "surrogateescape")
+    kind: Content = made
+    return kind
 
 
 def _lines(text: str | bytes) -> list[str]:

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
-
-import attrs
+from typing import TYPE_CHECKING, Any, Union
 
 from sshproto.client import ClientConnection
-from sshproto.errors import (
-    HostKeyChanged,
-    HostKeyRevoked,
-    HostKeyUnknown,
-    InvalidArgument,
-)
+from sshproto.errors import InvalidArgument
 from sshproto.events import (
     CredentialNeeded,
     HostKeyOffered,
@@ -22,25 +15,40 @@ from sshproto.events import (
     Question,
     SignatureNeeded,
 )
-from sshproto.keys.known_hosts import KnownHosts, Trust
 from sshproto.keys.public import PublicKey
-from sshproto.keys.signatures import signature_algorithms
 from sshproto.operations.steps import Operation, call
 from sshproto.transport.link import Phase
 
 if TYPE_CHECKING:
-    from sshproto.config import ClientConfig
+    from sshproto.agent.framing import AgentError
     from sshproto.keys.private import PrivateKey
+    from sshproto.operations.agent_login import AgentKey, AgentKeys, AgentLike
+    from sshproto.operations.host_keys import HostKeyCheck
     from sshproto.operations.hub import Hub
-
-HostKeyCheck = Callable[[HostKeyOffered], Any]
-"""Whether the key that the server has proved to hold is the server's: True or False. May be asynchronous where
-functions may be, or an operation; may raise a :class:`~sshproto.errors.HostKeyRejected` that says more."""
 
 Credentials = Callable[[ClientConnection, Question], Any]
 """Who answers the questions of a login: ``CredentialNeeded``, ``PromptsReceived``, ``PasswordExpired`` and
 ``SignatureNeeded``, by the methods of the connection. What it leaves unanswered is refused. May be asynchronous where
 functions may be, or an operation."""
+
+
+_Offer = Union["PrivateKey", PublicKey, "AgentKey"]
+"""What a login may be tried with."""
+
+
+def _blob(key: _Offer) -> bytes:
+    """What an agent would know a key by."""
+    whole: Any = key
+    blob: bytes = getattr(whole, "public_key", whole).blob
+    return blob
+
+
+def _agent_keys(agent: AgentLike | None) -> AgentKeys | None:
+    if agent is None:
+        return None
+    from sshproto.operations.agent_login import AgentKeys  # who has no agent does not pay for it
+
+    return AgentKeys(agent)
 
 
 class LoginPlan:
@@ -58,6 +66,10 @@ class LoginPlan:
             :class:`~sshproto.events.PromptsReceived` and returns as many answers as there are prompts, or None.
         new_password: What to do when the server wants a new password: takes a
             :class:`~sshproto.events.PasswordExpired` and returns the new one, or None.
+        agent: A connection to an agent, for this login alone: it is bound to it. Its keys and certificates are tried in
+            OpenSSH's order, see :mod:`sshproto.operations.agent_login`: those among ``keys`` first, then its others,
+            then the rest of ``keys``.
+        identities_only: Of the agent's keys, try only those among ``keys``.
 
     All functions may be asynchronous where functions may be.
     """
@@ -70,8 +82,13 @@ class LoginPlan:
         password: str | Callable[[], Any] | None = None,
         prompts: Callable[[PromptsReceived], Any] | None = None,
         new_password: Callable[[PasswordExpired], Any] | None = None,
+        agent: AgentLike | None = None,
+        identities_only: bool = False,
     ) -> None:
-        self._keys = list(keys)
+        self._keys: list[_Offer] = list(keys)
+        self._agent = _agent_keys(agent)
+        self._only = identities_only
+        self._fetched = agent is None
         self._signer = signer
         self._password = password
         self._prompts = prompts
@@ -82,7 +99,7 @@ class LoginPlan:
         self._typed: str | None = password if isinstance(password, str) else None
         self._changed: str | None = None  # the new password that was offered last
         self._asked = False  # what the server takes
-        self._blind: PrivateKey | PublicKey | None = None  # the key that was tried before that was known
+        self._blind: _Offer | None = None  # the key that was tried before that was known
 
     def __repr__(self) -> str:
         return f"<LoginPlan, {len(self._keys)} keys and {', '.join(self._untried) or 'nothing else'} left>"
@@ -108,12 +125,14 @@ class LoginPlan:
             if "publickey" not in question.methods and not question.partial_success:
                 self._keys.insert(0, self._blind)  # it was not its turn
             self._blind = None
+        if not self._fetched and (not question.methods or "publickey" in question.methods):
+            yield from self._fetch(conn)
         while self._keys and (not question.methods or "publickey" in question.methods):
             key = self._keys.pop(0)
             if isinstance(key, PublicKey) and self._signer is None:
                 continue
             try:
-                conn.auth_public_key(question, key)
+                self._offer(conn, question, key)
             except InvalidArgument:  # it makes no signature that the server takes
                 continue
             self._blind = None if question.methods else key
@@ -133,6 +152,27 @@ class LoginPlan:
                 conn.auth_keyboard_interactive(question)
                 return
         conn.give_up(question)
+
+    def _offer(self, conn: ClientConnection, question: CredentialNeeded, key: _Offer) -> None:
+        if self._agent is not None and self._agent.offer(conn, question, key):
+            return
+        whole: Any = key
+        conn.auth_public_key(question, whole)
+
+    def _fetch(self, conn: ClientConnection) -> Operation[None]:
+        """Put the agent's keys in front of the others, and in the place of those that it has."""
+        self._fetched = True
+        if self._agent is None:
+            return
+        given = [_blob(key) for key in self._keys]
+        found = yield from self._agent.fetch(conn, given, only=self._only)
+        have = {key.blob for key in found}
+        self._keys = [*found, *(key for key in self._keys if _blob(key) not in have)]
+
+    @property
+    def agent_problem(self) -> AgentError | None:
+        """What went wrong with the agent; None if nothing has."""
+        return None if self._agent is None else self._agent.problem
 
     def _get_password(self) -> Operation[str | None]:
         if self._typed is None and callable(self._password):
@@ -164,7 +204,11 @@ class LoginPlan:
             self._changed = new  # the server may want another one yet, in place of the same old one
 
     def _sign(self, conn: ClientConnection, question: SignatureNeeded) -> Operation[None]:
-        signature = (yield from call(self._signer, question)) if self._signer is not None else None
+        signature: bytes | None = None
+        if self._agent is not None and self._agent.offered:
+            signature = yield from self._agent.sign(question)
+        elif self._signer is not None:
+            signature = yield from call(self._signer, question)
         if signature is not None:
             try:
                 conn.sign(question, signature)
@@ -172,59 +216,6 @@ class LoginPlan:
             except InvalidArgument:  # as of an agent that does not know the algorithm
                 pass
         conn.decline_sign(question)
-
-
-def host_key_check(trusted: KnownHosts | PublicKey | HostKeyCheck, host: str, port: int) -> HostKeyCheck:
-    """What decides whether a server's key is good.
-
-    Args:
-        trusted: Keys that are known, the one key that is good, or a function that decides.
-        host, port: Where we dial, as the user wrote it: what it is looked up as.
-    """
-    if isinstance(trusted, KnownHosts):
-        known = trusted
-        return lambda question: _look_up(known, host, port, question.key)
-    if isinstance(trusted, PublicKey):
-        pinned = trusted
-        return lambda question: _compare(pinned, question.key)
-    if not callable(trusted):
-        raise InvalidArgument(f"host_key must be KnownHosts, a PublicKey or a function, not {trusted!r}")
-    return trusted
-
-
-def _look_up(known: KnownHosts, host: str, port: int, key: PublicKey) -> bool:
-    match = known.lookup(host, port, key)
-    came = f"{key.type} {key.fingerprint()}"
-    match match.trust:
-        case Trust.MATCH:
-            return True
-        case Trust.REVOKED:
-            raise HostKeyRevoked(f"the host key of {host} port {port} ({came}) is revoked")
-        case Trust.CHANGED:
-            raise HostKeyChanged(f"the host key of {host} port {port} has changed: {came} is not the one that is known")
-        case _:
-            others = ", ".join(dict.fromkeys(entry.key_type for entry in match.known))
-            known_as = f"; known are keys of the types {others}" if others else ""
-            raise HostKeyUnknown(f"the host key of {host} port {port} is not known: {came}{known_as}")
-
-
-def _compare(pinned: PublicKey, key: PublicKey) -> bool:
-    if key == pinned:
-        return True
-    raise HostKeyChanged(
-        f"the host key is {key.type} {key.fingerprint()}, expected {pinned.type} {pinned.fingerprint()}"
-    )
-
-
-def prefer_known(config: ClientConfig, known: KnownHosts, host: str, port: int) -> ClientConfig:
-    """``config``, asking first for a host key of a type that is known.
-
-    So a host is not taken for a new one because it has other keys beside the one that is known.
-    """
-    types = known.algorithms_for(host, port)
-    wanted = {name for key_type in types for name in signature_algorithms(key_type)}
-    names = tuple(sorted(config.preferences.host_key, key=lambda name: name not in wanted))
-    return attrs.evolve(config, preferences=attrs.evolve(config.preferences, host_key=names))
 
 
 def log_in(hub: Hub[ClientConnection], host_key: HostKeyCheck, credentials: Credentials) -> Operation[None]:

@@ -22,7 +22,8 @@ from sshproto.errors import (
 from sshproto.events import HostKeyOffered, Prompt
 from sshproto.keys import known_hosts
 from sshproto.keys.private import PrivateKey
-from sshproto.operations.login import LoginPlan, host_key_check, log_in
+from sshproto.operations.host_keys import host_key_check
+from sshproto.operations.login import LoginPlan, log_in
 from sshproto.operations.serving import Challenge, ChangePassword, Partial
 from sshproto.operations.session import run
 from sshproto.operations.steps import Sleep, Wait
