@@ -50,6 +50,8 @@ _OPTION = re.compile(
     re.IGNORECASE,
 )
 _OPTIONS_FIELD = re.compile(r'(?:\\"|"(?:\\"|[^"\\]|\\(?!"))*"|[^ \t"\\]|\\(?!"))*')
+_SPACE = " \t\r\n"
+_LINE = re.compile("[^\n]*\n|[^\n]+")
 _PRINCIPALS_END = re.compile('[ \t\r\n"]')
 _CERTIFICATE_TYPES = frozenset(algorithm.type for algorithm in CERTIFICATE_ALGORITHMS.values())
 
@@ -330,8 +332,9 @@ def parse(content: str | bytes, *, local: LocalTime = utc, minimum_rsa_bits: int
     entries: list[AllowedSigner] = []
     problems: list[tuple[int, str]] = []
     unread: list[tuple[int, str | None]] = []
-    for number, line in enumerate(decode_text(content).split("\n"), 1):
-        line = line.partition("\0")[0].strip(" \t\r")
+    # Each with its line end, which makes a difference where nothing follows the principals; a NUL ends a line, too.
+    for number, line in enumerate(_LINE.findall(decode_text(content)), 1):
+        line = line.partition("\0")[0].lstrip(_SPACE)
         if not line or line.startswith("#"):
             continue
         principals: str | None = None
@@ -353,7 +356,7 @@ def _principals(line: str) -> tuple[str, str]:
         raise KeyFormatError(f"a line of {len(line)} characters; at most {MAXIMUM_LINE} are read")
     end = _PRINCIPALS_END.search(line)
     if end is None:
-        raise KeyFormatError(f"nothing follows the principals {printable(line, 40)!r}; {_EXPECTED}")
+        raise KeyFormatError(f"nothing follows {printable(line, 40)!r}, not even a line end; {_EXPECTED}")
     at = end.start()
     principals, rest = line[:at], line[at + 1 :]
     if end[0] == '"':
@@ -361,7 +364,7 @@ def _principals(line: str) -> tuple[str, str]:
         if not ends:
             raise KeyFormatError("a quote in the principals does not end")
         principals += quoted
-    return principals, rest.lstrip(" \t\r")
+    return principals, rest.strip(_SPACE)
 
 
 def _parse_rest(rest: str, local: LocalTime, minimum: int) -> dict[str, Any]:
@@ -378,7 +381,7 @@ def _parse_rest(rest: str, local: LocalTime, minimum: int) -> dict[str, Any]:
             raise unsupported_type(field)
         options = _options(field, local)
     if len(words) < 2:
-        raise KeyFormatError(f"the key is missing; {_EXPECTED}")
+        raise KeyFormatError(f"the key is missing behind the principals; {_EXPECTED}")
     kind, word, *comment = words
     if not _is_type(kind):
         raise unsupported_type(kind)
@@ -389,7 +392,7 @@ def _parse_rest(rest: str, local: LocalTime, minimum: int) -> dict[str, Any]:
     reads: Any = PublicKey if kind in KEY_TYPES else Certificate
     key = reads.from_blob(blob, "".join(comment), minimum_rsa_bits=minimum)
     if "authority" in options and isinstance(key, Certificate):
-        raise KeyFormatError("cert-authority with a certificate: an authority is a plain key")
+        key = attrs.evolve(key.key, comment=key.comment)  # which is how ssh-keygen takes it
     return {"key": key, **options}
 
 
