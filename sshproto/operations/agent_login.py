@@ -10,7 +10,7 @@ it shows the keys which are good for this server, and signs with them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from sshproto.agent.framing import AgentError, AgentRefused
 from sshproto.agent.replies import Identity
@@ -23,6 +23,9 @@ from sshproto.values import frozen
 if TYPE_CHECKING:
     from sshproto.client import ClientConnection
     from sshproto.events import CredentialNeeded, SignatureNeeded
+
+
+T = TypeVar("T")
 
 
 class AgentLike(Protocol):
@@ -52,15 +55,17 @@ class AgentKey:
     Attributes:
         key: The key.
         certificate: To be shown in its place; None shows the key.
+        alone: The agent has the key without the certificate.
     """
 
     key: PublicKey
     certificate: Certificate | None = None
+    alone: bool = False
 
     @property
     def blob(self) -> bytes:
         """What the agent knows it by."""
-        return self.key.blob if self.certificate is None else self.certificate.blob
+        return self.key.blob if self.certificate is None or self.alone else self.certificate.blob
 
 
 class AgentKeys:
@@ -80,6 +85,7 @@ class AgentKeys:
         self._agent = agent
         self.offered: AgentKey | None = None
         self.problem: AgentError | None = None
+        self._plain: frozenset[bytes] = frozenset()  # what it could sign with for a certificate that is elsewhere
 
     def fetch(
         self, conn: ClientConnection, given: Iterable[bytes] = (), *, only: bool = False
@@ -113,7 +119,16 @@ class AgentKeys:
                 continue
             key = AgentKey(loaded.key, loaded) if isinstance(loaded, Certificate) else AgentKey(loaded)
             (named if key.blob in wanted else others).append(key)
+        self._plain = frozenset(key.blob for key in (*named, *others) if key.certificate is None)
         return tuple(named) if only else (*named, *others)
+
+    def lend(self, given: T) -> T | AgentKey:
+        """What to try for something that was given: a certificate whose key is known to the agent only, or the same."""
+        if isinstance(given, tuple):
+            key, certificate = cast("tuple[object, Certificate]", given)
+            if isinstance(key, PublicKey) and key.blob in self._plain:
+                return AgentKey(key, certificate, alone=True)
+        return given
 
     def offer(self, conn: ClientConnection, question: CredentialNeeded, key: object) -> bool:
         """Try a key, if it is one of the agent's; False if it is not.

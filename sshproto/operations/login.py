@@ -21,6 +21,7 @@ from sshproto.transport.link import Phase
 
 if TYPE_CHECKING:
     from sshproto.agent.framing import AgentError
+    from sshproto.keys.certificates import Certificate
     from sshproto.keys.private import PrivateKey
     from sshproto.operations.agent_login import AgentKey, AgentKeys, AgentLike
     from sshproto.operations.host_keys import HostKeyCheck
@@ -32,13 +33,16 @@ Credentials = Callable[[ClientConnection, Question], Any]
 functions may be, or an operation."""
 
 
-_Offer = Union["PrivateKey", PublicKey, "AgentKey"]
-"""What a login may be tried with."""
+_Given = Union["PrivateKey", PublicKey, tuple[Union["PrivateKey", PublicKey], "Certificate"]]
+"""What a login may be given to try: a key, or a key and a certificate to be shown in its place."""
+
+_Offer = Union[_Given, "AgentKey"]
+"""What it may be tried with."""
 
 
 def _blob(key: _Offer) -> bytes:
     """What an agent would know a key by."""
-    whole: Any = key
+    whole: Any = key[1] if isinstance(key, tuple) else key
     blob: bytes = getattr(whole, "public_key", whole).blob
     return blob
 
@@ -57,7 +61,8 @@ class LoginPlan:
     Each is tried once.  A server that wants several methods gets them one after the other.
 
     Args:
-        keys: Private keys, which sign; and public keys, for which ``signer`` does.
+        keys: Private keys, which sign; and public keys, for which ``signer`` does. In the place of one may be a pair
+            of it and a certificate that is shown in its place.
         signer: Signs for the public keys: takes a :class:`~sshproto.events.SignatureNeeded` and returns the signature
             in SSH form (RFC 4253 section 6.6), or None if it can't.
         password: The password, or what returns it when it is needed, or None. Also the answer to a
@@ -76,7 +81,7 @@ class LoginPlan:
 
     def __init__(
         self,
-        keys: Iterable[PrivateKey | PublicKey] = (),
+        keys: Iterable[_Given] = (),
         *,
         signer: Callable[[SignatureNeeded], Any] | None = None,
         password: str | Callable[[], Any] | None = None,
@@ -129,7 +134,7 @@ class LoginPlan:
             yield from self._fetch(conn)
         while self._keys and (not question.methods or "publickey" in question.methods):
             key = self._keys.pop(0)
-            if isinstance(key, PublicKey) and self._signer is None:
+            if isinstance(key[0] if isinstance(key, tuple) else key, PublicKey) and self._signer is None:
                 continue
             try:
                 self._offer(conn, question, key)
@@ -156,8 +161,8 @@ class LoginPlan:
     def _offer(self, conn: ClientConnection, question: CredentialNeeded, key: _Offer) -> None:
         if self._agent is not None and self._agent.offer(conn, question, key):
             return
-        whole: Any = key
-        conn.auth_public_key(question, whole)
+        pair: Any = key if isinstance(key, tuple) else (key, None)
+        conn.auth_public_key(question, pair[0], certificate=pair[1])
 
     def _fetch(self, conn: ClientConnection) -> Operation[None]:
         """Put the agent's keys in front of the others, and in the place of those that it has."""
@@ -167,7 +172,8 @@ class LoginPlan:
         given = [_blob(key) for key in self._keys]
         found = yield from self._agent.fetch(conn, given, only=self._only)
         have = {key.blob for key in found}
-        self._keys = [*found, *(key for key in self._keys if _blob(key) not in have)]
+        rest = [key for key in self._keys if _blob(key) not in have]
+        self._keys = [*found, *(self._agent.lend(key) for key in rest)]
 
     @property
     def agent_problem(self) -> AgentError | None:
