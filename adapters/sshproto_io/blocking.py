@@ -3,7 +3,8 @@
 Everything here may be used from many threads at once.  A client has no thread of its own: whoever waits deals with what
 comes, for all (see :mod:`~sshproto_io.driver`); while nobody waits, nothing happens, not even an answer to the
 server's question whether we are still there.  :meth:`Client.start_thread` starts a thread for that.  Forwards and jumps
-need one, and start it.  A server has one thread for each connection, and one for each function of a handler that runs.
+need one, and start it.  A server has one thread for each connection on which something happens, one for all that are
+quiet, and one for each function of a handler that runs.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from sshproto.errors import UsageError
 from sshproto.operations.hub import Hub
 from sshproto.operations.steps import Operation, Sleep, Wait
 from sshproto_io import LINGER
+from sshproto_io.lot import Place, lot
 from sshproto_io.poller import READ, WRITE, Found, Poller
 from sshproto_io.runner import Runner
 from sshproto_io.sockets import no_delay
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from sshproto_io.runner import Task
 
 _RECEIVE = 256 * 1024
+_PATIENCE = 0.02  # seconds without input after which a server's connection has no thread any more; what it begins with
+_LONG = 1.0  # the same at most, for one that never has long to wait
 _JOIN = 5.0  # seconds for the thread to end; it has nothing left to wait for
 
 C = TypeVar("C", bound=Connection[Any])
@@ -73,6 +76,7 @@ class Driver(Generic[C]):
         self._unsent: Buffer = b""
         self._eof = False
         self._mute = False  # the socket takes nothing any more
+        self._patience = _PATIENCE
         self._parting = False
         self._closed = False
         self._abandoned = False
@@ -133,11 +137,32 @@ class Driver(Generic[C]):
             finally:
                 self.holder = 0
 
-    def serve(self, operation: Operation[T]) -> T:
-        """Run an operation in this thread, and with it all that is spawned, until it ends."""
+    def serve(self, operation: Operation[Any], resume: Callable[[], object]) -> bool:
+        """Run an operation in this thread, and with it all that is spawned, until it ends, or nothing happens for a
+        while.
+
+        Args:
+            operation: What to run.
+            resume: Called in another thread when something has happened. It is to call :meth:`serve_on`.
+
+        Returns:
+            Whether it has ended. If not, this thread is not needed any more.
+
+        Raises:
+            BaseException: What the operation raises.
+        """
         with self.lock:
             runner = self._service = Runner(self)
-        return runner.run(operation)
+        return runner.attend(operation, resume)
+
+    def serve_on(self) -> bool:
+        """Go on where the thread of :meth:`serve` has left; see there."""
+        return self._service is None or self._service.go_on()
+
+    @property
+    def served_here(self) -> bool:
+        """Whether this is the thread of :meth:`serve` at the moment."""
+        return self._service is not None and self._service.thread == threading.get_ident()
 
     def start_thread(self) -> None:
         """Have a thread that deals with what comes while nobody waits. Repeated calls do nothing."""
@@ -286,6 +311,25 @@ class Driver(Generic[C]):
             self._leader = None
             if not self._closed:
                 self._transfer(found)
+
+    def patience(self, runner: Runner) -> float | None:
+        """How long ``runner``, which is about to sleep, is to wait itself; None if nobody can wait in its place."""
+        alone = self._leader is runner and self._watched == READ and not (runner.poller and runner.poller.wanted)
+        return self._patience if alone else None
+
+    def park(self, resume: Callable[[], object]) -> Place | None:
+        """Have the lot watch the socket in the place of the leader, if it can."""
+        place = Place(self._descriptor, self.deadline, resume)
+        try:
+            lot.park(place)
+        except (OSError, RuntimeError):
+            return None
+        return place
+
+    def unparked(self, place: Place) -> None:
+        """The leader is back. Who comes back soon stays longer the next time."""
+        soon = time.monotonic() - place.since < _LONG
+        self._patience = min(_LONG, 2 * self._patience) if soon else _PATIENCE
 
     def hand_over(self) -> None:
         """Have somebody lead, if there is anybody who sleeps."""

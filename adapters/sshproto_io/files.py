@@ -257,12 +257,32 @@ class Process(_Closing):
         stdout, stderr: What it writes. Standard error comes apart only if there is no pseudo-terminal.
     """
 
+    # Files are made when they are first asked for: there may be many processes, and a reader has a buffer.
+    _stdin: Writer | None = None
+    _stdout: Reader | None = None
+    _stderr: Reader | None = None
+
     def __init__(self, link: Link, channel: Channel) -> None:
         self._link = link
         self.channel = channel
-        self.stdin = Writer(link, channel)
-        self.stdout = Reader(link, channel)
-        self.stderr = Reader(link, channel, 1)
+
+    @property
+    def stdin(self) -> Writer:
+        if self._stdin is None:
+            self._stdin = Writer(self._link, self.channel)
+        return self._stdin
+
+    @property
+    def stdout(self) -> Reader:
+        if self._stdout is None:
+            self._stdout = Reader(self._link, self.channel)
+        return self._stdout
+
+    @property
+    def stderr(self) -> Reader:
+        if self._stderr is None:
+            self._stderr = Reader(self._link, self.channel, 1)
+        return self._stderr
 
     def __repr__(self) -> str:
         return f"<Process on channel {self.channel.number}, status {self.exit_status}>"
@@ -317,12 +337,17 @@ class ServerSession:
         user: Who is logged in.
         program: What to run: ``Exec``, ``Shell`` or ``Subsystem``.
         env: The variables that the client sent. Use only those known to be harmless.
+        permit: What the login may do.
         provided: Variables for the program that come from this side: ``SSH_AUTH_SOCK``, ``DISPLAY``.
         display: The display that was granted, or None.
         pty: The pseudo-terminal that was granted, or None.
         stdin: What the client sends.
         stdout, stderr: What the client gets.
     """
+
+    _stdin: Reader | None = None
+    _stdout: Writer | None = None
+    _stderr: Writer | None = None
 
     def __init__(self, link: Link, served: ServedSession) -> None:
         self._link = link
@@ -331,12 +356,28 @@ class ServerSession:
         self.user = served.user
         self.program = served.program
         self.env = served.env
+        self.permit = served.permit
         self.provided = served.provided
         self.display = served.display
         self.pty: PtyRequest | None = served.pty
-        self.stdin = Reader(link, served.channel)
-        self.stdout = Writer(link, served.channel)
-        self.stderr = Writer(link, served.channel, 1)
+
+    @property
+    def stdin(self) -> Reader:
+        if self._stdin is None:
+            self._stdin = Reader(self._link, self.channel)
+        return self._stdin
+
+    @property
+    def stdout(self) -> Writer:
+        if self._stdout is None:
+            self._stdout = Writer(self._link, self.channel)
+        return self._stdout
+
+    @property
+    def stderr(self) -> Writer:
+        if self._stderr is None:
+            self._stderr = Writer(self._link, self.channel, 1)
+        return self._stderr
 
     @property
     def command(self) -> bytes | None:

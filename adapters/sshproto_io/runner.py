@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from sshproto.errors import ConnectionLoss, InternalError, InvalidArgument
 from sshproto.operations.steps import Call, Operation, Ready, Sleep, Spawn, Step, Together, Wait
 from sshproto_io import TimeoutExpired
+from sshproto_io.lot import Place, lot
 from sshproto_io.poller import READ, WRITE, Found, Poller
 from sshproto_io.workers import report, workers
 
@@ -98,25 +99,30 @@ class Runner:
         lock: Held by who changes anything here.
         due: Operations that can go on; with a driver, all of the connection's.
         poller: Where it waits for descriptors, once it does.
+        thread: In which it runs, if there is one.
     """
 
     __slots__ = (
         "_asleep",
+        "_begun",
         "_bell",
         "_call",
         "_deadline",
         "_driver",
         "_inline",
         "_over",
+        "_parked",
+        "_patient",
         "_polling",
+        "_resume",
         "_root",
         "_soon",
         "_tasks",
-        "_thread",
         "_timers",
         "due",
         "lock",
         "poller",
+        "thread",
     )
 
     def __init__(self, driver: Driver[Any] | None = None) -> None:
@@ -136,10 +142,14 @@ class Runner:
         self._asleep = False
         self._polling = False
         self._inline = False
-        self._thread = 0
+        self.thread = 0
         self._call: tuple[Task, Call] | None = None
         self._deadline: float | None = None
+        self._begun = False
         self._over = False
+        self._resume: Callable[[], object] | None = None
+        self._patient = False  # it sleeps for so long that it should rather wait in the lot then
+        self._parked: Place | None = None
 
     # ---------------------------------------------------------------------------------------------------------- outside
 
@@ -167,50 +177,89 @@ class Runner:
         self._inline = timeout is None if inline is None else inline
         if timeout is not None:
             self._deadline = time.monotonic() + timeout
-        driver = self._driver
-        self._thread = thread = threading.get_ident()
-        root = Task(self, operation)
-        found: Found | None = None
+        root = self._root = Task(self, operation)
         try:
-            while not self._over:
-                with self.lock:
-                    if driver is not None:
-                        driver.holder = thread
-                    try:
-                        if found is None:
-                            self._root = root
-                            self._add(root)
-                        else:
-                            self._get_up(found)
-                        self._turn()
-                        call, seconds = self._call, None
-                        if root.ended:
-                            self._clear_away()
-                        elif self._deadline is not None and time.monotonic() >= self._deadline:
-                            raise TimeoutExpired(what, timeout or 0.0)
-                        elif call is None:
-                            seconds = self._lie_down()
-                        elif driver is not None:
-                            driver.hand_over()
-                    finally:
-                        if driver is not None:
-                            driver.holder = 0
-                found = ()
-                if self._over:
-                    break
-                if call is not None:
-                    self._make(*call)
-                else:
-                    found = self._rest(seconds)
+            self._loop(root)
+            if not root.ended:
+                raise TimeoutExpired(what, timeout or 0.0)
         finally:
             if not self._over:
                 self._leave()
+        result: T = self._outcome(root)
+        return result
+
+    def attend(self, operation: Operation[Any], resume: Callable[[], object]) -> bool:
+        """Run an operation that may take long, mostly waiting: while its connection is quiet, without a thread.
+
+        Args:
+            operation: What to run.
+            resume: Called in another thread when something has come. It is to call :meth:`go_on`.
+
+        Returns:
+            Whether it has ended. If not, this thread is not needed any more.
+
+        Raises:
+            BaseException: What the operation raises.
+        """
+        self._inline = True
+        self._root = Task(self, operation)
+        self._resume = resume
+        return self.go_on()
+
+    def go_on(self) -> bool:
+        """Go on where the thread of :meth:`attend` has left; see there."""
+        root, parked = self._root, False
+        if root is None:
+            return True
+        try:
+            parked = self._loop(root)
+        finally:
+            if not parked and not self._over:
+                self._leave()
+        if not parked:
+            self._outcome(root)
+        return not parked
+
+    def _loop(self, root: Task) -> bool:
+        """Take steps until ``root`` has ended, or its time is over. True: the connection waits in the lot."""
+        driver = self._driver
+        thread = threading.get_ident()
+        found: Found = ()
+        while True:
+            with self.lock:
+                if driver is not None:
+                    driver.holder = thread
+                try:
+                    if self._patient and self._asleep and not found and self._park():
+                        return True
+                    self.thread = thread
+                    self._get_up(found)
+                    self._turn()
+                    call, seconds = self._call, None
+                    if root.ended:
+                        self._clear_away()
+                        return False
+                    if self._deadline is not None and time.monotonic() >= self._deadline:
+                        return False
+                    if call is None:
+                        seconds = self._lie_down()
+                    elif driver is not None:
+                        driver.hand_over()
+                finally:
+                    if driver is not None:
+                        driver.holder = 0
+            found = ()
+            if call is not None:
+                self._make(*call)
+            else:
+                found = self._rest(seconds)
+
+    def _outcome(self, root: Task) -> Any:
         error, root.error = root.error, None
         try:
             if error is not None:
                 raise error
-            result: T = root.result
-            return result
+            return root.result
         finally:
             del error  # it knows this frame, and this frame knew it
 
@@ -270,7 +319,9 @@ class Runner:
         """Wake the thread, if it sleeps."""
         if self._asleep:
             self._asleep = False
-            if self._polling and self.poller is not None:
+            if self._parked is not None:
+                lot.fetch(self._parked)
+            elif self._polling and self.poller is not None:
                 self.poller.ring()
             else:
                 self._bell.release()
@@ -340,7 +391,7 @@ class Runner:
                 parent.resume(tuple(child.result for child in children), None)
         elif not task.spawned:
             if isinstance(error, KeyboardInterrupt) and self._driver is not None:
-                self._driver.struck(self._thread, task)
+                self._driver.struck(self.thread, task)
             self.rouse()
         elif error is not None:
             task.error = None
@@ -372,7 +423,13 @@ class Runner:
         self._asleep = True
         if self._soon:
             return 0.0
-        return None if moment is None else min(_LONGEST, max(0.0, moment - time.monotonic()))
+        seconds = None if moment is None else min(_LONGEST, max(0.0, moment - time.monotonic()))
+        if self._resume is not None and driver is not None and not self._timers:
+            patience = driver.patience(self)
+            self._patient = patience is not None and (seconds is None or patience < seconds)
+            if self._patient:
+                return patience
+        return seconds
 
     def _rest(self, seconds: float | None) -> Found:
         """Sleep, without the lock."""
@@ -381,8 +438,29 @@ class Runner:
         self._bell.acquire(True, -1 if seconds is None else seconds)
         return ()
 
+    def _park(self) -> bool:
+        """Let the lot watch the connection, in this thread's place."""
+        self._patient = False
+        if self._driver is not None and self._resume is not None:
+            self._parked = self._driver.park(self._resume)
+        if self._parked is None:
+            return False
+        if self.poller is not None:
+            self.poller.close()
+            self.poller = None
+        self.thread = 0
+        return True
+
     def _get_up(self, found: Found) -> None:
         """See what has come."""
+        root = self._root
+        if root is not None and not self._begun:
+            self._begun = True
+            self._add(root)
+        if self._parked is not None:
+            parked, self._parked = self._parked, None
+            if self._driver is not None:
+                self._driver.unparked(parked)
         self._asleep = False
         if self._driver is not None:
             self._driver.dismiss(self, found)  # the connection first: whoever is woken then knows the newest state
@@ -407,7 +485,7 @@ class Runner:
         with self.lock:
             driver = self._driver
             if driver is not None:
-                driver.holder = self._thread
+                driver.holder = self.thread
             try:
                 self._clear_away()
             finally:
@@ -502,7 +580,7 @@ class Runner:
             task.resume(result, problem)  # which has no effect if the operation was cancelled meanwhile
             if driver is None:
                 self.rouse()
-            elif here != self._thread:  # who waits for what follows need not be woken for this
+            elif here != self.thread:  # who waits for what follows need not be woken for this
                 driver.holder = here
                 try:
                     driver.settle()

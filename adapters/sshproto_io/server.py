@@ -1,7 +1,9 @@
-"""A server in threads: one that accepts, one for each connection, and one for each function of a handler that runs."""
+"""A server in threads: one that accepts, one for each connection on which something happens, one for all others, and
+one for each function of a handler that runs."""
 
 from __future__ import annotations
 
+import functools
 import socket
 import threading
 import time
@@ -17,7 +19,7 @@ from sshproto_io.driver import Connected
 from sshproto_io.files import ServerSession, Stream
 from sshproto_io.runner import Runner
 from sshproto_io.sockets import SocketListener, listen_at, world
-from sshproto_io.workers import report
+from sshproto_io.workers import report, workers
 
 if TYPE_CHECKING:
     from sshproto.config import ServerConfig
@@ -41,7 +43,7 @@ class Incoming(Connected[ServerConnection]):
 
 
 class Server:
-    """Listens, and serves each connection in a thread of its own. Made by :func:`listen`.
+    """Listens, and serves each connection in a thread of its own while something happens on it. Made by :func:`listen`.
 
     It accepts connections while :meth:`serve_forever` runs, or in a thread, which ``with`` starts.
 
@@ -70,7 +72,8 @@ class Server:
         self._thread: threading.Thread | None = None
         self._done = threading.Event()  # no more is accepted
         self._lock = threading.Lock()
-        self._threads: dict[threading.Thread, Incoming] = {}
+        self._connections: set[Incoming] = set()
+        self._gone = threading.Condition(self._lock)
         self._strangers: set[Incoming] = set()
         self._stopping = False
 
@@ -113,16 +116,14 @@ class Server:
         with self._acceptor.lock:
             self._listener.close()
         with self._lock:
-            running = dict(self._threads)
-        running.pop(threading.current_thread(), None)
-        for incoming in running.values():
+            running = [incoming for incoming in self._connections if not incoming.driver.served_here]
+        for incoming in running:
             incoming.apply(lambda conn=incoming.conn: conn.disconnect(description))  # type: ignore[misc]
-        deadline = time.monotonic() + patience
-        for thread in running:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        for thread, incoming in running.items():
-            if thread.is_alive():
-                incoming.abort()
+        with self._lock:
+            self._gone.wait_for(lambda: self._connections.isdisjoint(running), patience)
+            left = self._connections.intersection(running)
+        for incoming in left:
+            incoming.abort()
 
     def __enter__(self) -> Self:
         self.start()
@@ -147,7 +148,7 @@ class Server:
                 if not self._stopping:
                     yield Sleep(_ACCEPT_PAUSE)
                 continue
-            if len(self._strangers) >= self._max_strangers or len(self._threads) >= self._max_connections:
+            if len(self._strangers) >= self._max_strangers or len(self._connections) >= self._max_connections:
                 sock.close()
                 continue
             try:
@@ -156,47 +157,56 @@ class Server:
                 sock.close()
 
     def _take(self, incoming: Incoming) -> None:
-        thread = threading.Thread(target=self._serve, args=(incoming,), name=f"ssh {incoming.peer}", daemon=True)
-        incoming.hub.opened.subscribe(lambda: self._known(incoming))
+        incoming.hub.opened.subscribe(functools.partial(self._known, incoming))
         with self._lock:
-            self._threads[thread] = incoming
+            self._connections.add(incoming)
             self._strangers.add(incoming)
         try:
-            thread.start()
+            workers.start(functools.partial(self._attend, incoming, functools.partial(self._serve, incoming)))
         except RuntimeError:
             incoming.abort()
-            self._forget(thread)
+            self._forget(incoming)
             raise
 
-    def _serve(self, incoming: Incoming) -> None:
-        words = ""
+    def _attend(self, incoming: Incoming, serve: Callable[[], bool]) -> None:
+        """Serve a connection in this thread, until it has ended or nothing happens."""
+        thread = threading.current_thread()
+        before, thread.name = thread.name, f"ssh {incoming.peer}"
+        words, over = "", True
         try:
-            handler = self._handler(incoming)
-            surroundings = world(
-                socket.getaddrinfo,
-                lambda served: ServerSession(incoming, served),
-                lambda channel: Stream(incoming, channel),
-                self._on_bug,
-            )
-            incoming.driver.serve(serve(incoming.hub, handler, surroundings))
+            over = serve()
         except Exception as error:  # noqa: BLE001  one connection must not take the others with it
             words = "internal error"
             self._on_bug(error)
         finally:
             try:
-                incoming.close(words)
+                if over:
+                    incoming.close(words)
             finally:
-                self._forget(threading.current_thread())
+                if over:
+                    self._forget(incoming)
+                thread.name = before
+
+    def _serve(self, incoming: Incoming) -> bool:
+        handler = self._handler(incoming)
+        surroundings = world(
+            socket.getaddrinfo,
+            functools.partial(ServerSession, incoming),
+            functools.partial(Stream, incoming),
+            self._on_bug,
+        )
+        resume = functools.partial(self._attend, incoming, incoming.driver.serve_on)
+        return incoming.driver.serve(serve(incoming.hub, handler, surroundings), resume)
 
     def _known(self, incoming: Incoming) -> None:
         with self._lock:
             self._strangers.discard(incoming)
 
-    def _forget(self, thread: threading.Thread) -> None:
+    def _forget(self, incoming: Incoming) -> None:
         with self._lock:
-            incoming = self._threads.pop(thread, None)
-            if incoming is not None:
-                self._strangers.discard(incoming)
+            self._connections.discard(incoming)
+            self._strangers.discard(incoming)
+            self._gone.notify_all()
 
 
 def listen(

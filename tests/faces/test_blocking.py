@@ -601,7 +601,7 @@ def test_strangers_are_counted_and_friends_are_not():
             assert third.recv(4) == b""
         assert friends[0].run("status 1").exit_status == 1
         strangers[0].close()
-        wait_for(lambda: len(talk.server._threads) == 4)
+        wait_for(lambda: len(talk.server._connections) == 4)
         friends += [stack.enter_context(talk.connect()) for _ in range(2)]
         with socket.create_connection((HOST, talk.server.port)) as seventh:
             assert seventh.recv(4) == b""
@@ -648,7 +648,7 @@ def test_a_handler_that_hangs_cannot_hold_up_the_end():
         talk.server.close(patience=0.2)
         assert time.monotonic() - started < 2
         assert incomings[0].driver.closed
-        wait_for(lambda: not talk.server._threads)
+        wait_for(lambda: not talk.server._connections)
 
 
 def test_a_server_in_this_thread_ends_by_a_signal_handler():

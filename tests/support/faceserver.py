@@ -425,7 +425,7 @@ def _serve_blocking(config: ServerConfig) -> None:
 
     with listen(HOST, 0, config, lambda incoming: Commands(), **_MANY) as it:
         base = _ready(it)
-        _obey(lambda: _state(tuple(it._threads.values()), base))
+        _obey(lambda: _state(tuple(it._connections), base))
 
 
 def _serve_trio(config: ServerConfig) -> None:

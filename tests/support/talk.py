@@ -147,7 +147,7 @@ def talking(
     talk = Talk(methods, config or {}, options)
     with talk.server:
         yield talk
-    assert not talk.server._threads
+    assert not talk.server._connections
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:
