@@ -26,10 +26,12 @@ from sshproto_cli.options import (
 
 if TYPE_CHECKING:
     from sshproto.config import Preferences, ServerConfig
+    from sshproto.keys.certificates import Certificate
     from sshproto.keys.private import PrivateKey
     from sshproto.operations.forwarding import Address
+    from sshproto_cli.gate import Gate
     from sshproto_cli.terminal import Interrupts
-    from sshproto_cli.visitor import Gate, Visitor
+    from sshproto_cli.visitor import Visitor
 
 FAILED = 1
 
@@ -46,11 +48,38 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Serve SSH until SIGTERM or SIGINT. When it is ready, 'listening on HOST:PORT' is printed. Without"
         " --exec and --forward clients may log in, but nothing is done for them.",
         epilog="Everything runs as the user who starts the server, whatever name a client gives: a key in"
-        " --authorized-keys is good for every name, a password for the name on its line.",
+        " --authorized-keys is good for every name, a certificate for those that it names, a password for the name on"
+        " its line. Files of keys are read anew for each login.",
     )
     parser.add_argument("--listen", metavar="HOST:PORT", required=True, help="port 0 chooses one; [::1]:22 is IPv6")
     parser.add_argument("--host-key", metavar="FILE", action="append", required=True, help="a private key; one a type")
-    parser.add_argument("--authorized-keys", metavar="FILE", help="keys that may log in, in OpenSSH's format")
+    parser.add_argument(
+        "--host-certificate",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a certificate of one of the host keys, for clients that ask for it",
+    )
+    parser.add_argument(
+        "--authorized-keys", metavar="FILE", help="keys that may log in, with all the options of OpenSSH's format"
+    )
+    parser.add_argument(
+        "--trusted-user-ca", metavar="FILE", help="keys of authorities whose certificates let their users in"
+    )
+    parser.add_argument(
+        "--authorized-principals",
+        metavar="FILE",
+        help="with --trusted-user-ca: for whom the certificates have to be, in place of the user",
+    )
+    parser.add_argument(
+        "--revoked-keys", metavar="FILE", help="keys and certificates that let nobody in: a KRL, or a list of keys"
+    )
+    parser.add_argument(
+        "--touch-required", action="store_true", help="security keys have to be touched, even with no-touch-required"
+    )
+    parser.add_argument(
+        "--verify-required", action="store_true", help="security keys have to verify their owners, by a PIN or the like"
+    )
     parser.add_argument("--password-file", metavar="FILE", help="lines of the form user:password")
     parser.add_argument("--exec", dest="execute", action="store_true", help="run commands and shells, as yourself")
     parser.add_argument(
@@ -133,20 +162,23 @@ def _welcome(args: argparse.Namespace) -> Callable[[Any], Visitor]:
 
 
 def _config(args: argparse.Namespace) -> ServerConfig:
-    from sshproto.config import ServerConfig
+    from sshproto.config import SecurityKeyPolicy, ServerConfig
 
     chosen = preferences(args)
     keys = _host_keys(args, chosen)
     methods: list[str] = []
-    if args.authorized_keys is not None:
+    if args.authorized_keys is not None or args.trusted_user_ca is not None:
         methods.append("publickey")
     if args.password_file is not None:
         methods += ("password", "keyboard-interactive")
     if not methods:
-        raise Failure("nobody could log in: give --authorized-keys or --password-file")
+        raise Failure("nobody could log in: give --authorized-keys, --trusted-user-ca or --password-file")
     return ServerConfig(
         host_keys=tuple(keys),
+        host_certificates=tuple(_host_certificate(path) for path in args.host_certificate),
         auth_methods=tuple(methods),
+        # What a line or a certificate asks of a security key is in its permit.
+        security_keys=SecurityKeyPolicy(user_presence=args.touch_required, user_verification=args.verify_required),
         preferences=chosen,
         record=recording(args, many=True),
         key_log=key_log(args),
@@ -188,20 +220,39 @@ def _host_key(path: str) -> PrivateKey:
         raise Failure(f"host key {path}: {error}") from None
 
 
+def _host_certificate(path: str) -> Certificate:
+    from sshproto.errors import KeyFormatError
+    from sshproto.keys.certificates import Certificate
+
+    try:
+        return Certificate.parse(read_file(path, "host certificate", 1024 * 1024))
+    except KeyFormatError as error:
+        raise Failure(f"host certificate {path}: {error}") from None
+
+
 def _gate(args: argparse.Namespace) -> Gate:
     from pathlib import Path
 
-    from sshproto_cli.visitor import Gate, check_authorized_keys, read_passwords
+    from sshproto_cli.gate import Gate, KeyFiles, read_passwords
 
-    usable = False
-    keys = None
-    if args.authorized_keys is not None:
-        usable = check_authorized_keys(args.authorized_keys)  # it will be read again for each login
-        keys = Path(args.authorized_keys).absolute()
+    if args.authorized_principals is not None and args.trusted_user_ca is None:
+        raise Failure("--authorized-principals goes with --trusted-user-ca")
+    if args.revoked_keys is not None and args.authorized_keys is None and args.trusted_user_ca is None:
+        raise Failure("--revoked-keys goes with --authorized-keys or --trusted-user-ca")
+    files = {
+        "keys": args.authorized_keys,
+        "authorities": args.trusted_user_ca,
+        "principals": args.authorized_principals,
+        "revoked": args.revoked_keys,
+    }
+    # The working directory will be another one.
+    keys = KeyFiles(**{name: Path(path).absolute() for name, path in files.items() if path is not None})
+    usable = keys.check()
     passwords = None if args.password_file is None else read_passwords(args.password_file)
     if not usable and not passwords:
-        files = " and ".join(path for path in (args.authorized_keys, args.password_file) if path is not None)
-        raise Failure(f"nobody could log in: there is no line in {files} that can be used")
+        given = (args.authorized_keys, args.trusted_user_ca, args.authorized_principals, args.password_file)
+        where = " and ".join(path for path in given if path is not None)
+        raise Failure(f"nobody could log in: there is no line in {where} that can be used")
     return Gate(keys, passwords)
 
 

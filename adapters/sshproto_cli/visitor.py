@@ -1,19 +1,14 @@
-"""Who may in at ``sshproto serve``, and what is done for who is."""
+"""What ``sshproto serve`` does for who is let in."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import os
-import stat
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from sshproto.channels.requests import ExitSignal, PtyRequest, Subsystem, X11Request
 from sshproto.events import Event
-from sshproto.keys.authorized_keys import parse
-from sshproto.keys.public import PublicKey
+from sshproto.keys.authorized_keys import LoginRefused
 from sshproto.operations.channel import Channel
 from sshproto.operations.forwarding import Address
 from sshproto.operations.serving import Challenge, Handler, ServedSession
@@ -21,101 +16,15 @@ from sshproto.operations.steps import Operation
 from sshproto.text import printable
 from sshproto.values import frozen
 from sshproto_cli.child import Program, welcome, write_authority
-from sshproto_cli.options import Failure, complain, describe, read_file, reporter, say
+from sshproto_cli.options import complain, describe, reporter, say
+
+if TYPE_CHECKING:
+    from sshproto.keys.certificates import Certificate
+    from sshproto.keys.permits import Permit
+    from sshproto.keys.public import PublicKey
+    from sshproto_cli.gate import Gate
 
 _LOOPBACK = "localhost"
-
-
-def read_passwords(path: str) -> dict[str, str]:
-    """The passwords in a file with lines ``user:password``. Empty lines and those with ``#`` in front are passed over.
-
-    Raises:
-        Failure: It cannot be read, or a line has another form.
-    """
-    data = read_file(path, "password file")
-    if stat.S_IMODE(Path(path).stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
-        complain(f"password file {path}: others than its owner may read or write it; chmod 600 would help")
-    passwords: dict[str, str] = {}
-    for number, raw in enumerate(data.split(b"\n"), 1):
-        line = raw.rstrip(b"\r").decode("utf-8", "surrogateescape")
-        if not line or line.startswith("#"):
-            continue
-        user, colon, password = line.partition(":")
-        if not colon or not user or not password:
-            raise Failure(f"password file {path} line {number}: expected user:password")
-        if passwords.setdefault(user, password) != password:
-            raise Failure(f"password file {path} line {number}: a second password for the same user")
-    return passwords
-
-
-def check_authorized_keys(path: str) -> bool:
-    """Say of each line of an ``authorized_keys`` file that cannot be used why that is.
-
-    Returns:
-        Whether there is one that can.
-
-    Raises:
-        Failure: It cannot be read.
-    """
-    found = parse(read_file(path, "authorized keys file"))
-    useless = dict(found.problems)
-    usable = False
-    for entry in found.entries:
-        unsupported = entry.unsupported()
-        if unsupported:
-            useless[entry.line] = _not_obeyed(unsupported)
-        usable = usable or not unsupported
-    for line in sorted(useless):
-        complain(f"{path}:{line}: this line is not used: {useless[line]}")
-    return usable
-
-
-def _not_obeyed(options: tuple[str, ...]) -> str:
-    return f"options that are not obeyed here: {', '.join(options)}"
-
-
-class Gate:
-    """Who may in.
-
-    Args:
-        keys: The ``authorized_keys`` file, read for each login; None if keys are not wanted.
-        passwords: By user; None if passwords are not wanted.
-    """
-
-    def __init__(self, keys: Path | None, passwords: Mapping[str, str] | None) -> None:
-        self._keys = keys
-        self._salt = os.urandom(32)  # digests are compared: lengths do not show
-        self._passwords = {user: self._digest(password) for user, password in (passwords or {}).items()}
-        self._nobody = os.urandom(32)  # no password has this digest
-
-    def against_key(self, key: PublicKey) -> str:
-        """What speaks against this key; ``""`` if it may in."""
-        what = f"{key.type} {key.fingerprint()}"
-        if self._keys is None:
-            return f"{what}: keys are not wanted"
-        try:
-            found = parse(read_file(str(self._keys), "authorized keys file"))
-        except Failure as failure:
-            complain(str(failure))
-            return str(failure)
-        problem = f"{what} is not in {self._keys}"
-        for entry in found.matches(key):
-            unsupported = entry.unsupported()
-            if not unsupported:
-                return ""
-            problem = f"{what}: {self._keys}:{entry.line}: {_not_obeyed(unsupported)}"
-        return problem
-
-    def against_password(self, user: str, password: str) -> str:
-        """What speaks against this password of this user; ``""`` if they may in. It takes the same time for users that
-        there are not."""
-        good = hmac.compare_digest(self._digest(password), self._passwords.get(user, self._nobody))
-        if good:
-            return ""
-        return "wrong password" if user in self._passwords else "no password is set for this user"
-
-    def _digest(self, password: str) -> bytes:
-        return hashlib.blake2b(password.encode("utf-8", "surrogateescape"), key=self._salt, digest_size=32).digest()
 
 
 @frozen(kw_only=True)
@@ -153,8 +62,10 @@ class Visitor(Handler):
         self._services = services
         self._verbose = verbose
         self._prefix = ""
+        self._address: str | None = None
         self._login: dict[str, str] = {}
         if peer and local:
+            self._address = peer[0]
             self._prefix = f"{peer[0]} port {peer[1]}: "
             self._login = {
                 "SSH_CLIENT": f"{peer[0]} {peer[1]} {local[1]}",
@@ -168,9 +79,19 @@ class Visitor(Handler):
 
     # ------------------------------------------------------------------------------------------------------------ login
 
-    def public_key(self, user: str, key: PublicKey) -> bool:
+    def public_key(self, user: str, key: PublicKey) -> Permit | bool:
         """See the base class."""
-        return self._decide(user, self._gate.against_key(key))
+        return self._by_key(user, key)
+
+    def certificate(self, user: str, certificate: Certificate) -> Permit | bool:
+        """See the base class."""
+        return self._by_key(user, certificate)
+
+    def _by_key(self, user: str, shown: PublicKey | Certificate) -> Permit | bool:
+        try:
+            return self._gate.by_key(shown, user, self._address)
+        except LoginRefused as refusal:
+            return self._decide(user, str(refusal))
 
     def password(self, user: str, password: str, new_password: str | None) -> bool:
         """See the base class."""

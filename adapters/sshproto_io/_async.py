@@ -314,6 +314,7 @@ class ServerSession(Generic[R, W]):
         user: Who is logged in.
         program: What to run: ``Exec``, ``Shell`` or ``Subsystem``.
         env: The variables that the client sent. Use only those known to be harmless.
+        permit: What the login may do.
         provided: Variables for the program that come from this side: ``SSH_AUTH_SOCK``, ``DISPLAY``.
         display: The display that was granted, or None.
         pty: The pseudo-terminal that was granted, or None.
@@ -331,6 +332,7 @@ class ServerSession(Generic[R, W]):
         self.user = served.user
         self.program = served.program
         self.env = served.env
+        self.permit = served.permit
         self.provided = served.provided
         self.display = served.display
         self.pty = served.pty

@@ -11,6 +11,7 @@ import errno
 import functools
 import os
 import socket
+import time
 from collections.abc import Callable, Iterable
 from itertools import chain, zip_longest
 from typing import Any
@@ -461,6 +462,7 @@ def world(
         listen=lambda address: listen_at(address, resolve),
         session=session,
         stream=stream,
+        now=time.time,
         listen_privately=listen_privately,
         bug=bug,
     )

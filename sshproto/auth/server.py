@@ -11,7 +11,8 @@ that is open lets anyone in.
   different answers; what is reported and echoed is always taken from the open question.
 * A certificate stands in place of a key (OpenSSH's PROTOCOL.certkeys). It is read whole, its authority's signature
   verified, and the certified key's signature as well, before the application is asked whether it is good.
-* A login can be bound to the server's host key (OpenSSH PROTOCOL section 3.1). It has to be the one that we have shown.
+* A login can be bound to the server's host key (OpenSSH PROTOCOL section 3.1). Bound to another it fails, like one with
+  a key that cannot be read: who signed it has spoken with another server.
 * What was reached belongs to a pair of user and service.  Another pair starts anew; after a partial success it is a
   protocol error (RFC 4252 section 5).
 * Failures and requests are counted for the connection as a whole and never forgotten.
@@ -199,8 +200,6 @@ class ServerAuth:
             raise LimitExceeded(
                 f"more than {limit} login requests came", "auth_requests", DisconnectCode.NO_MORE_AUTH_METHODS_AVAILABLE
             )
-        if isinstance(form, methods.HostBoundQuery | methods.HostBoundSigned) and form.host_key != self._host_key:
-            raise ProtocolViolation("USERAUTH_REQUEST is bound to another host key than the one that was shown")
         self._abandon()
         if self.lost is not None:
             return
@@ -272,7 +271,7 @@ class ServerAuth:
         return password != "" and methods.is_secret(password, self._config.limits.password)
 
     def _consider_query(self, user: str, form: methods.KeyQuery) -> AuthQuestion | None:
-        shown = self._shown(form.algorithm, form.key)
+        shown = self._shown(form)
         if shown is None:
             return None
         return KeyProbe(
@@ -284,7 +283,7 @@ class ServerAuth:
         )
 
     def _consider_signed(self, user: str, form: methods.KeySigned) -> AuthQuestion | None:
-        shown = self._shown(form.algorithm, form.key)
+        shown = self._shown(form)
         if shown is None or len(form.signature) > self._config.limits.signature:
             return None
         data = methods.signed_data(
@@ -303,10 +302,12 @@ class ServerAuth:
             certificate=shown.certificate,
         )
 
-    def _shown(self, algorithm: str, blob: bytes) -> _Shown | None:
-        """The key or the certificate, if it can be read, can do ``algorithm``, and both are allowed here."""
+    def _shown(self, form: methods.KeyQuery | methods.KeySigned) -> _Shown | None:
+        """The key or the certificate, if it can be read, can do the algorithm, and both are allowed here; None as well
+        if it is for another server than this one."""
+        algorithm, blob, host_key = form.algorithm, form.key, methods.bound_to(form)
         limits, allowed = self._config.limits, self._config.preferences.signature
-        if len(blob) > limits.host_key:
+        if len(blob) > limits.host_key or host_key not in (None, self._host_key):
             return None
         try:
             if algorithm in allowed:

@@ -12,7 +12,13 @@ from sshproto.lazy import lazily
 
 if TYPE_CHECKING:
     from sshproto.keys.allowed_signers import AllowedSigner, AllowedSigners, SignerRefused, VerifiedSignature
-    from sshproto.keys.authorized_keys import AuthorizedKey, AuthorizedKeys
+    from sshproto.keys.authorized_keys import (
+        AuthorizedKey,
+        AuthorizedKeys,
+        AuthorizedPrincipal,
+        AuthorizedPrincipals,
+        LoginRefused,
+    )
     from sshproto.keys.certificates import (
         CERTIFICATE_ALGORITHMS,
         Certificate,
@@ -45,6 +51,8 @@ __all__ = [
     "Assertion",
     "AuthorizedKey",
     "AuthorizedKeys",
+    "AuthorizedPrincipal",
+    "AuthorizedPrincipals",
     "Certificate",
     "CertificateAlgorithm",
     "CertificateGrant",
@@ -56,6 +64,7 @@ __all__ = [
     "FileSignature",
     "HostEntry",
     "KnownHosts",
+    "LoginRefused",
     "Match",
     "MessageHash",
     "PassphraseNeeded",
@@ -87,6 +96,8 @@ _HOMES = {
     "Assertion": "sshproto.keys.security_keys",
     "AuthorizedKey": "sshproto.keys.authorized_keys",
     "AuthorizedKeys": "sshproto.keys.authorized_keys",
+    "AuthorizedPrincipal": "sshproto.keys.authorized_keys",
+    "AuthorizedPrincipals": "sshproto.keys.authorized_keys",
     "CERTIFICATE_ALGORITHMS": "sshproto.keys.certificates",
     "Certificate": "sshproto.keys.certificates",
     "CertificateAlgorithm": "sshproto.keys.certificates",
@@ -101,6 +112,7 @@ _HOMES = {
     "HostEntry": "sshproto.keys.known_hosts",
     "KRL": "sshproto.keys.krl",
     "KnownHosts": "sshproto.keys.known_hosts",
+    "LoginRefused": "sshproto.keys.authorized_keys",
     "Match": "sshproto.keys.known_hosts",
     "MessageHash": "sshproto.keys.sshsig",
     "PassphraseNeeded": "sshproto.keys.private",

@@ -6,6 +6,7 @@ A server enforces it: :func:`sshproto.operations.serving.serve` does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -35,19 +36,19 @@ class Permit:
         pty: Whether there may be a pseudo-terminal.
         user_rc: Whether the user's ``~/.ssh/rc`` may run, where the server has such a thing.
         port_forwarding: Whether anything may be forwarded: connections, and what is listened for.
-        permit_open: Where connections may lead to, hosts letter for letter (of either case); None: anywhere.
+        permit_open: Where connections may lead to, hosts letter for letter, ``"*"`` for any; None: anywhere.
         permit_listen: Where may be listened, hosts as patterns with ``*`` and ``?``; None: anywhere.
         agent_forwarding: Whether an agent may be forwarded.
         x11_forwarding: Whether X11 may be forwarded.
         tunnel: The number of the ``tun`` device that may be used, or ``"any"``; None: none was named.
-        expires: From this second since 1970 on nobody is let in any more; None: never. Who is in stays in.
+        expires: After this second since 1970 nobody is let in any more; None: it does not end. Who is in stays in.
         touch_required: Whether a security key has to be touched for the login.
         verify_required: Whether a security key has to verify its owner for the login.
         grounds: What all this follows from, for logs.
     """
 
     force_command: str | None = None
-    environment: tuple[tuple[str, str], ...] = ()
+    environment: tuple[tuple[str, str], ...] = attrs.field(default=(), repr=False)
     pty: bool = True
     user_rc: bool = True
     port_forwarding: bool = True
@@ -60,6 +61,14 @@ class Permit:
     touch_required: bool = True
     verify_required: bool = False
     grounds: str = attrs.field(default="", eq=False)
+
+    def expired(self, now: float) -> bool:
+        """Whether it is too late to let anybody in.
+
+        Args:
+            now: Seconds since 1970.
+        """
+        return self.expires is not None and now > self.expires
 
     def connects(self, target: tuple[str, int] | str) -> bool:
         """Whether a connection may be made for the client.
@@ -74,7 +83,7 @@ class Permit:
         if isinstance(target, str):
             return False
         host, port = target
-        return any(each.lower() == host.lower() and number in (None, port) for each, number in self.permit_open)
+        return any(each in ("*", host) and number in (None, port) for each, number in self.permit_open)
 
     def listens(self, address: tuple[str, int] | str) -> bool:
         """Whether to listen for the client.
@@ -91,7 +100,7 @@ class Permit:
         if isinstance(address, str):
             return False
         host, port = address[0].lower(), address[1]
-        return any(match_pattern(host, each.lower()) and number in (None, port) for each, number in self.permit_listen)
+        return any(match_pattern(host, each) and number in (None, port) for each, number in self.permit_listen)
 
     def check_assertion(self, assertion: Assertion) -> None:
         """Check what a security key says of the login's signature.
@@ -104,28 +113,71 @@ class Permit:
         if self.verify_required and not assertion.user_verified:
             raise SignatureInvalid("the security key signed without a PIN or the like (user verification is required)")
 
-    def within(self, grant: CertificateGrant) -> Permit:
-        """What is left of this where a certificate has its say as well: what both allow, under the demands of each.
+    @classmethod
+    def of(cls, grant: CertificateGrant) -> Permit:
+        """What a certificate permits."""
+        return cls(
+            force_command=grant.force_command,
+            pty=grant.pty,
+            user_rc=grant.user_rc,
+            port_forwarding=grant.port_forwarding,
+            agent_forwarding=grant.agent_forwarding,
+            x11_forwarding=grant.x11_forwarding,
+            touch_required=grant.touch_required,
+            verify_required=grant.verify_required,
+            grounds=f"principal {printable(grant.principal, 64)}",
+        )
 
-        Args:
-            grant: What the certificate permits.
+    def narrowed(self, other: Permit) -> Permit:
+        """What both allow, under the demands of each.
+
+        Of two variables of one name this permit's is kept, and its tunnel. Where both list hosts to listen at, a host
+        is kept if both patterns surely cover it.
 
         Raises:
             InvalidArgument: Each of them forces a command, and not the same.
         """
-        forced, theirs = self.force_command, grant.force_command
+        forced, theirs = self.force_command, other.force_command
         if forced is not None and theirs is not None and forced != theirs:
             raise InvalidArgument(
-                f"the certificate forces the command {printable(theirs, 64)!r}, and its line {printable(forced, 64)!r}"
+                f"two commands are forced that differ: {printable(forced, 64)!r} and {printable(theirs, 64)!r}"
             )
-        return attrs.evolve(
-            self,
-            force_command=forced if forced is not None else theirs,
-            pty=self.pty and grant.pty,
-            user_rc=self.user_rc and grant.user_rc,
-            port_forwarding=self.port_forwarding and grant.port_forwarding,
-            agent_forwarding=self.agent_forwarding and grant.agent_forwarding,
-            x11_forwarding=self.x11_forwarding and grant.x11_forwarding,
-            touch_required=self.touch_required or grant.touch_required,
-            verify_required=self.verify_required or grant.verify_required,
+        ends = [end for end in (self.expires, other.expires) if end is not None]
+        return Permit(
+            force_command=theirs if forced is None else forced,
+            environment=tuple({**dict(other.environment), **dict(self.environment)}.items()),
+            pty=self.pty and other.pty,
+            user_rc=self.user_rc and other.user_rc,
+            port_forwarding=self.port_forwarding and other.port_forwarding,
+            permit_open=_common(self.permit_open, other.permit_open, lambda host, pattern: host == pattern),
+            permit_listen=_common(self.permit_listen, other.permit_listen, _covers),
+            agent_forwarding=self.agent_forwarding and other.agent_forwarding,
+            x11_forwarding=self.x11_forwarding and other.x11_forwarding,
+            tunnel=other.tunnel if self.tunnel is None else self.tunnel,
+            expires=min(ends, default=None),
+            touch_required=self.touch_required or other.touch_required,
+            verify_required=self.verify_required or other.verify_required,
+            grounds="; ".join(filter(None, (self.grounds, other.grounds))),
         )
+
+
+def _covers(host: str, pattern: str) -> bool:
+    """Whether what one pattern covers another one surely covers as well."""
+    return host == pattern or (not {"*", "?"} & set(host) and match_pattern(host, pattern))
+
+
+def _common(
+    these: tuple[Target, ...] | None, those: tuple[Target, ...] | None, covered: Callable[[str, str], bool]
+) -> tuple[Target, ...] | None:
+    """The targets that two lists have in common, ``covered`` telling whether a host is one that a pattern stands for."""
+    if these is None or those is None:
+        return those if these is None else these
+    found: dict[Target, None] = {}
+    for host, port in these:
+        for other, number in those:
+            if port is None or number is None or port == number:
+                if other == "*" or covered(host, other):
+                    found[host, number if port is None else port] = None
+                elif host == "*" or covered(other, host):
+                    found[other, number if port is None else port] = None
+    return tuple(found)

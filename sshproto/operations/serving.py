@@ -2,12 +2,14 @@
 
 A :class:`Handler` says what is allowed and does it; :func:`serve` asks it.  All its methods may be ordinary functions,
 operations, or asynchronous where functions may be.  What it does not allow is refused.
+
+What a login may do at all, its :class:`~sshproto.keys.permits.Permit` says, and the handler is not even asked for more.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +30,7 @@ from sshproto.channels.requests import (
     Subsystem,
     X11Request,
 )
-from sshproto.errors import ChannelEnded, ConnectionLoss, SSHError, UsageError
+from sshproto.errors import ChannelEnded, ConnectionLoss, InvalidArgument, SignatureInvalid, SSHError, UsageError
 from sshproto.events import (
     AuthQuestion,
     ChannelOpenRequested,
@@ -43,220 +45,43 @@ from sshproto.events import (
     PromptsAnswered,
     Question,
 )
+from sshproto.keys.permits import Permit
 from sshproto.operations.forwarding import Address, ByteStream, Listener, connect_channel
+from sshproto.operations.handler import (
+    DEFAULTS,
+    Challenge,
+    ChangePassword,
+    Handler,
+    Partial,
+    ServedSession,
+    Verdict,
+)
 from sshproto.operations.listening import Listening
 from sshproto.operations.steps import Call, Operation, Together, call, hand_over, is_operation
 from sshproto.values import frozen
 
 if TYPE_CHECKING:
-    from sshproto.channels.requests import ChannelRequestData
-    from sshproto.keys.public import PublicKey
     from sshproto.operations.channel import Channel
-    from sshproto.operations.granting import GrantedDisplay
     from sshproto.operations.hub import Hub
     from sshproto.server import ServerConnection
+
+__all__ = [
+    "Challenge",
+    "ChangePassword",
+    "Handler",
+    "Partial",
+    "Permit",
+    "ServedSession",
+    "Verdict",
+    "World",
+    "finish",
+    "serve",
+]
 
 _VARIABLES = 256
 _VARIABLE_BYTES = 128 * 1024
 _BUG_STATUS = 255
-
-
-@frozen
-class Partial:
-    """A login step that was good, but is not enough (RFC 4252 section 5.1).
-
-    Attributes:
-        methods: What the user may go on with; None for what is left.
-    """
-
-    methods: tuple[str, ...] | None = None
-
-
-@frozen
-class Challenge:
-    """What to ask the user next (RFC 4256 section 3.2).
-
-    Attributes:
-        prompts: Pairs of a text and whether the answer may be seen while it is typed.
-        name, instruction: What the client shows first.
-    """
-
-    prompts: Sequence[tuple[str, bool]]
-    name: str = ""
-    instruction: str = ""
-
-
-@frozen
-class ChangePassword:
-    """The password is right but has expired: a new one is wanted (RFC 4252 section 8).
-
-    Attributes:
-        prompt: What to show the user.
-    """
-
-    prompt: str = "Your password has expired."
-
-
-Verdict = bool | Partial
-"""Whether a user may in."""
-
-
-class ServedSession:
-    """A session at the server: what the client wants to run, and its streams.
-
-    Attributes:
-        channel: The channel. Data from the client is its stream 0.
-        user: Who is logged in.
-        program: What to run; ``Exec``, ``Shell`` or ``Subsystem``.
-        env: The variables that the client sent. Use only those known to be harmless.
-        provided: Variables for the program that come from this side: ``SSH_AUTH_SOCK`` for an agent that the client
-            forwards, ``DISPLAY`` for a display.
-        display: The display that was granted, or None. The program has to know its cookie.
-        pty: The pseudo-terminal that was granted, or None. New sizes come as notices.
-        at_end: What is to be undone when the session ends, however it does: for a handler that gets something ready
-            when it allows a pseudo-terminal or a program. Its callbacks are called when the channel is closed.
-    """
-
-    def __init__(self, channel: Channel, user: str) -> None:
-        self._at_end: contextlib.ExitStack | None = None
-        self.channel = channel
-        self.user = user
-        self.program: Exec | Shell | Subsystem = Shell()
-        self.env: dict[str, bytes] = {}
-        self.provided: dict[str, str] = {}
-        self.display: GrantedDisplay | None = None
-        self.pty: PtyRequest | None = None
-
-    def __repr__(self) -> str:
-        return f"<ServedSession on channel {self.channel.number}, {type(self.program).__name__}>"
-
-    @property
-    def at_end(self) -> contextlib.ExitStack:
-        if self._at_end is None:
-            self._at_end = contextlib.ExitStack()
-        return self._at_end
-
-    def next_notice(self) -> Operation[ChannelRequestData | None]:
-        """The next ``WindowChange``, ``Signal`` or ``Break`` of the client; None when the channel is closed."""
-        return self.channel.next_notice()
-
-    def ended(self) -> None:
-        """Undo what is to be undone."""
-        if self._at_end is not None:
-            self._at_end.close()
-
-
-class Handler:
-    """What a server allows and does, for one connection. Refuses everything; override what you want.
-
-    Methods may be asynchronous where functions may be, or operations.
-    """
-
-    # ------------------------------------------------------------------------------------------------------------ login
-
-    def none(self, user: str) -> Any:
-        """Whether the user may in without any proof: a :data:`Verdict`. Asked only with ``ServerConfig.ask_none``."""
-        return False
-
-    def password(self, user: str, password: str, new_password: str | None) -> Any:
-        """Whether the password is right: a :data:`Verdict`, or a :class:`ChangePassword`.
-
-        Args:
-            user, password: What came.
-            new_password: After a :class:`ChangePassword`, what to change it to.
-        """
-        return False
-
-    def public_key(self, user: str, key: PublicKey) -> Any:
-        """Whether the user may in with this key: a :data:`Verdict`.
-
-        Asked before the user has signed, and again when the signature has been verified: it is to have no effect.
-        """
-        return False
-
-    def keyboard_interactive(self, user: str, answers: Sequence[str] | None) -> Any:
-        """The next step of a login by questions: a :class:`Challenge` or a :data:`Verdict`.
-
-        Args:
-            user: Who.
-            answers: To the last challenge; None before the first.
-        """
-        return False
-
-    def logged_in(self, user: str) -> Any:
-        """The user is in."""
-
-    # --------------------------------------------------------------------------------------------------------- sessions
-
-    def allow_pty(self, session: ServedSession, request: PtyRequest) -> Any:
-        """Whether the session gets a pseudo-terminal. The client's user then sees what you write as a terminal shows
-        it, and what is typed comes raw."""
-        return False
-
-    def allow_env(self, session: ServedSession, name: str, value: bytes) -> Any:
-        """Whether to take a variable: to put it into ``session.env``.
-
-        There are variables that make programs do anything (``LD_PRELOAD``, ``GIT_SSH_COMMAND``, ``PYTHONSTARTUP``): say
-        yes to those that are known to be harmless.
-        """
-        return False
-
-    def allow_agent(self, session: ServedSession) -> Any:
-        """Whether the session gets the client's agent: a socket, which ``session.provided`` names, leads to it."""
-        return False
-
-    def allow_x11(self, session: ServedSession, request: X11Request) -> Any:
-        """Whether the session gets the client's display: ``session.display`` then says which one it is here, and with
-        what cookie the program has to come."""
-        return False
-
-    def allow_program(self, session: ServedSession) -> Any:
-        """Whether to run ``session.program``. Unless overridden: if there is a :meth:`session` that runs it."""
-        return type(self).session is not Handler.session
-
-    def session(self, session: Any) -> Any:
-        """Run ``session.program``: the status, an ``ExitSignal``, or None for 0.
-
-        It is cancelled when the channel closes.
-
-        Args:
-            session: The face's own, with streams of its kind. An operation reads, writes and hears of notices through
-                ``session.channel`` instead, which is the same in all faces.
-        """
-        return 1
-
-    # ------------------------------------------------------------------------------------------------------- forwarding
-
-    def allow_connect(self, target: Address, origin: Address) -> Any:
-        """Whether to connect the client to ``target``: True, False, or a function that serves the channel itself.
-
-        Args:
-            target: A host and a port, or a path.
-            origin: Where the connection comes from, by the client's word.
-        """
-        return False
-
-    def allow_listen(self, address: Address) -> Any:
-        """Whether to listen for the client: True, False, or the address to listen at instead.
-
-        Args:
-            address: An address (``""`` for all) and a port (0 for any), or a path.
-        """
-        return False
-
-    # ------------------------------------------------------------------------------------------------------------- rest
-
-    def other_channel(self, question: ChannelOpenRequested) -> Any:
-        """A channel of another kind is wanted: False, or a function that serves it."""
-        return False
-
-    def bug(self, error: Exception) -> Any:
-        """A method raised ``error``. What it was asked has been refused. Unless overridden, the server's ``on_bug`` is
-        told."""
-
-
-_DEFAULTS = frozenset(method for method in vars(Handler).values() if callable(method))
-"""What a handler leaves as it is. That takes no time, and so it takes no thread either."""
+_ORIGINAL = "SSH_ORIGINAL_COMMAND"
 
 
 @frozen
@@ -268,6 +93,7 @@ class World:
         listen: Listens at an address; raises an ``OSError``.
         session: Makes what :meth:`Handler.session` gets.
         stream: Makes what a function gets that serves a channel itself.
+        now: Tells the seconds since 1970.
         listen_privately: Listens at a new path that only this user gets to, and that is gone when the listener is
             closed; raises an ``OSError``. None where that can't be had.
         bug: Told of what the handler's methods raise, unless the handler has a method ``bug`` of its own.
@@ -277,6 +103,7 @@ class World:
     listen: Callable[[Address], Operation[Listener]]
     session: Callable[[ServedSession], Any]
     stream: Callable[[Channel], Any]
+    now: Callable[[], float]
     listen_privately: Callable[[], Operation[Listener]] | None = None
     bug: Callable[[Exception], object] = attrs.field(default=lambda _: None)
 
@@ -308,7 +135,8 @@ class _Service:
         self._handler = handler
         self._world = world
         self._user = ""
-        self._listening = Listening(hub, partial(self._ask, handler.allow_listen), world.listen)
+        self._permit = Permit()
+        self._listening = Listening(hub, self._allow_listen, world.listen)
 
     def run(self) -> Operation[ConnectionLoss]:
         try:
@@ -341,7 +169,7 @@ class _Service:
 
     def _ask(self, function: Callable[..., Any], *args: Any) -> Operation[Any]:
         """Ask the handler; False if it fails."""
-        if getattr(function, "__func__", None) in _DEFAULTS:
+        if getattr(function, "__func__", None) in DEFAULTS:
             return function(*args)
         try:
             answer: Any = yield Call(function, *args)
@@ -392,8 +220,10 @@ class _Service:
                 verdict = yield from self._ask(handler.none, user)
             case PasswordAuth(password=password, new_password=new):
                 verdict = yield from self._ask(handler.password, user, password, new)
-            case KeyProbe(key=key) | KeyAuth(key=key):
+            case KeyProbe(key=key, certificate=None) | KeyAuth(key=key, certificate=None):
                 verdict = yield from self._ask(handler.public_key, user, key)
+            case KeyProbe(certificate=certificate) | KeyAuth(certificate=certificate):
+                verdict = yield from self._ask(handler.certificate, user, certificate)
             case InteractiveAuth():
                 verdict = yield from self._ask(handler.keyboard_interactive, user, None)
             case PromptsAnswered(answers=answers):
@@ -412,17 +242,19 @@ class _Service:
         conn = self._hub.conn
         if question not in conn.questions:
             return  # the connection has ended meanwhile
+        permit = self._permitted(question, verdict)
         match verdict:
-            case True if isinstance(question, KeyProbe):
+            case True | Permit() | Partial() if permit is None:
+                conn.reject_auth(question)
+            case True | Permit() | Partial() if isinstance(question, KeyProbe):
                 conn.offer_key(question)
-            case True:
+            case True | Permit():
                 conn.accept_auth(question)
-                self._user = question.user
+                self._user, self._permit = question.user, permit or self._permit
                 yield from self._ask(self._handler.logged_in, question.user)
-            case Partial() if isinstance(question, KeyProbe):
-                conn.offer_key(question)
             case Partial(methods=methods):
                 conn.reject_auth(question, partial=True, methods=methods)
+                self._permit = permit or self._permit
             case Challenge(prompts, name, instruction) if isinstance(question, (InteractiveAuth, PromptsAnswered)):
                 asked = [Prompt(text=text, echo=echo) for text, echo in prompts]
                 conn.prompt(question, asked, name=name, instruction=instruction)
@@ -430,6 +262,21 @@ class _Service:
                 conn.change_password(question, prompt)
             case _:
                 conn.reject_auth(question)
+
+    def _permitted(self, question: AuthQuestion, verdict: object) -> Permit | None:
+        """What this step of the login, and those before it, leave of all that it may do; None: not even to log in."""
+        permit = verdict if isinstance(verdict, Permit) else verdict.permit if isinstance(verdict, Partial) else None
+        if permit is None:
+            return self._permit
+        assertion = question.assertion if isinstance(question, KeyAuth) else None
+        try:
+            if permit.expired(self._world.now()):
+                return None
+            if assertion is not None:
+                permit.check_assertion(assertion)
+            return self._permit.narrowed(permit)
+        except (SignatureInvalid, InvalidArgument):  # a token that nobody touched; or two steps force two commands
+            return None
 
     # --------------------------------------------------------------------------------------------------------- channels
 
@@ -445,11 +292,18 @@ class _Service:
                     yield from self._serve_channel(question, server)
 
     def _connect(self, question: ChannelOpenRequested, target: Address, origin: Address) -> Operation[None]:
+        if not self._permit.connects(target):
+            return
         verdict = yield from self._ask(self._handler.allow_connect, target, origin)
         if verdict is True:
             yield from connect_channel(self._hub, question, lambda _: self._world.dial(target))
         elif callable(verdict):
             yield from self._serve_channel(question, verdict)
+
+    def _allow_listen(self, address: Address) -> Operation[Any]:
+        if not self._permit.listens(address):
+            return False
+        return (yield from self._ask(self._handler.allow_listen, address))
 
     def _serve_channel(self, question: ChannelOpenRequested, server: Callable[..., Any]) -> Operation[None]:
         channel = yield from self._hub.accept_channel(question)
@@ -470,7 +324,7 @@ class _Service:
         except ChannelEnded:
             return
         channel.serving = True
-        session = self._session(ServedSession(channel, self._user))
+        session = self._session(ServedSession(channel, self._user, self._permit))
         channel.on_end = yield from hand_over(session, channel.close)
         if channel.closed:
             channel.on_end()
@@ -493,22 +347,24 @@ class _Service:
 
     def _prepare(self, session: ServedSession) -> Operation[bool]:
         """Grant what the session asks for, until it has its program; False if it never has."""
-        handler = self._handler
+        handler, permit = self._handler, session.permit
         while (question := (yield from session.channel.next_request())) is not None:
             granted = False
             match question.request:
-                case PtyRequest() as request if session.pty is None:
+                case PtyRequest() as request if session.pty is None and permit.pty:
                     granted = (yield from self._ask(handler.allow_pty, session, request)) is True
                     if granted:
                         session.pty = request
-                case Env(name, value) if _has_room(session.env, name, value):
+                case Env(name, value) if _has_room(session.env, name, value) and not _ours(permit, name):
                     granted = (yield from self._ask(handler.allow_env, session, name, value)) is True
                     if granted:
                         session.env[name] = value
-                case X11Request() | AuthAgentRequest() | AgentRequest() as request:
+                case X11Request() as request if permit.x11_forwarding:
+                    granted = yield from self._grant(session, request)
+                case AuthAgentRequest() | AgentRequest() as request if permit.agent_forwarding:
                     granted = yield from self._grant(session, request)
                 case Exec() | Shell() | Subsystem() as program:
-                    session.program = program
+                    session.program = _forced(session, program)
                     granted = (yield from self._ask(handler.allow_program, session)) is True
                 case _:
                     pass
@@ -534,6 +390,27 @@ class _Service:
         except Exception as error:  # noqa: BLE001  a bug of the application's, which must not take others with it
             yield from self._bug(error)
             return _BUG_STATUS
+
+
+def _forced(session: ServedSession, program: Exec | Shell | Subsystem) -> Exec | Shell | Subsystem:
+    """What is run for a session that has asked for ``program``: the command that its permit forces, or that."""
+    command = session.permit.force_command
+    if command is None:
+        return program
+    session.provided.pop(_ORIGINAL, None)
+    match program:
+        case Exec(original):
+            session.provided[_ORIGINAL] = original.decode("utf-8", "surrogateescape")
+        case Subsystem(name):
+            session.provided[_ORIGINAL] = name
+        case Shell():
+            pass
+    return Exec(command.encode("utf-8", "surrogateescape"))
+
+
+def _ours(permit: Permit, name: str) -> bool:
+    """Whether a variable is one that the client has no say in."""
+    return name in dict(permit.environment) or (permit.force_command is not None and name == _ORIGINAL)
 
 
 def finish(channel: Channel, status: object) -> Operation[None]:

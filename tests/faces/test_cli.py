@@ -25,15 +25,15 @@ from sshproto.algorithms import SIGNATURE_DEFAULT
 from sshproto.channels.requests import HostKeysAnnounced
 from sshproto.errors import LocalClose
 from sshproto.events import ConnectionLost, GlobalRequested, PongReceived, Prompt, PromptsReceived
+from sshproto.keys import LoginRefused, PublicKey
 from sshproto.keys.known_hosts import Trust, parse
 from sshproto.keys.private import PrivateKey
-from sshproto.keys.public import PublicKey
 from sshproto_cli import main as command
+from sshproto_cli.gate import Gate, KeyFiles, read_passwords
 from sshproto_cli.hosts import HostPolicy, Unknown, append_line
 from sshproto_cli.login import Login
 from sshproto_cli.options import FACES, Failure, reporter, unlock
 from sshproto_cli.terminal import Terminal
-from sshproto_cli.visitor import Gate, read_passwords
 from tests.support import ours, peers
 from tests.support.peers import HOST, Key, Server
 
@@ -685,12 +685,13 @@ def test_passwords_in_a_file(tmp_path, capsys):
 
 @pytest.mark.covers("V60", "V41")
 def test_the_gate(key):
-    gate = Gate(None, {"alice": "a", "bob": "b"})
+    gate = Gate(KeyFiles(), {"alice": "a", "bob": "b"})
     assert gate.against_password("alice", "a") == ""
     assert gate.against_password("alice", "b") == "wrong password"
     assert gate.against_password("carol", "a")
     assert gate.against_password("carol", "")
-    assert gate.against_key(PublicKey.parse(key.public))
+    with pytest.raises(LoginRefused, match="keys are not wanted"):
+        gate.by_key(PublicKey.parse(key.public), "alice", None)
 
 
 # ---------------------------------------------------------------------------------------------- serve: OpenSSH's client

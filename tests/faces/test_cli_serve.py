@@ -31,8 +31,9 @@ from sshproto.errors import ChannelEnded, OpenRefused, RequestRefused
 from sshproto.keys.private import PrivateKey
 from sshproto.keys.public import PublicKey
 from sshproto_cli import main as command
+from sshproto_cli.gate import Gate, KeyFiles
 from sshproto_cli.options import FACES
-from sshproto_cli.visitor import Gate, Services, Visitor
+from sshproto_cli.visitor import Services, Visitor
 from sshproto_io import asyncio as face
 from tests.support import ours, peers
 from tests.support.peers import HOST, Key, Server
@@ -415,7 +416,7 @@ def visit(key: Key, services: Services, conversation: Callable[[face.Client], Co
     async def main() -> None:
         with peers.scratch() as directory:
             (directory / "keys").write_text(key.public)
-            gate = Gate(directory / "keys", None)
+            gate = Gate(KeyFiles(keys=directory / "keys"), None)
             async with (
                 asyncio.timeout(30),
                 face.listen(
@@ -701,7 +702,7 @@ def test_megabytes_both_ways(server, key):
 
 
 def test_passwords_are_not_changed_here(capsys):
-    visitor = Visitor(("h", 1), ("l", 2), Gate(None, {"alice": "a"}), Services(), verbose=True)
+    visitor = Visitor(("h", 1), ("l", 2), Gate(KeyFiles(), {"alice": "a"}), Services(), verbose=True)
     assert visitor.password("alice", "a", None) is True
     assert visitor.password("alice", "a", "new") is False
     assert visitor.password("alice", "b", None) is False

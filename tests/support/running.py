@@ -626,18 +626,24 @@ class Net:
         listeners: Who listens, by address.
         streams: All ends of streams that operations were given: what has to be closed by them.
         slow: Seconds that each connection takes to be made.
+        today: Seconds since 1970.
     """
 
     def __init__(self) -> None:
         self.listeners: dict[Any, MemoryListener] = {}
         self.streams: list[MemoryStream] = []
         self.slow = 0.0
+        self.today = 1_800_000_000.0
         self._port = 40_000
 
     def world(self) -> World:
         """What ``serve`` needs: sessions and streams are given to handlers as they are."""
         return World(
-            dial=self.dial, listen=self.listen, session=lambda session: session, stream=lambda channel: channel
+            dial=self.dial,
+            listen=self.listen,
+            session=lambda session: session,
+            stream=lambda channel: channel,
+            now=lambda: self.today,
         )
 
     def listener(self, address: Any) -> MemoryListener:
@@ -653,6 +659,10 @@ class Net:
     def listen(self, address: Any) -> Operation[MemoryListener]:
         yield Sleep(self.slow)
         return self.listener(address)
+
+    def listen_privately(self) -> Operation[MemoryListener]:
+        self._port += 1
+        return (yield from self.listen(f"/private/{self._port}"))
 
     def dial(self, address: Any) -> Operation[MemoryStream]:
         yield Sleep(self.slow)

@@ -251,7 +251,7 @@ def test_keys(kind):
     assert PublicKey.parse(key.openssh()) == key
     assert PublicKey.parse(key.rfc4716()) == key
     assert pickle.loads(pickle.dumps(key)) == key
-    assert authorized_keys.parse(key.openssh()).find(key) is not None
+    assert authorized_keys.parse(key.openssh()).matches(key)
     for write in (key.pkcs8, key.pkcs1):
         with pytest.raises(InvalidArgument):
             write()

@@ -185,7 +185,7 @@ def test_another_user_and_another_host_key():
         f"the server's host key: A ssh-ed25519 {HOST_KEY.public_key.fingerprint()};"
         f" B ssh-ed25519 {key.public_key.fingerprint()}"
     )
-    assert "the client's USERAUTH_REQUEST publickey, signed, user: A alice; B bob" in found
+    assert "the client's USERAUTH_REQUEST publickey, bound to the host, signed, user: A alice; B bob" in found
 
 
 @pytest.mark.parametrize("form", [methods.Password("hunter2"), methods.PasswordChange("hunter2", "hunter2")])
