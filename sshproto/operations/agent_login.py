@@ -10,7 +10,7 @@ it shows the keys which are good for this server, and signs with them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sshproto.agent.framing import AgentError, AgentRefused
 from sshproto.agent.replies import Identity
@@ -23,9 +23,6 @@ from sshproto.values import frozen
 if TYPE_CHECKING:
     from sshproto.client import ClientConnection
     from sshproto.events import CredentialNeeded, SignatureNeeded
-
-
-T = TypeVar("T")
 
 
 class AgentLike(Protocol):
@@ -122,13 +119,11 @@ class AgentKeys:
         self._plain = frozenset(key.blob for key in (*named, *others) if key.certificate is None)
         return tuple(named) if only else (*named, *others)
 
-    def lend(self, given: T) -> T | AgentKey:
-        """What to try for something that was given: a certificate whose key is known to the agent only, or the same."""
-        if isinstance(given, tuple):
-            key, certificate = cast("tuple[object, Certificate]", given)
-            if isinstance(key, PublicKey) and key.blob in self._plain:
-                return AgentKey(key, certificate, alone=True)
-        return given
+    def lend(self, key: object, certificate: Certificate) -> AgentKey | None:
+        """What to try for a certificate whose key is known to the agent only; None if the agent does not have it."""
+        if isinstance(key, PublicKey) and key.blob in self._plain:
+            return AgentKey(key, certificate, alone=True)
+        return None
 
     def offer(self, conn: ClientConnection, question: CredentialNeeded, key: object) -> bool:
         """Try a key, if it is one of the agent's; False if it is not.

@@ -173,7 +173,7 @@ class LoginPlan:
         found = yield from self._agent.fetch(conn, given, only=self._only)
         have = {key.blob for key in found}
         rest = [key for key in self._keys if _blob(key) not in have]
-        self._keys = [*found, *(self._agent.lend(key) for key in rest)]
+        self._keys = [*found, *((self._agent.lend(*key) or key) if isinstance(key, tuple) else key for key in rest)]
 
     @property
     def agent_problem(self) -> AgentError | None:
