@@ -121,7 +121,7 @@ _SWITCHES = {
     "x11-forwarding": ("x11_forwarding", True),
 }
 _SWITCHES.update({f"no-{name}": (field, False) for name, (field, _) in tuple(_SWITCHES.items())})
-_RESTRICTED = dict.fromkeys(("agent_forwarding", "port_forwarding", "pty", "user_rc", "x11_forwarding"), False)
+_RESTRICTED: _Values = dict.fromkeys(("agent_forwarding", "port_forwarding", "pty", "user_rc", "x11_forwarding"), False)
 
 
 def _once(field: str, name: str, values: _Values, value: Any) -> None:

@@ -169,7 +169,7 @@ def _covers(host: str, pattern: str) -> bool:
 def _common(
     these: tuple[Target, ...] | None, those: tuple[Target, ...] | None, covered: Callable[[str, str], bool]
 ) -> tuple[Target, ...] | None:
-    """The targets that two lists have in common, ``covered`` telling whether a host is one that a pattern stands for."""
+    """The targets that two lists have in common; ``covered`` tells whether a host is one that a pattern stands for."""
     if these is None or those is None:
         return those if these is None else these
     found: dict[Target, None] = {}

@@ -644,6 +644,7 @@ class Net:
             session=lambda session: session,
             stream=lambda channel: channel,
             now=lambda: self.today,
+            listen_privately=self.listen_privately,
         )
 
     def listener(self, address: Any) -> MemoryListener:
