@@ -47,6 +47,7 @@ RANKS = {
     "auth": 3,
     "channels": 3,
     "agent": 3,
+    "ssh_config": 3,
     "sftp": 3,
     "engine": 4,
     "requests": 4,
