@@ -64,7 +64,8 @@ def world(home: Path) -> World:
         return socket.getnameinfo(found[0][4], socket.NI_NUMERICHOST)[0]
 
     def run(command: str) -> int:
-        return subprocess.run(["/bin/sh", "-c", command], env=environment(home), timeout=peers.SECONDS).returncode
+        argv = ["/bin/sh", "-c", command]
+        return subprocess.run(argv, check=False, env=environment(home), timeout=peers.SECONDS).returncode
 
     def service(name: str) -> int | None:
         try:
@@ -90,6 +91,7 @@ def theirs(ssh: str, made: Made, path: Path, home: Path) -> subprocess.Completed
     options = [word for option in made.options for word in ("-o", option)]
     return subprocess.run(
         [ssh, "-F", str(path), "-G", *options, made.host],
+        check=False,
         capture_output=True,
         text=True,
         env=environment(home),
@@ -120,8 +122,8 @@ def difference(ssh: str, made: Made, home: Path) -> str:
         if not ran.returncode:
             return f"only ours stops: {error}"
         places = [(one.place.file, one.place.line) for one in error.problems if one.place.line]
-        said = complaints(ran.stderr)
-        return "" if said in (places, []) else f"ours finds fault with {places}, ssh with {said}"
+        faults = complaints(ran.stderr)
+        return "" if faults in (places, []) else f"ours finds fault with {places}, ssh with {faults}"
     if ran.returncode:
         return f"only ssh stops: {ran.stderr}"
     said = ran.stdout.splitlines()
