@@ -170,12 +170,12 @@ def _public(form: str, content: str) -> Content:
     return Content(ContentKind.PUBLIC, form, type=key.type, blob=key.blob, comment=key.comment, key=key)
 
 
-def _key_fields(blob: bytes) -> dict[str, Any]:
+def _key_fields(blob: bytes, comment: str = "") -> dict[str, Any]:
     """The fields of a :class:`Content` that follow from a blob."""
     kind = blob_type(blob)
     fields: dict[str, Any] = {"type": kind, "blob": blob}
     try:
-        return fields | {"key": PublicKey.from_blob(blob, minimum_rsa_bits=LOWEST_RSA_BITS)}
+        return fields | {"key": PublicKey.from_blob(blob, comment, minimum_rsa_bits=LOWEST_RSA_BITS)}
     except KeyFormatError as error:
         return fields | {"problem": str(error)}
 
@@ -252,4 +252,4 @@ def _words(line: str, form: str) -> Content:
         )
     if "-cert-v0" in kind and kind not in KEY_TYPES:
         raise KeyFormatError(f"a certificate of type {printable(kind, 64)}, which is not known")
-    return attrs.evolve(Content(ContentKind.PUBLIC, form, comment=comment), **_key_fields(blob))
+    return attrs.evolve(Content(ContentKind.PUBLIC, form, comment=comment), **_key_fields(blob, comment))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 import time
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sshproto_cli.key.common import STDIO, TROUBLE, load_private, named, only, read
 from sshproto_cli.options import Failure, Misuse, carry_out, put, say
 from sshproto_cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from sshproto.keys import Certificate, PublicKey
 
@@ -76,7 +78,22 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing")
     parser.set_defaults(run=run)
+    _take_dashes(parser)
     return parser
+
+
+def _take_dashes(parser: argparse.ArgumentParser) -> None:
+    """Let the value of -V begin with a dash, as in ``-V -1d:+12h``; argparse would take that for an option."""
+    parse: Callable[..., Any] = parser.parse_known_args
+
+    def joined(words: Sequence[str] | None = None, namespace: argparse.Namespace | None = None) -> Any:
+        left = list(sys.argv[1:] if words is None else words)
+        for at in range(len(left) - 2, -1, -1):
+            if left[at] in ("-V", "--validity") and re.match("-[0-9]", left[at + 1]):
+                left[at : at + 2] = [f"--validity={left[at + 1]}"]
+        return parse(left, namespace)
+
+    parser.parse_known_args = joined  # type: ignore[assignment, method-assign]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -194,6 +211,7 @@ def _options(given: Iterable[str], *, user: bool) -> tuple[Mapping[str, str], Ma
     """
     options: dict[str, str] = {}
     extensions: dict[str, str] = dict.fromkeys(_PERMISSIONS.values(), "") if user else {}
+    own: dict[str, str] = {}  # what was named in full is nothing for "clear"
     for option in given:
         name, equals, value = option.partition("=")
         lower = name.lower()
@@ -204,9 +222,9 @@ def _options(given: Iterable[str], *, user: bool) -> tuple[Mapping[str, str], Ma
                 raise Misuse(f"-O {name} is given twice")
             options[lower] = value
             continue
-        what, _, own = name.partition(":")
+        what, _, its_name = name.partition(":")
         if what.lower() in ("critical", "extension"):
-            (options if what.lower() == "critical" else extensions)[own] = value
+            (options if what.lower() == "critical" else own)[its_name] = value
             continue
         if equals:
             raise Misuse(f"-O {name} takes no value")
@@ -220,7 +238,7 @@ def _options(given: Iterable[str], *, user: bool) -> tuple[Mapping[str, str], Ma
             extensions.pop(_PERMISSIONS[lower], None)
         else:
             raise Misuse(f"-O: there is no option {option!r}; see --help")
-    return options, extensions
+    return options, extensions | own
 
 
 def _tell(output: str, certificate: Certificate) -> None:
