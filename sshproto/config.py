@@ -487,6 +487,10 @@ class ServerConfig(Config):
             asked for with a ``SignatureNeeded`` question.
         host_certificates: Certificates of host keys, at most one for each, which clients get that ask for them. Whether
             they are still valid is the clients' to judge.
+        announce_host_keys: Tell clients of all host keys after login, and prove them to those that ask, so that they
+            can learn new ones in time (OpenSSH PROTOCOL section 2.5). It is done by what serves with a handler
+            (:func:`~sshproto.operations.serving.serve`, the faces); who answers a connection's questions itself has
+            ``announce_host_keys`` and ``prove_host_keys`` of :class:`~sshproto.server.ServerConnection`.
         auth_methods: What a client may log in with, of ``"publickey"``, ``"password"``, ``"keyboard-interactive"``.
             A method that is not here is refused without a question.
         ask_none: Ask the application whether a user may in without any proof (a ``NoneAuth`` question).
@@ -499,6 +503,7 @@ class ServerConfig(Config):
     host_certificates: tuple[Certificate, ...] = attrs.field(
         default=(), converter=_certificates, validator=_host_certificates
     )
+    announce_host_keys: bool = True
     auth_methods: tuple[str, ...] = attrs.field(default=("publickey",), converter=_strings, validator=_auth_methods)
     ask_none: bool = False
     banner: str = attrs.field(default="", validator=_banner)

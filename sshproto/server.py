@@ -7,12 +7,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sshproto.auth.server import ServerAuth
 from sshproto.channels.forwarding import AGENT_FORWARD
+from sshproto.channels.requests import HostKeysAnnounced, HostKeysProve
 from sshproto.config import ServerConfig
 from sshproto.connection import Connection
 from sshproto.engine import USERAUTH, Engine
-from sshproto.errors import InternalError, InvalidArgument, KeyExchangeFailed, LimitExceeded, ServiceRefused
+from sshproto.errors import (
+    InternalError,
+    InvalidArgument,
+    KeyExchangeFailed,
+    LimitExceeded,
+    ServiceRefused,
+    SignatureInvalid,
+)
 from sshproto.events import (
     AuthQuestion,
+    GlobalRequested,
     InteractiveAuth,
     KeyProbe,
     PasswordAuth,
@@ -20,6 +29,7 @@ from sshproto.events import (
     Question,
     SignatureNeeded,
 )
+from sshproto.keys.private import PrivateKey
 from sshproto.text import printable
 from sshproto.transport.link import HOST_BOUND, PING, SERVER_SIG_ALGS
 from sshproto.wire.messages import ServiceAccept, ServiceRequest, UserauthSuccess
@@ -145,6 +155,44 @@ class ServerConnection(Connection[ServerEngine]):
     def change_password(self, question: PasswordAuth, prompt: str) -> None:
         """Ask for a new password (RFC 4252 section 8). A ``PasswordAuth`` with ``new_password`` may follow."""
         self._login(question, (PasswordAuth,), lambda auth: auth.change_password(question, prompt))
+
+    def announce_host_keys(self) -> None:
+        """Tell the client of all host keys (OpenSSH PROTOCOL section 2.5), so that it may learn new ones in time.
+
+        It may ask for proofs: a ``GlobalRequested`` for :meth:`prove_host_keys`.
+
+        Raises:
+            WrongPhase: Nobody is logged in, or the connection has ended.
+            LimitReached: Too much waits for the end of a key exchange.
+        """
+        keys = (key.public_key if isinstance(key, PrivateKey) else key for key in self._engine.config.host_keys)
+        self.global_request(HostKeysAnnounced(tuple(key.blob for key in keys)), want_reply=False)
+
+    def prove_host_keys(self, question: GlobalRequested) -> None:
+        """Prove the host keys that the client asks about, bound to this session; refuse if one is none of ours.
+
+        A host key of which the configuration has only the public half is not proved here. Who can sign with it answers
+        by ``succeed``, see :func:`sshproto.keys.host_proofs.proof_input`.
+
+        Raises:
+            InvalidArgument: The question is another one than ``HostKeysProve``.
+        """
+        from sshproto.keys.host_proofs import prove
+
+        request, session_id = question.request, self.session_id
+        if not isinstance(request, HostKeysProve) or session_id is None:
+            raise InvalidArgument(f"not a request for proofs of host keys: {request!r}")
+        config, agreed = self._engine.config, self.negotiated
+        # An RSA key signs as in the key exchange, if it was one: some clients insist.
+        algorithms = (*(() if agreed is None else (agreed.host_key,)), *config.preferences.host_key)
+        try:
+            proofs = prove(config.host_keys, request.keys, session_id, algorithms)
+        except SignatureInvalid:  # which would give a key away
+            proofs = None
+        if proofs is None:
+            self.fail(question)
+        else:
+            self.succeed(question, proofs)
 
     def _login(
         self, question: Question, kinds: tuple[type[Question], ...], answer: Callable[[ServerAuth], None]

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from sshproto.channels.forwarding import ANY_ADDRESS
-from sshproto.channels.requests import Break, ForwardedStreamlocal, ForwardedTcpip
+from sshproto.channels.requests import Break, ForwardedStreamlocal, ForwardedTcpip, HostKeysAnnounced
 from sshproto.errors import ChannelEnded, InvalidArgument, LimitReached, RequestRefused, UsageError
 from sshproto.events import (
     Authenticated,
@@ -142,6 +142,9 @@ class Hub(Generic[C]):
         asked: Fires when there is a question to answer, or never will be, and at a client's login.
         rekeyed: Fires after each key exchange.
         invitations: What we have asked the peer to listen for.
+        announced: The blobs of the host keys that the server has told us of, last; None if it has not. That proves
+            nothing.
+        announcement: Fires when it has.
         offers: What sessions of ours have offered to the server, by the class of the channels that it brings for that.
     """
 
@@ -156,6 +159,8 @@ class Hub(Generic[C]):
         self.rekeyed = Wait()
         self.invitations: list[Invitation] = []
         self.offers: dict[type, Offer] = {}
+        self.announced: tuple[bytes, ...] | None = None
+        self.announcement = Wait()
         self.on_event = on_event
         self._questions: list[Question] = []
         self._unasked = 0
@@ -464,6 +469,9 @@ class Hub(Generic[C]):
             self._questions.append(question)
             self.asked.fire()
         elif not isinstance(question, ChannelOpenRequested) or not self._invited(question):
+            if isinstance(question, GlobalRequested) and isinstance(question.request, HostKeysAnnounced):
+                self.announced = question.request.keys
+                self.announcement.fire()
             self.refuse(question)
 
     def _invited(self, question: ChannelOpenRequested) -> bool:
@@ -504,7 +512,7 @@ class Hub(Generic[C]):
         self._late.clear()
         for offer in (*self.invitations, *self.offers.values()):
             offer.came.fire()
-        for wait in (self.asked, self.opened, self.rekeyed, self.ended):
+        for wait in (self.asked, self.opened, self.rekeyed, self.announcement, self.ended):
             wait.fire()
 
     _ROUTES: ClassVar[dict[type[Event], Callable[[Any, Any], None]]] = {

@@ -24,6 +24,7 @@ from sshproto.channels.requests import (
     Exec,
     ExitSignal,
     ExitStatus,
+    HostKeysProve,
     PtyRequest,
     Session,
     Shell,
@@ -82,6 +83,7 @@ _VARIABLES = 256
 _VARIABLE_BYTES = 128 * 1024
 _BUG_STATUS = 255
 _ORIGINAL = "SSH_ORIGINAL_COMMAND"
+_PROOFS = 16  # requests for proofs of host keys that one client is answered; it needs one, and each costs signatures
 
 
 @frozen
@@ -136,6 +138,7 @@ class _Service:
         self._world = world
         self._user = ""
         self._permit = Permit()
+        self._proofs = 0
         self._listening = Listening(hub, self._allow_listen, world.listen)
 
     def run(self) -> Operation[ConnectionLoss]:
@@ -152,6 +155,8 @@ class _Service:
                         yield from self._start_session(question)
                     case ChannelOpenRequested():
                         yield from self._start(question, self._open(question))
+                    case GlobalRequested(request=HostKeysProve()):
+                        yield from self._start(question, self._prove(question))
                     case GlobalRequested():
                         yield from self._start(question, self._listening.answer(question))
                     case _:
@@ -251,6 +256,7 @@ class _Service:
             case True | Permit():
                 conn.accept_auth(question)
                 self._user, self._permit = question.user, permit or self._permit
+                yield from self._announce()
                 yield from self._ask(self._handler.logged_in, question.user)
             case Partial(methods=methods):
                 conn.reject_auth(question, partial=True, methods=methods)
@@ -277,6 +283,20 @@ class _Service:
             return self._permit.narrowed(permit)
         except (SignatureInvalid, InvalidArgument):  # a token that nobody touched; or two steps force two commands
             return None
+
+    # -------------------------------------------------------------------------------------------------------- host keys
+
+    def _announce(self) -> Operation[None]:
+        """Tell a client that has just been let in of all host keys."""
+        if self._hub.conn._engine.config.announce_host_keys:
+            yield from self._hub.until_open()
+            yield from self._hub.command(self._hub.conn.announce_host_keys)
+
+    def _prove(self, question: GlobalRequested) -> Operation[None]:
+        conn = self._hub.conn
+        self._proofs += question.want_reply
+        if question.want_reply and self._proofs <= _PROOFS and conn._engine.config.announce_host_keys:
+            yield from self._hub.command(lambda: conn.prove_host_keys(question))
 
     # --------------------------------------------------------------------------------------------------------- channels
 
