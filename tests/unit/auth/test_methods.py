@@ -15,6 +15,8 @@ FORMS = [
     methods.NoneForm(),
     methods.PublicKeyQuery("ssh-ed25519", b"blob"),
     methods.PublicKeySigned("ssh-ed25519", b"blob", b"signature"),
+    methods.HostBoundQuery("ssh-ed25519", b"blob", b"host"),
+    methods.HostBoundSigned("ssh-ed25519", b"blob", b"host", b"signature"),
     methods.Password("geheim"),
     methods.PasswordChange("geheim", "geheimer"),
     methods.KeyboardInteractive("", "otp,pam"),
@@ -93,6 +95,24 @@ def test_signed_data_is_that_of_rfc_4252_section_7() -> None:
     assert other == expected.replace(b"\0\0\0\x0essh-connection", b"\0\0\0\3foo")
     # It is the request up to the signature, with the session identifier in front.
     request = methods.request("me", methods.PublicKeySigned("ssh-ed25519", b"blob", b"sig")).encode()
+    assert expected[7:] + bytes.fromhex("00000003") + b"sig" == request
+
+
+@pytest.mark.covers("R155", "V67")
+def test_signed_data_that_is_bound_to_the_host_is_that_of_openssh() -> None:
+    expected = bytes.fromhex(
+        "00000003 736964"  # session identifier
+        "32"
+        "00000002 6d65"  # user name
+        "0000000e 7373682d636f6e6e656374696f6e"  # ssh-connection
+        "00000023 7075626c69636b65792d686f7374626f756e642d763030406f70656e7373682e636f6d"
+        "01"
+        "0000000b 7373682d65643235353139"  # ssh-ed25519
+        "00000004 626c6f62"
+        "00000004 686f7374"  # the server's host key
+    )
+    assert methods.signed_data(b"sid", "me", "ssh-connection", "ssh-ed25519", b"blob", b"host") == expected
+    request = methods.request("me", methods.HostBoundSigned("ssh-ed25519", b"blob", b"host", b"sig")).encode()
     assert expected[7:] + bytes.fromhex("00000003") + b"sig" == request
 
 
