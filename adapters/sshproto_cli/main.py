@@ -18,6 +18,8 @@ VERBS = {
     "demo": "show a whole SSH connection, step by step",
     "pcap": "look into captures",
     "key": "make, show and change keys, certificates and revocation lists",
+    "sign": "sign files",
+    "verify": "check signatures of files",
     "keylog": "check and convert key logs",
     "trace": "replay what was recorded of a connection of ours",
 }
