@@ -19,6 +19,7 @@ from sshproto.keys.public import (
     blob_type,
     decode_base64,
     decode_text,
+    describe,
     split_words,
 )
 from sshproto.keys.signatures import SIGNATURES
@@ -60,6 +61,8 @@ def read_revoked(data: str | Buffer) -> KRL:
 def _blob(words: list[str]) -> bytes:
     """The blob of the key in a line; of a certificate, of the key in that."""
     kind = words[0]
+    if kind.startswith("-----"):
+        raise KeyFormatError(f"this is {describe(' '.join(words))}; expected 'type base64 [comment]'")
     if len(words) < 2:
         raise KeyFormatError(f"one word came, {printable(kind, 40)!r}; expected 'type base64 [comment]'")
     blob = decode_base64(words[1], f"{printable(kind, 64)} key")
