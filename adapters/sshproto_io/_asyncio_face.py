@@ -100,14 +100,19 @@ class Client(Peer[ClientConnection], ClientLink[Process, Stream]):
 
 
 async def dial_and_log_in(
-    setup: Setup, seconds: float | None, on_event: Callable[[Event], None] | None, through: Client | None
+    setup: Setup,
+    seconds: float | None,
+    on_event: Callable[[Event], None] | None,
+    through: Client | None,
+    sock: socket.socket | None = None,
 ) -> Client:
     loop = asyncio.get_running_loop()
     client: Client | None = None
     limit = asyncio.timeout(seconds)
     try:
         async with limit:
-            sock = None if through is None else await through.tunnel(setup.host, setup.port)
+            if through is not None:
+                sock = await through.tunnel(setup.host, setup.port)
 
             def make() -> Client:
                 conn = ClientConnection(setup.config, loop.time())

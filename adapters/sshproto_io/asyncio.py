@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from sshproto.lazy import lazily
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterable
     from os import PathLike
     from typing import Any
@@ -85,6 +86,7 @@ def connect(
     config: ClientConfig | None = None,
     timeout: float | None = 30.0,
     on_event: Callable[[Event], None] | None = None,
+    sock: socket.socket | None = None,
 ) -> Opening[Client]:
     """Dial a server and log in: a :class:`Client`, by ``await`` or ``async with``.
 
@@ -101,6 +103,7 @@ def connect(
         config: The client's decisions; the usual ones if None.
         timeout: Seconds for all of it; None leaves it to the deadlines of ``config.timeouts``.
         on_event: Called with every event of the connection; to look only.
+        sock: What leads to the server already, in the place of dialling; the connection closes it.
 
     Raises:
         ConnectFailed: Nobody can be reached.
@@ -113,7 +116,7 @@ def connect(
     setup = _setup.Setup.of(
         host, port, user=user, host_key=host_key, keys=keys, password=password, credentials=credentials, config=config
     )
-    return _async_link.Opening(functools.partial(_asyncio_face.dial_and_log_in, setup, timeout, on_event, None))
+    return _async_link.Opening(functools.partial(_asyncio_face.dial_and_log_in, setup, timeout, on_event, None, sock))
 
 
 def listen(

@@ -238,7 +238,9 @@ def no_delay(sock: socket.socket) -> None:
 # ------------------------------------------------------------------------------------------------------------- dialling
 
 
-def dial(address: Address, resolve: Resolve = socket.getaddrinfo) -> Operation[SocketStream]:
+def dial(
+    address: Address, resolve: Resolve = socket.getaddrinfo, *, family: int = 0, source: str | None = None
+) -> Operation[SocketStream]:
     """Connect.
 
     All addresses of a name are tried, IPv6 and IPv4 in turn; one that does not answer soon is not waited for before
@@ -247,6 +249,8 @@ def dial(address: Address, resolve: Resolve = socket.getaddrinfo) -> Operation[S
     Args:
         address: Where to.
         resolve: Looks names up.
+        family: ``AF_INET`` or ``AF_INET6`` if only such addresses will do.
+        source: The address of this machine to connect from, or a name for it; the system's choice if None.
 
     Raises:
         OSError: Nobody can be reached.
@@ -254,17 +258,26 @@ def dial(address: Address, resolve: Resolve = socket.getaddrinfo) -> Operation[S
     if isinstance(address, str):
         return SocketStream((yield from _connect(socket.AF_UNIX, socket.SOCK_STREAM, 0, address)))
     host, port = address
-    family = _family(host)
-    if family is not None and 0 <= port <= _LAST_PORT:
-        return SocketStream((yield from _connect(family, socket.SOCK_STREAM, 0, (host, port))))
-    try:
-        found = yield from call(functools.partial(resolve, type=socket.SOCK_STREAM), host, port)
-    except UnicodeError as error:  # from names that no resolver can take
-        raise OSError(errno.EINVAL, f"not a host name: {error}") from None
-    race = _Race()
+    literal = _family(host)
+    if literal is not None and 0 <= port <= _LAST_PORT and source is None and family in (0, literal):
+        return SocketStream((yield from _connect(literal, socket.SOCK_STREAM, 0, (host, port))))
+    found = yield from _look_up(resolve, host, port, family)
+    sources: dict[int, Any] = {}
+    if source is not None:
+        sources = {one[0]: one[4] for one in reversed((yield from _look_up(resolve, source, 0, family)))}
+        found = [one for one in found if one[0] in sources]
+    race = _Race(sources)
     with contextlib.suppress(_Won):
         yield from race.run(_interleaved(found))
     return SocketStream(race.result())
+
+
+def _look_up(resolve: Resolve, host: str, port: int, family: int) -> Operation[list[Any]]:
+    try:
+        found: Any = yield from call(functools.partial(resolve, type=socket.SOCK_STREAM, family=family), host, port)
+    except UnicodeError as error:  # from names that no resolver can take
+        raise OSError(errno.EINVAL, f"not a host name: {error}") from None
+    return list(found)
 
 
 def _family(host: str) -> int | None:
@@ -289,9 +302,14 @@ class _Won(Exception):
 
 
 class _Race:
-    """Attempts to connect, one beside the other."""
+    """Attempts to connect, one beside the other.
 
-    def __init__(self) -> None:
+    Args:
+        sources: What to connect from, by family; what is not there is the system's choice.
+    """
+
+    def __init__(self, sources: dict[int, Any]) -> None:
+        self._sources = sources
         self._winner: socket.socket | None = None
         self._problems: list[OSError] = []
 
@@ -308,7 +326,7 @@ class _Race:
     def _attempt(self, candidate: Any, failed: Wait) -> Operation[None]:
         family, kind, protocol, _, address = candidate
         try:
-            sock = yield from _connect(family, kind, protocol, address)
+            sock = yield from _connect(family, kind, protocol, address, self._sources.get(family))
         except OSError as error:
             self._problems.append(error)
             failed.fire()
@@ -333,10 +351,12 @@ class _Race:
         raise OSError(first.errno, "; ".join(reasons) or first.strerror) from first
 
 
-def _connect(family: int, kind: int, protocol: int, address: Any) -> Operation[socket.socket]:
+def _connect(family: int, kind: int, protocol: int, address: Any, source: Any = None) -> Operation[socket.socket]:
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setblocking(False)
+        if source is not None:
+            sock.bind(source)
         problem = sock.connect_ex(address)
         while problem == errno.EAGAIN and family == socket.AF_UNIX:  # its backlog is full
             yield Sleep(_ACCEPT_PAUSE)
