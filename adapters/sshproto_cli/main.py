@@ -20,6 +20,7 @@ VERBS = {
     "key": "make, show and change keys, certificates and revocation lists",
     "sign": "sign files",
     "verify": "check signatures of files",
+    "agent": "use an agent, and be one",
     "keylog": "check and convert key logs",
     "trace": "replay what was recorded of a connection of ours",
 }

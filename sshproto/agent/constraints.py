@@ -6,7 +6,6 @@ host that is known by its keys.  A key with such constraints is good for the way
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import attrs
@@ -286,24 +285,22 @@ def destination(spec: str, known: KnownHosts) -> DestinationConstraint:
         InvalidArgument: It is something else, or no key of a host is known.
     """
     first, arrow, last = spec.partition(">")
-    start = _named(first, known, spec) if arrow else Hop()
     user, at, host = (last if arrow else first).rpartition("@")
-    if start.user or (at and not user) or ">" in host:
-        raise InvalidArgument(f"{printable(spec)!r} is no destination: [user@]host and host>[user@]host are")
-    return DestinationConstraint(start, attrs.evolve(_named(host, known, spec), user=user))
+    for each in (first, host) if arrow else (host,):
+        if not each or any(letter in each for letter in "@>*?!,|# \t\0") or (at and not user):
+            raise InvalidArgument(f"{printable(spec)!r} is no destination: [user@]host and host>[user@]host are")
+    start = Hop(first, _keys_of(first, known)) if arrow else Hop()
+    return DestinationConstraint(start, Hop(host, _keys_of(host, known), user))
 
 
-def _named(host: str, known: KnownHosts, spec: str) -> Hop:
-    if not host or "@" in host or any(letter in host for letter in "*?!,|# \t\0"):
-        raise InvalidArgument(f"{printable(spec)!r} is no destination: {printable(host)!r} is no host's name")
-    name = host.lower()
-    lines = [entry for entry in known.entries if entry.covers(name)]
-    revoked: Collection[bytes] = {entry.blob for entry in lines if entry.marker == "@revoked"}
+def _keys_of(host: str, known: KnownHosts) -> tuple[HostKeySpec, ...]:
+    lines = [entry for entry in known.entries if entry.covers(host.lower())]
+    revoked = {entry.blob for entry in lines if entry.marker == "@revoked"}
     keys = [
         HostKeySpec(entry.blob, entry.marker == "@cert-authority")
         for entry in lines
         if entry.marker != "@revoked" and entry.blob not in revoked
     ]
     if not keys:
-        raise InvalidArgument(f"destination {printable(spec)!r}: no key of the host {printable(host)} is known")
-    return Hop(host, tuple(dict.fromkeys(keys)))
+        raise InvalidArgument(f"no key of the host {printable(host)} is known, so it can be no destination")
+    return tuple(dict.fromkeys(keys))
