@@ -22,7 +22,6 @@ from sshproto.operations.steps import Operation, Wait
 from sshproto_io import LINGER
 from sshproto_io._async_link import Link, Opening
 from sshproto_io._async_streams import Process, Reader, Stream, Writer
-from sshproto_io.offers import ForwardedAgent, agent_forwarding, x11_forwarding
 from sshproto_io.sockets import PORT_CHOICES, SocketStream, dial, listen_at
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from sshproto.operations.x11 import X11Forwarding
     from sshproto.server import ServerConnection
     from sshproto.wire.codec import Buffer
+    from sshproto_io.offers import ForwardedAgent
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Reader)
@@ -153,8 +153,7 @@ class ClientLink(Link, Generic[P, S]):
             check=check,
             pty=pty,
             env=env,
-            agent=agent_forwarding(agent),
-            x11=x11_forwarding(x11, self.resolve),
+            **self._offers(agent, x11),
         )
         return await self.within(timeout, job, "the command")
 
@@ -199,15 +198,21 @@ class ClientLink(Link, Generic[P, S]):
         agent: ForwardedAgent = None,
         x11: X11Forwarding | None = None,
     ) -> Opening[P]:
-        forwarding = agent_forwarding(agent)
+        offers = self._offers(agent, x11)
 
         async def get() -> P:
-            starting = session.start(
-                self.hub, program, pty=pty, env=env, agent=forwarding, x11=x11_forwarding(x11, self.resolve)
-            )
+            starting = session.start(self.hub, program, pty=pty, env=env, **offers)
             return self.PROCESS(self, await self.perform(starting))
 
         return Opening(get)
+
+    def _offers(self, agent: ForwardedAgent, x11: X11Forwarding | None) -> dict[str, Any]:
+        """What a session offers to the server, as arguments of operations."""
+        if agent is None and x11 is None:
+            return {}
+        from sshproto_io.offers import agent_forwarding, x11_forwarding  # few offer anything
+
+        return {"agent": agent_forwarding(agent), "x11": x11_forwarding(x11, self.resolve)}
 
     def open_tcp(self, host: str, port: int) -> Opening[S]:
         """A TCP connection that the server makes: a :class:`Stream`, by ``await`` or ``async with``.

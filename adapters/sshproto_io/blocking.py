@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sshproto.channels.requests import Exec, PtyRequest, Shell, Subsystem
 from sshproto.client import ClientConnection
@@ -32,7 +32,6 @@ from sshproto.text import printable
 from sshproto_io import LINGER, ConnectFailed, Setup, TimeoutExpired
 from sshproto_io.driver import Connected, Driver
 from sshproto_io.files import Process, Reader, ServerSession, Stream, Writer
-from sshproto_io.offers import ForwardedAgent, agent_forwarding, x11_forwarding
 from sshproto_io.runner import Runner
 from sshproto_io.server import Incoming, Server, listen
 from sshproto_io.sockets import SocketListener, SocketStream, dial, listen_at
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from sshproto.operations.x11 import X11Forwarding
     from sshproto.wire.codec import Buffer
     from sshproto_io._blocking_agents import Agent, ServedAgent, open_agent, serve_agent
+    from sshproto_io.offers import ForwardedAgent
 
 __all__ = [
     "Agent",
@@ -200,8 +200,7 @@ class Client(Connected[ClientConnection]):
             check=check,
             pty=pty,
             env=env,
-            agent=agent_forwarding(agent),
-            x11=x11_forwarding(x11, socket.getaddrinfo),
+            **self._offers(agent, x11),
         )
         shown = octets(command).decode(errors="replace")
         return self.perform(job, timeout, f"the command '{printable(shown, _SHOWN)}'")
@@ -247,15 +246,19 @@ class Client(Connected[ClientConnection]):
         agent: ForwardedAgent = None,
         x11: X11Forwarding | None = None,
     ) -> Process:
-        forwarding = agent_forwarding(agent)
+        offers = self._offers(agent, x11)
         return Process(
             self,
-            self.perform(
-                session.start(
-                    self.hub, program, pty=pty, env=env, agent=forwarding, x11=x11_forwarding(x11, socket.getaddrinfo)
-                )
-            ),
+            self.perform(session.start(self.hub, program, pty=pty, env=env, **offers)),
         )
+
+    def _offers(self, agent: ForwardedAgent, x11: X11Forwarding | None) -> dict[str, Any]:
+        """What a session offers to the server, as arguments of operations."""
+        if agent is None and x11 is None:
+            return {}
+        from sshproto_io.offers import agent_forwarding, x11_forwarding  # few offer anything
+
+        return {"agent": agent_forwarding(agent), "x11": x11_forwarding(x11, socket.getaddrinfo)}
 
     def open_tcp(self, host: str, port: int) -> Stream:
         """A TCP connection that the server makes.

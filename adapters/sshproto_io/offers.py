@@ -8,12 +8,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from sshproto.agent.keyring import Keyring
     from sshproto.operations.agent_forwarding import AgentForwarding
+    from sshproto.operations.agents import AgentService
     from sshproto.operations.x11 import X11Forwarding
     from sshproto_io.sockets import Resolve
 
-ForwardedAgent = Union["AgentForwarding", str, "Path", bool, None]
-"""An agent: what ``SSH_AUTH_SOCK`` says (True), the path of its socket, or an
+ForwardedAgent = Union["AgentForwarding", "AgentService", "Keyring", str, "Path", bool, None]
+"""An agent: what ``SSH_AUTH_SOCK`` says (True), the path of its socket, one of our own (an
+:class:`~sshproto.operations.agents.AgentService`, or the :class:`~sshproto.agent.Keyring` that one is to serve), or an
 :class:`~sshproto.operations.agent_forwarding.AgentForwarding`; None or False for none."""
 
 
@@ -37,18 +40,25 @@ def agent_forwarding(
     import os
     from pathlib import Path
 
+    from sshproto.agent.keyring import Keyring
     from sshproto.errors import InvalidArgument
-    from sshproto.operations.agent_forwarding import AgentForwarding
+    from sshproto.operations.agent_forwarding import AgentForwarding, served
+    from sshproto.operations.agents import AgentService
     from sshproto_io.sockets import dial
 
     if isinstance(agent, AgentForwarding):
         return agent
+    if isinstance(agent, (AgentService, Keyring)):
+        from sshproto_io.agents import steady_clock
+
+        service = agent if isinstance(agent, AgentService) else AgentService(agent, steady_clock())
+        return AgentForwarding(source=service.keyring, dial=served(service), optional=optional, warn=warn)
     if agent is True:
         agent = os.environ.get("SSH_AUTH_SOCK", "")
         if not agent:
             raise InvalidArgument("there is no agent to forward: SSH_AUTH_SOCK is not set")
     elif not isinstance(agent, (str, Path)):
-        raise InvalidArgument(f"an agent is True, the path of a socket, or an AgentForwarding, not {agent!r}")
+        raise InvalidArgument(f"an agent is True, the path of a socket, a Keyring or an AgentForwarding, not {agent!r}")
     path = str(agent)
     return AgentForwarding(source=path, dial=functools.partial(dial, path), optional=optional, warn=warn)
 

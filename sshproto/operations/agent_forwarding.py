@@ -8,30 +8,29 @@ from there.  All that follows is passed as it comes.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from sshproto.agent.framing import AgentMessageError, AgentRefused, AgentUnavailable
 from sshproto.channels.forwarding import AGENT_FORWARD
 from sshproto.channels.requests import AgentConnect, AgentRequest, AuthAgent, AuthAgentRequest, OpenFailure
 from sshproto.errors import InvalidArgument, RequestRefused
+from sshproto.operations.agents import Agent
 from sshproto.operations.forwarding import ByteStream, relay
-from sshproto.operations.steps import Operation
+from sshproto.operations.pipes import pipe
+from sshproto.operations.steps import Operation, hand_over
 from sshproto.operations.visits import Host, Visits, visits_of
 from sshproto.values import frozen
-from sshproto.wire.codec import boolean, byte, string, text
 
 if TYPE_CHECKING:
     from sshproto.client import ClientConnection
     from sshproto.events import ChannelOpenRequested
+    from sshproto.operations.agents import AgentService
     from sshproto.operations.channel import Channel
     from sshproto.operations.hub import Hub
-
-SESSION_BIND = "session-bind@openssh.com"
-
-_EXTENSION = 27
-_LONGEST_REPLY = 256 * 1024
 
 
 @frozen(kw_only=True)
@@ -42,7 +41,7 @@ class AgentForwarding:
 
     Attributes:
         source: Which: the path of its socket, or what it is itself.
-        dial: Connects to it; raises an ``OSError``.
+        dial: Connects to it; raises an ``OSError``. See :func:`served` for an agent of one's own.
         optional: The session goes on without it if the server refuses.
         warn: Told of what went wrong; None if nobody wants to know.
     """
@@ -112,14 +111,29 @@ def _carry(visits: Visits[_Session], question: ChannelOpenRequested) -> Operatio
     try:
         try:
             yield from _bind(hub.conn, stream)
-        except OSError as error:
-            forwarding.tell(f"the agent: {error.strerror or error}")
+        except (AgentUnavailable, AgentMessageError) as error:
+            forwarding.tell(f"the agent can't be told for whom it is: {error}")
             hub.reject_channel(question, OpenFailure.CONNECT_FAILED, "no connection to the agent")
             return
         channel = yield from hub.accept_channel(question)
         yield from relay(channel, stream)
     finally:
         stream.close()
+
+
+def served(service: AgentService) -> Callable[[], Operation[ByteStream]]:
+    """Connects to an agent that is served here, in memory; for :attr:`AgentForwarding.dial`."""
+
+    def serve(stream: ByteStream) -> Operation[None]:
+        with contextlib.suppress(OSError):  # the other end is gone
+            yield from service.serve(stream)
+
+    def dial() -> Operation[ByteStream]:
+        near, far = pipe()
+        yield from hand_over(serve(far), near.close)
+        return near
+
+    return dial
 
 
 def _bind(conn: ClientConnection, stream: ByteStream) -> Operation[None]:
@@ -129,24 +143,10 @@ def _bind(conn: ClientConnection, stream: ByteStream) -> Operation[None]:
     connection that it could not bind but what is for everybody.
 
     Raises:
-        OSError: It does not answer as agents do.
+        AgentUnavailable, AgentMessageError: It does not answer as agents do.
     """
     host_key, session_id, signature = conn.host_key_blob, conn.session_id, conn.host_key_signature
     if host_key is None or session_id is None or signature is None:
-        raise OSError("nobody knows yet for whom a connection would be")
-    content = string(host_key) + string(session_id) + string(signature) + boolean(True)
-    yield from stream.send(string(byte(_EXTENSION) + text(SESSION_BIND) + content))
-    length = int.from_bytes((yield from _exactly(stream, 4)), "big")
-    if not 0 < length <= _LONGEST_REPLY:
-        raise OSError(f"it answers with a message of {length} bytes, expected 1 to {_LONGEST_REPLY}")
-    yield from _exactly(stream, length)
-
-
-def _exactly(stream: ByteStream, count: int) -> Operation[bytes]:
-    data = b""
-    while len(data) < count:
-        more = yield from stream.receive(count - len(data))
-        if not more:
-            raise OSError("it has closed the connection, and did not answer")
-        data += more
-    return data
+        raise AgentUnavailable("nobody knows yet for whom a connection would be")
+    with contextlib.suppress(AgentRefused):
+        yield from Agent(stream).bind(host_key, session_id, signature, forwarding=True)

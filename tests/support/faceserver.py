@@ -30,8 +30,12 @@ import attrs
 
 from sshproto.channels.requests import ExitSignal, Shell, Signal, WindowChange
 from sshproto.config import Limits, ServerConfig, Timeouts
+from sshproto.keys.public import PublicKey
+from sshproto.operations.agents import Agent
 from sshproto.operations.serving import Handler
 from sshproto.operations.steps import Operation, Sleep, Together
+from sshproto.operations.x11_setup import Setup
+from sshproto_io.sockets import dial
 from tests.support.pattern import pieces
 from tests.support.seeds import HOST, HOST_KEY, QUICK, USER_KEY
 
@@ -62,6 +66,12 @@ class Commands(Handler):
         return True
 
     def allow_env(self, session: Any, name: str, value: bytes) -> bool:
+        return True
+
+    def allow_agent(self, session: Any) -> bool:
+        return True
+
+    def allow_x11(self, session: Any, request: Any) -> bool:
         return True
 
     def allow_program(self, session: Any) -> Any:
@@ -140,6 +150,36 @@ class Commands(Handler):
         pty = session.pty
         text = "none\n" if pty is None else f"{pty.term} {pty.columns} {pty.rows}\n"
         yield from channel.write(text.encode())
+        return 0
+
+    def do_agent(self, channel: Any, session: Any) -> Operation[int]:
+        """Lists the keys of the agent that the client has forwarded, and has each sign."""
+        path = session.provided.get("SSH_AUTH_SOCK")
+        if path is None:
+            return 1
+        agent = Agent((yield from dial(path)))
+        try:
+            for identity in (yield from agent.identities()):
+                signature = yield from agent.sign(identity, b"what is signed")
+                PublicKey.from_blob(identity.blob).verify(signature, b"what is signed", "ssh-ed25519")
+                yield from channel.write(identity.comment.encode() + b"\n")
+        finally:
+            agent.close()
+        return 0
+
+    def do_x11(self, channel: Any, session: Any, count: str) -> Operation[int]:
+        """Connects to the display that the client has forwarded, so often, and writes what it is told there."""
+        display, cookie = session.display, session.display.cookie
+        setup = Setup("little", 11, 0, b"", b"", 12).encode(cookie)
+        for host in ("127.0.0.1", "::1", *["127.0.0.1"] * (int(count) - 2)):
+            stream = yield from dial((host, 6000 + display.number))
+            try:
+                for start in range(0, len(setup), 10):
+                    yield from stream.send(setup[start : start + 10])
+                while data := (yield from stream.receive(100)):
+                    yield from channel.write(data)
+            finally:
+                stream.close()
         return 0
 
     def do_bug(self, channel: Any, session: Any) -> Operation[int]:

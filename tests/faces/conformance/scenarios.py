@@ -8,19 +8,32 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
 import pytest
 
-from sshproto.errors import ChannelEnded, ChannelStateError, LimitReached, OpenRefused, RequestRefused
+from sshproto.agent import Keyring
+from sshproto.errors import (
+    ChannelEnded,
+    ChannelStateError,
+    InvalidArgument,
+    LimitReached,
+    OpenRefused,
+    RequestRefused,
+)
+from sshproto.operations.displays import BASE_PORT, MAGIC_COOKIE, Cookie, Display
+from sshproto.operations.x11 import X11Forwarding
+from sshproto.operations.x11_setup import read_setup
 from sshproto.requests import PtyRequest
 from sshproto_io import CommandFailed, ConnectFailed, TimeoutExpired
-from tests.support.faces import Face, Moment, commands, login
+from tests.support.faces import PATIENCE, Face, Moment, commands, login
 from tests.support.pattern import PIECE, digest, pattern, pieces
 from tests.support.places import Place, browse, dial, half_close, socks4, socks5
-from tests.support.seeds import HOST
+from tests.support.seeds import HOST, USER_KEY
 
 Scenario = Callable[[Face, Any, Place], Awaitable[None]]
 
@@ -562,6 +575,45 @@ def _first_byte(address: Any) -> bytes:
             return sock.recv(1)
         except ConnectionResetError:
             return b""
+
+
+@ours
+async def an_agent_for_programs_at_the_server(face: Face, client: Any, place: Place) -> None:
+    keyring = Keyring()
+    keyring.add(USER_KEY, comment="mine", now=0.0)
+    for _ in range(2):
+        completed = await client.run("agent", agent=keyring)
+        assert (completed.stdout, completed.exit_status) == (b"mine\n", 0)
+    async with client.start("agent", agent=keyring) as process:
+        assert await process.stdout.read() == b"mine\n"
+        assert await process.wait() == 0
+    assert not client.hub.offers
+    with pytest.raises(InvalidArgument):
+        await client.run("agent", agent=7)
+    assert (await client.run("agent")).exit_status == 1  # it has none
+
+
+@ours
+async def a_display_for_programs_at_the_server(face: Face, client: Any, place: Place) -> None:
+    true = Cookie(MAGIC_COOKIE, b"the true cookie!")
+    with socket.create_server((HOST, 0)) as listener:
+        number = listener.getsockname()[1] - BASE_PORT
+        x11 = X11Forwarding(display=Display(HOST, number), cookie=true, entropy=os.urandom)
+
+        def show() -> None:
+            for _ in range(3):
+                with listener.accept()[0] as program:
+                    program.settimeout(PATIENCE)
+                    setup = None
+                    data = b""
+                    while setup is None:
+                        data += program.recv(100)
+                        setup = read_setup(data)
+                    program.sendall(b"shown " if setup.shows(true) else b"what is that? ")
+
+        completed, _ = await face.gather(lambda: client.run("x11 3", x11=x11), lambda: face.aside(show))
+    assert (completed.stdout, completed.exit_status) == (b"shown " * 3, 0)
+    assert not client.hub.offers
 
 
 # ---------------------------------------------------------------------------------------------------------------- jumps

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import pytest
 
+from sshproto.agent import Keyring
 from sshproto.channels.forwarding import AGENT_FORWARD
 from sshproto.channels.requests import (
     AgentConnect,
@@ -19,12 +20,15 @@ from sshproto.channels.requests import (
     Session,
 )
 from sshproto.errors import InvalidArgument, OpenRefused, RequestRefused
-from sshproto.operations.agent_forwarding import AgentForwarding
+from sshproto.operations.agent_forwarding import AgentForwarding, served
+from sshproto.operations.agents import Agent as RemoteAgent
+from sshproto.operations.agents import AgentService
+from sshproto.operations.pipes import ROOM, pipe
 from sshproto.operations.session import start
 from sshproto.operations.steps import Operation
 from sshproto.wire import messages as m
 from sshproto.wire.codec import Reader, string, text
-from tests.support.pair import HOST_KEY
+from tests.support.pair import HOST_KEY, USER_KEY
 from tests.support.rogue import inject
 from tests.support.running import Blow, Host, MemoryListener, MemoryStream, Moment, Scene, Task
 
@@ -164,7 +168,7 @@ def test_the_agent_hears_first_for_whom_it_is(desk: Desk) -> None:
     assert desk.read(agent) == b"too early"
 
 
-@pytest.mark.parametrize("reply", [SUCCESS, FAILURE, string(b"\x1c"), string(bytes(1000))])
+@pytest.mark.parametrize("reply", [SUCCESS, FAILURE, string(b"\x1c")])
 def test_an_agent_that_knows_no_binding_serves_all_the_same(desk: Desk, reply: bytes) -> None:
     desk.start()
     program, agent = desk.bound(reply)
@@ -176,11 +180,12 @@ def test_an_agent_that_knows_no_binding_serves_all_the_same(desk: Desk, reply: b
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
-        (b"", "it has closed the connection, and did not answer"),
-        (b"\0\0", "it has closed the connection, and did not answer"),
-        (b"\0\0\0\5\6", "it has closed the connection, and did not answer"),
-        (bytes(4), "it answers with a message of 0 bytes, expected 1 to 262144"),
-        (b"\0\4\0\1", "it answers with a message of 262145 bytes, expected 1 to 262144"),
+        (b"", "the agent has closed the connection"),
+        (b"\0\0", "the stream ended within an agent reply: 2 bytes of it came"),
+        (b"\0\0\0\5\6", "the stream ended within an agent reply: 5 bytes of it came"),
+        (bytes(4), "an agent reply of 0 bytes is announced: 1 to 262144 are accepted"),
+        (b"\0\4\0\1", "an agent reply of 262145 bytes is announced: 1 to 262144 are accepted"),
+        (string(b"\0"), "the agent answered SSH_AGENTC_EXTENSION with message 0"),
     ],
 )
 def test_an_agent_that_does_not_answer_as_agents_do_is_none(desk: Desk, reply: bytes, words: str) -> None:
@@ -192,7 +197,7 @@ def test_an_agent_that_does_not_answer_as_agents_do_is_none(desk: Desk, reply: b
     agent.close()
     desk.settle()
     assert desk.read(program) == b""
-    assert desk.warnings == [f"the agent: {words}"]
+    assert desk.warnings[0].startswith(f"the agent can't be told for whom it is: {words}")
     assert agent.far.closed
 
 
@@ -353,3 +358,58 @@ def test_a_visit_that_is_cancelled_leaves_nothing(make_desk: Callable[..., Desk]
         if not fallen:
             break
     assert number > 3
+
+
+# ------------------------------------------------------------------------------------------------ an agent of one's own
+
+
+def test_a_keyring_is_served_where_it_is_forwarded(desk: Desk) -> None:
+    keyring = Keyring()
+    keyring.add(USER_KEY, now=0.0, comment="mine")
+    service = AgentService(keyring, lambda: desk.scene.now)
+    desk.start(source=keyring, dial=served(service))
+    for _ in range(2):
+        agent = RemoteAgent(desk.program())
+        (identity,) = desk.scene.server.perform(agent.identities())
+        assert identity.blob == USER_KEY.public_key.blob
+        signature = desk.scene.server.perform(agent.sign(identity, b"what is to be signed"))
+        USER_KEY.public_key.verify(signature, b"what is to be signed", "ssh-ed25519")
+        agent.close()
+        desk.settle()
+    assert asked(desk) == []
+    assert len(desk.scene.client.running()) == 2  # the session's, no connection's
+
+
+def test_a_pipe_holds_up_who_writes_much() -> None:
+    scene = Scene()
+    near, far = pipe()
+    task = scene.client.begin(near.send(bytes(3 * ROOM)))
+    scene.settle()
+    assert not task.done
+    received = 0
+    while received < 3 * ROOM:
+        received += len(scene.client.perform(far.receive(ROOM // 3)))
+        scene.settle()
+    assert task.done
+    scene.client.perform(near.send_eof())
+    assert scene.client.perform(far.receive(1)) == b""
+    scene.client.perform(far.send(b"still"))
+    assert scene.client.perform(near.receive(10)) == b"still"
+
+
+@pytest.mark.parametrize("near_closes", [True, False])
+def test_a_pipe_that_is_closed_lets_go_who_waits(near_closes: bool) -> None:
+    scene = Scene()
+    near, far = pipe()
+    writing = scene.client.begin(near.send(bytes(2 * ROOM)))
+    reading = scene.client.begin(near.receive(1))
+    (near if near_closes else far).close()
+    (near if near_closes else far).close()
+    scene.settle()
+    assert isinstance(writing.error, OSError)
+    if near_closes:
+        assert isinstance(reading.error, OSError)
+        assert len(scene.client.perform(far.receive(2 * ROOM))) == ROOM
+        assert scene.client.perform(far.receive(1)) == b""
+    else:
+        assert reading.value() == b""
