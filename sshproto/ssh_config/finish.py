@@ -184,13 +184,11 @@ def _finish(reader: Reader) -> HostConfig:
     fields = {keyword.field: keyword for keyword in KEYWORDS if keyword.field}
     found: dict[str, Any] = {name: values.get(name, keyword.default) for name, keyword in fields.items()}
     found["host"], found["hostname"] = reader.typed, reader.host
-    found["user_given"] = "user" in values
     found["user"] = values.get("user", world.user)
     found["rekey_interval"] = values.get("rekey_interval", 0)
     found["forward_agent_path"] = values.get("forward_agent_path")
     if "server_alive_interval" not in values and found["batch_mode"]:
         found["server_alive_interval"] = _BATCH_ALIVE
-    found["identities_given"] = "identity_files" in values
     files: tuple[str, ...] = values.get("identity_files", DEFAULT_IDENTITIES)
     found["identity_files"] = files
     if found["host_key_alias"] is not None:
@@ -229,7 +227,13 @@ def _finish(reader: Reader) -> HostConfig:
         if other.get(key, "").lower() == "none":
             other[key] = NOTHING
     return HostConfig(
-        **found, other=other, notes=tuple(reader.notes), unknown=tuple(reader.unknown), tokens=tokens, world=world
+        **found,
+        other=other,
+        said=frozenset(reader.said),
+        notes=tuple(reader.notes),
+        unknown=tuple(reader.unknown),
+        tokens=tokens,
+        world=world,
     )
 
 

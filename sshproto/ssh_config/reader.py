@@ -29,6 +29,7 @@ FILES = 1000
 """How many files may be included in a pass."""
 PROBLEMS = 100
 """How many problems of a file are kept."""
+_BLOCKS = ("host", "match", "include")
 _MOST_IDENTITIES = 100
 _MOST_OF_A_LIST = 1000
 
@@ -64,6 +65,7 @@ class Reader:
         final_wanted: Some line asks for a second pass.
         notes: What is worth being told.
         unknown: Lines with keywords that nobody knows.
+        said: Keywords that something was said about.
     """
 
     def __init__(self, typed: str, world: World, rules: Rules) -> None:
@@ -76,6 +78,7 @@ class Reader:
         self.final_wanted = False
         self.notes: list[Problem] = []
         self.unknown: list[Unknown] = []
+        self.said: set[str] = set()
         self.conditions = Conditions(self)
         self._included = 0
 
@@ -198,6 +201,8 @@ class _File:
         else:
             self._keep(keyword, given)
         given.check_end()
+        if self._active and keyword.key not in _BLOCKS:
+            self._reader.said.add(keyword.key)
 
     def _meet_unknown(self, name: str, raw: str) -> None:
         ignored = self._reader.values.get("ignore_unknown", "")

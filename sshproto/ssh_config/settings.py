@@ -46,17 +46,16 @@ class HostConfig:
     Attributes:
         host: The name that was typed.
         hostname: The name or address to connect to.
-        user: Whom to log in as: of nothing is said, the local user.
-        user_given: Something is said.
+        user: Whom to log in as; the local user if nothing is said.
         connect_timeout, server_alive_interval, rekey_interval, forward_x11_timeout: Seconds; None, or 0, for never.
         rekey_limit: Bytes; 0 for the cipher's own limit.
         identity_files: Keys, in order. If none was given, those of :data:`DEFAULT_IDENTITIES`.
-        identities_given: Some were given.
         user_known_hosts_files, global_known_hosts_files: In order; empty for ``none``.
         add_keys_to_agent: ``"yes"``, ``"no"``, ``"ask"`` or ``"confirm"``, and seconds, 0 for ever.
         escape_char: A character, or ``"none"``.
         forward_agent, forward_agent_path: Whether to, and where the agent is if that is said.
         other: What the remaining keywords say, by their names in lower case, as ``ssh -G`` shows it. Only what is said.
+        said: The keywords that something was said about, in lower case: the others have their defaults.
         notes: What is worth being told.
         unknown: Lines with keywords that nobody knows.
     """
@@ -64,7 +63,6 @@ class HostConfig:
     host: str
     hostname: str
     user: str
-    user_given: bool
     port: int
     ignore_unknown: str | None
     address_family: str
@@ -108,7 +106,6 @@ class HostConfig:
     visual_host_key: bool
     fingerprint_hash: str
     identity_files: tuple[str, ...]
-    identities_given: bool
     certificate_files: tuple[str, ...]
     identities_only: bool
     identity_agent: str | None
@@ -145,6 +142,7 @@ class HostConfig:
     control_path: str | None
     tag: str | None
     other: Mapping[str, str] = attrs.field(hash=False)
+    said: frozenset[str]
     notes: tuple[Problem, ...]
     unknown: tuple[Unknown, ...]
     tokens: Mapping[str, str] = attrs.field(repr=False, hash=False)
