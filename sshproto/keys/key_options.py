@@ -88,11 +88,13 @@ def _pieces(field: str) -> Iterator[str]:
 def split_options(field: str) -> list[tuple[str, str | None]]:
     """Pairs of a name in lower case and a value, None for a flag, in order.
 
+    Between two commas there may be nothing, as in OpenSSH.
+
     Raises:
         KeyFormatError: Something is not of the form ``name`` or ``name="value"``.
     """
     options: list[tuple[str, str | None]] = []
-    for option in _pieces(field):
+    for option in filter(None, _pieces(field)):
         name, equals, value = option.partition("=")
         if not _NAME.fullmatch(name):
             raise KeyFormatError(f'not an option: {printable(option, 40)!r}; expected name or name="value"')
