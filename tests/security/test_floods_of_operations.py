@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 
 from sshproto.channels.requests import Exec
+from sshproto.operations.agent_forwarding import AgentForwarding
+from sshproto.operations.displays import Display
 from sshproto.operations.session import start
-from sshproto.operations.steps import Operation
+from sshproto.operations.steps import Operation, Sleep
+from sshproto.operations.x11 import STRANGERS, X11Forwarding
 from sshproto.wire import messages as m
 from sshproto.wire.codec import string, text, uint32
 from tests.support.rogue import inject
@@ -66,6 +69,7 @@ def visit(kind: str, payload: bytes = b"", *requests: tuple[str, bytes]) -> Roun
 
 
 TARGET = text("forbidden") + uint32(22) + text("") + uint32(0)
+DISPLAY = b"\0" + text("MIT-MAGIC-COOKIE-1") + text("00" * 16) + uint32(0)
 TO_SERVER: dict[str, Round] = {
     "signal": say(asks("signal", text("TERM"))),
     "window-change": say(asks("window-change", uint32(80) * 4)),
@@ -90,6 +94,8 @@ TO_SERVER: dict[str, Round] = {
     "session with env": visit("session", b"", ("env", text("A") + string(bytes(100)))),
     "session with exec": visit("session", b"", ("exec", string(b"cat"))),
     "session with a refused exec": visit("session", b"", ("exec", string(b"forbidden"))),
+    "session with a display": visit("session", b"", ("x11-req", DISPLAY), ("shell", b"")),
+    "session with an agent": visit("session", b"", ("agent-req", b""), ("shell", b"")),
     "session with a terminal": visit("session", b"", ("pty-req", text("x") + bytes(16) + string(b"")), ("shell", b"")),
 }
 TO_CLIENT: dict[str, Round] = {
@@ -103,6 +109,8 @@ TO_CLIENT: dict[str, Round] = {
     "global request": say(globally("x@example.org", lambda index: bytes(100), reply=True)),
     "forwarded-tcpip": visit("forwarded-tcpip", TARGET),
     "x11": visit("x11", text("host") + uint32(1)),
+    "agent-connect": visit("agent-connect"),
+    "auth-agent": visit("auth-agent@openssh.com"),
     "session": visit("session"),
 }
 
@@ -115,6 +123,12 @@ def objects() -> int:
 
 class Quiet(Host):
     """Runs a program that reads what comes, and keeps no notes."""
+
+    def allow_agent(self, session: Any) -> bool:
+        return True
+
+    def allow_x11(self, session: Any, request: Any) -> bool:
+        return True
 
     def session(self, session: Any) -> Operation[int]:
         while (yield from session.channel.read()):
@@ -161,4 +175,55 @@ def test_a_flood_leaves_nothing_behind(role: str, title: str) -> None:
     assert after - before < ROUNDS // 2
     for each in scene.ends:
         each.conn.disconnect()
+    scene.settle()
+
+
+MANY = 10_000
+BROUGHT = {"x11": text("host") + uint32(1), "agent-connect": b"", "auth-agent@openssh.com": b""}
+
+
+@pytest.mark.covers("V75", "B13", "P21")
+@pytest.mark.parametrize("asked", [True, False], ids=["asked", "unasked"])
+@pytest.mark.parametrize("kind", BROUGHT)
+def test_channels_that_a_server_brings_are_bounded(kind: str, asked: bool) -> None:
+    """Whoever has an agent and a display connects to nothing for a server that nobody asked, nor often otherwise."""
+    scene = Scene().serve(Quiet()).login()
+    dialled = 0
+
+    def dial(address: object = None) -> Operation[Any]:
+        nonlocal dialled
+        dialled += 1
+        yield Sleep(1e6)  # an agent or a display that does not answer
+
+    agent = AgentForwarding(source="agent", dial=dial)
+    x11 = X11Forwarding(display=Display("host", 0), cookie=None, dial=dial, entropy=bytes)
+    offers: Any = {"agent": agent, "x11": x11} if asked else {}
+    begun = scene.client.begin(start(scene.client.hub, Exec(b"cat"), **offers))
+    scene.pass_time(1.0)
+    assert begun.done
+    session = begun.value()
+    running = len(scene.client.running())
+    deafen(scene.server)
+    limits = scene.client.hub.limits
+    for number in range(MANY):
+        inject(scene.server, m.ChannelOpen(kind, 1000 + number, WINDOW, 32768, BROUGHT[kind]))
+        if number % 100 == 0:
+            scene.settle()
+            undecided = len(scene.client.conn.questions)
+            assert undecided <= limits.opens_pending
+            assert len(scene.client.conn.channels) <= limits.channels_from_peer + 1
+            assert len(scene.client.running()) - running <= limits.channels_from_peer
+            scene.client.spawned = scene.client.running()
+    scene.settle()
+    assert scene.client.hub.lost is None
+    brought = {
+        "x11": STRANGERS,
+        "agent-connect": limits.channels_from_peer,
+        "auth-agent@openssh.com": limits.channels_from_peer,
+    }
+    assert len(scene.client.conn.channels) - 1 == (brought[kind] if asked else 0)
+    assert dialled == (len(scene.client.conn.channels) - 1 if kind != "x11" else 0)
+    session.close()
+    for end in scene.ends:
+        end.conn.disconnect()
     scene.settle()
