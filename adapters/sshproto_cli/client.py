@@ -267,7 +267,7 @@ def _host_policy(args: argparse.Namespace, host: str, number: int, terminal: Ter
     else:
         unknown = Unknown.ACCEPT if args.accept_new else Unknown.ASK
     path = _home() / ".ssh" / "known_hosts" if given is None else Path(given)
-    return HostPolicy(host, number, path, unknown, terminal, make_directory=given is None)
+    return HostPolicy(host, number, [path], unknown, terminal, make_directory=given is None)
 
 
 def _login(args: argparse.Namespace, user: str, host: str, terminal: Terminal, opened: Opened, *, last: bool) -> Login:

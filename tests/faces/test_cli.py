@@ -11,6 +11,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -313,7 +314,20 @@ def test_a_changed_host_is_refused_with_file_and_line(server, key, home, option)
     (home / "known_hosts").write_text(f"# mine\n[{HOST}]:{server.port} {key.public}\n")
     ran = peers.run([*argv, "true"], environment(home))
     assert ran.returncode == 255
-    assert f"CHANGED: {home}/known_hosts line 2" in one_line(ran.stderr)
+    said = ran.stderr.decode()
+    assert all(line.startswith("sshproto: ") for line in said.splitlines())
+    assert f"has CHANGED: {home}/known_hosts line 2 has another ssh-ed25519 key" in said.splitlines()[-1]
+    for fingerprint in (key.fingerprint, peers.fingerprint(server.host_keys[0])):
+        assert fingerprint in said
+    assert "a man in the middle" in said
+    [advice] = re.findall(r"forget the host, and connect again: (sshproto .*)", said)
+    assert shlex.split(advice)[1:] == [
+        "known-hosts",
+        "remove",
+        "--file",
+        f"{home}/known_hosts",
+        f"[{HOST}]:{server.port}",
+    ]
 
 
 def test_a_host_known_by_another_type_of_key_is_not_new(server, key, home):
@@ -322,7 +336,9 @@ def test_a_host_known_by_another_type_of_key_is_not_new(server, key, home):
     (home / "known_hosts").write_text(f"[{HOST}]:{server.port} {other.public}\n")
     ran = peers.run([*argv, "true"], environment(home))
     assert ran.returncode == 255
-    assert "another type of key (ecdsa-sha2-nistp256" in one_line(ran.stderr)
+    said = ran.stderr.decode()
+    assert f"another type of key (ecdsa-sha2-nistp256, {home}/known_hosts line 1)" in said.splitlines()[-1]
+    assert "sshproto known-hosts remove" in said
 
 
 def test_a_known_type_of_key_is_asked_for_first(key, home):
@@ -338,7 +354,7 @@ def test_the_order_of_lines_does_not_matter(tmp_path):
     path = tmp_path / "known_hosts"
     for keys in ((rsa, ed25519), (ed25519, rsa)):
         path.write_text("".join(f"h {key.openssh()}\n" for key in keys))
-        policy = HostPolicy("h", 22, path, Unknown.ASK, Terminal())
+        policy = HostPolicy("h", 22, [path], Unknown.ASK, Terminal())
         first = ("ssh-ed25519", "rsa-sha2-512", "rsa-sha2-256")
         assert policy.order(SIGNATURE_DEFAULT)[:3] == first
         assert sorted(policy.order(SIGNATURE_DEFAULT)) == sorted(SIGNATURE_DEFAULT)
