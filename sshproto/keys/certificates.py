@@ -24,7 +24,7 @@ import attrs
 from sshproto.config import Entropy, system_entropy
 from sshproto.errors import InvalidArgument, KeyFormatError, SignatureInvalid, WireError
 from sshproto.keys.grants import CertificateGrant, CertificateKind, grant, read_plain
-from sshproto.keys.issuing import MAXIMUM_PRINCIPALS, to_be_signed
+from sshproto.keys.issuing import MAXIMUM_PRINCIPALS, Signer, to_be_signed
 from sshproto.keys.public import (
     KEY_TYPES,
     LOWEST_RSA_BITS,
@@ -45,7 +45,6 @@ from sshproto.wire.codec import Buffer, Reader, string, text
 if TYPE_CHECKING:
     from sshproto.config import SecurityKeyPolicy
     from sshproto.keys.krl import KRL
-    from sshproto.keys.private import PrivateKey
     from sshproto.keys.security_keys import Assertion
 
 AUTHORITY_ALGORITHMS = tuple(
@@ -350,7 +349,7 @@ class Certificate:
     @classmethod
     def issue(
         cls,
-        authority: PrivateKey,
+        authority: Signer,
         key: PublicKey,
         kind: CertificateKind,
         *,
@@ -367,7 +366,7 @@ class Certificate:
         """Certify a key.
 
         Args:
-            authority: Signs.
+            authority: Signs: a :class:`~sshproto.keys.private.PrivateKey`, or what has one sign elsewhere.
             key: Is certified; its comment becomes the certificate's.
             kind: Whom it is for.
             key_id: Words for the logs of those who accept it.
@@ -383,6 +382,7 @@ class Certificate:
 
         Raises:
             InvalidArgument: Something does not fit a certificate, or one that OpenSSH would refuse would come of it.
+            KeyFormatError: What signs elsewhere has signed something else.
         """
         possible = [each for each in authority.public_key.signature_algorithms if each in AUTHORITY_ALGORITHMS]
         if algorithm is not None and algorithm not in possible:

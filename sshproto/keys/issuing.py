@@ -6,18 +6,32 @@ Whatever OpenSSH would refuse, or would understand otherwise than it was meant, 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from typing import Protocol
 
 from sshproto.config import Entropy
 from sshproto.errors import InvalidArgument
 from sshproto.keys.grants import CRITICAL_OPTIONS, EXTENSIONS, FOREVER, PERMISSIONS, CertificateKind, address_allowed
 from sshproto.keys.public import PublicKey
 from sshproto.text import printable
-from sshproto.wire.codec import Reader, is_name, name, string, text, uint32, uint64
+from sshproto.wire.codec import Buffer, Reader, is_name, name, string, text, uint32, uint64
 
 MAXIMUM_PRINCIPALS = 256
 """Most principals of a certificate, as in OpenSSH."""
 
 NONCE_SIZE = 32
+
+
+class Signer(Protocol):
+    """Who signs for an authority: a :class:`~sshproto.keys.private.PrivateKey`, or what has one sign elsewhere."""
+
+    @property
+    def public_key(self) -> PublicKey:
+        """The authority's key."""
+        ...
+
+    def sign(self, data: Buffer, algorithm: str | None = None) -> bytes:
+        """Sign ``data`` with a signature algorithm of that key; the result is ``string name, string body``."""
+        ...
 
 
 def to_be_signed(

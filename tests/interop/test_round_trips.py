@@ -22,7 +22,7 @@ from sshproto.keys import FOREVER, KRL, Certificate, CertificateKind, PrivateKey
 from sshproto.wire.codec import string, text
 from sshproto_cli.main import main
 from sshproto_cli.terminal import Terminal
-from tests.support import formats
+from tests.support import formats, peers
 from tests.support.formats import BOTH, KINDS, READ, TOKENS, Form, List, Same, Scheme
 
 WORD = "correct horse"
@@ -283,6 +283,28 @@ def test_certificates(key, made, publics, same: Same):
 def without_values(lines: list[str]) -> list[str]:
     """Without what the options that aren't known hold: ssh-keygen shows that in hexadecimal."""
     return [re.sub("UNKNOWN OPTION: .*", "UNKNOWN OPTION", line) for line in lines]
+
+
+def test_an_authority_in_an_agent_of_openssh(key, made, publics, monkeypatch):
+    peers.need("ssh-agent")
+    Path("id.pub").write_text(publics["ssh-ed25519"].openssh() + "\n")
+    with subprocess.Popen(["ssh-agent", "-D", "-a", "socket"], stdout=subprocess.DEVNULL) as agent:
+        try:
+            until = time.monotonic() + 20
+            while not Path("socket").exists():
+                assert agent.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            monkeypatch.setenv("SSH_AUTH_SOCK", "socket")
+            subprocess.run(["ssh-add", "-q", made["ssh-rsa"]], check=True, timeout=30, stdin=subprocess.DEVNULL)
+            authority = made["ssh-rsa"].with_name("ssh-rsa.pub")
+            for algorithm in ("rsa-sha2-512", "rsa-sha2-256"):
+                usual = ("-q", "-I", "x", "-n", "a", "-V", "+1h", "-t", algorithm)
+                key("certify", "-U", "-s", authority, *usual, "id.pub")
+                assert f"(using {algorithm})" in "".join(listed("id-cert.pub"))
+                assert Certificate.parse(Path("id-cert.pub").read_text()).authority == public(made["ssh-rsa"])
+        finally:
+            agent.terminate()
 
 
 def test_what_is_only_read(key, made, publics):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from sshproto.keys import Certificate, PublicKey
+    from sshproto.keys.issuing import Signer
+    from sshproto.wire.codec import Buffer
+    from sshproto_io.blocking import Agent
 
 _PERMISSIONS = {
     f"no-{name.lower().removeprefix('permit-')}": name
@@ -52,7 +57,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         " critical:NAME[=TEXT] and extension:NAME[=TEXT] for one's own, NAME being name@domain.",
     )
     parser.add_argument("files", metavar="KEY", nargs="+", help=f'a public key; "{STDIO}" is standard input')
-    parser.add_argument("-s", "--authority", metavar="FILE", required=True, help="the authority's private key")
+    parser.add_argument(
+        "-s",
+        "--authority",
+        metavar="FILE",
+        required=True,
+        help="the authority's private key, or with -U its public key",
+    )
+    parser.add_argument(
+        "-U", "--agent", action="store_true", help="the agent at SSH_AUTH_SOCK has the authority's private key"
+    )
     parser.add_argument("-I", "--identity", metavar="WORDS", required=True, help="for whom it is, for logs")
     parser.add_argument("--host", action="store_true", help="for hosts; otherwise it is for users")
     parser.add_argument(
@@ -109,8 +123,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _certify(args: argparse.Namespace) -> int:
-    from sshproto.errors import InvalidArgument
-    from sshproto.keys import CertificateKind, parse_validity
+    from sshproto.errors import InvalidArgument, KeyFormatError, SignatureInvalid
+    from sshproto.keys import Certificate, CertificateKind, parse_validity
     from sshproto_cli.key.saving import save
 
     kind = CertificateKind.HOST if args.host else CertificateKind.USER
@@ -123,25 +137,26 @@ def _certify(args: argparse.Namespace) -> int:
     except InvalidArgument as error:
         raise Misuse(f"-V: {error}") from None
     keys = [(path, _key(path)) for path in args.files]
-    issue = _issuer(args)
     made: list[tuple[str, Certificate]] = []
-    for number, (path, key) in enumerate(keys):
-        try:
-            certificate = issue(
-                key,
-                kind,
-                key_id=args.identity,
-                principals=args.principals.split(","),
-                valid_after=after,
-                valid_before=before,
-                serial=serial + step * number,
-                critical_options=options,
-                extensions=extensions,
-                algorithm=args.algorithm,
-            )
-        except InvalidArgument as error:
-            raise Failure(f"{named(path)}: {error}") from None
-        made.append((_output(args, path), certificate))
+    with _authority(args) as authority:
+        for number, (path, key) in enumerate(keys):
+            try:
+                certificate = Certificate.issue(
+                    authority,
+                    key,
+                    kind,
+                    key_id=args.identity,
+                    principals=args.principals.split(","),
+                    valid_after=after,
+                    valid_before=before,
+                    serial=serial + step * number,
+                    critical_options=options,
+                    extensions=extensions,
+                    algorithm=args.algorithm,
+                )
+            except (InvalidArgument, KeyFormatError, SignatureInvalid) as error:
+                raise Failure(f"{named(path)}: {error}") from None
+            made.append((_output(args, path), certificate))
     for output, certificate in made:  # all, or if one can't be issued none
         line = f"{certificate.openssh()}\n"
         if output == STDIO:
@@ -153,17 +168,47 @@ def _certify(args: argparse.Namespace) -> int:
     return 0
 
 
-def _issuer(args: argparse.Namespace) -> Callable[..., Certificate]:
-    """What issues certificates."""
-    from sshproto.keys import Certificate
+@contextlib.contextmanager
+def _authority(args: argparse.Namespace) -> Iterator[Signer]:
+    """Who signs: a key in a file, or one that the agent has."""
     from sshproto.keys.public import MINIMUM_RSA_BITS
 
-    key, _ = load_private(args.authority, read(args.authority), Terminal(), minimum=MINIMUM_RSA_BITS)
+    data = read(args.authority)
+    if not args.agent:
+        entry = only(args.authority, data)
+        if entry.kind.value != "private key":
+            raise Failure(
+                f"{named(args.authority)}: it is a {entry.kind.value}, the authority's private key is expected; with -U"
+                " the agent signs"
+            )
+        yield load_private(args.authority, data, Terminal(), minimum=MINIMUM_RSA_BITS)[0]
+        return
+    from sshproto.agent import AgentError
+    from sshproto_io.blocking import open_agent
 
-    def issue(certified: PublicKey, *words: object, **values: object) -> Certificate:
-        return Certificate.issue(key, certified, *words, **values)  # type: ignore[arg-type]
+    if not os.environ.get("SSH_AUTH_SOCK"):
+        raise Failure("-U: no agent is named by SSH_AUTH_SOCK")
+    public = _key(args.authority)
+    try:
+        with open_agent() as agent:
+            if public.blob not in {identity.blob for identity in agent.identities()}:
+                raise Failure(
+                    f"the agent does not have the key {public.type} {public.fingerprint()} of {args.authority}"
+                )
+            yield _InAgent(public, agent)
+    except AgentError as error:
+        raise Failure(f"the agent: {error}") from None
 
-    return issue
+
+class _InAgent:
+    """An authority whose key an agent has."""
+
+    def __init__(self, public_key: PublicKey, agent: Agent) -> None:
+        self.public_key = public_key
+        self._agent = agent
+
+    def sign(self, data: Buffer, algorithm: str | None = None) -> bytes:
+        return self._agent.sign(self.public_key, bytes(data), algorithm)
 
 
 def _key(path: str) -> PublicKey:

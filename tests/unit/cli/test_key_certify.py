@@ -10,10 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from sshproto.agent import Keyring
 from sshproto.keys import FOREVER, Certificate, CertificateKind, PrivateKey, PublicKey
 from sshproto.wire.codec import string, text
 from sshproto_cli.main import main
 from sshproto_cli.terminal import Terminal
+from sshproto_io.blocking import open_agent, serve_agent
 
 KEY = PrivateKey.generate(comment="me@here")
 AUTHORITY = PrivateKey.generate("ecdsa-sha2-nistp256", comment="authority")
@@ -37,6 +39,15 @@ def write(name, content):
     path = Path(name)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     path.chmod(0o600)
+
+
+@pytest.fixture
+def agent(tmp_path, monkeypatch):
+    """An agent of ours without keys, at SSH_AUTH_SOCK."""
+    path = tmp_path / "socket"
+    with serve_agent(Keyring(), path), open_agent(path) as agent:
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
+        yield agent
 
 
 @pytest.fixture
@@ -152,6 +163,27 @@ def test_authorities(certify, monkeypatch, keys):
     )
 
 
+def test_an_authority_in_the_agent(certify, agent):
+    """Of which only the public half is in a file."""
+    write("ca.pub", AUTHORITY.public_key.openssh())
+    usual = ("-U", "-s", "ca.pub", *USUAL[2:], "k.pub")
+    said = f"the agent does not have the key ecdsa-sha2-nistp256 {AUTHORITY.public_key.fingerprint()} of ca.pub"
+    assert certify(*usual)[::2] == (1, f"sshproto: {said}\n")
+    agent.add(AUTHORITY)
+    assert certify(*usual)[0] == 0
+    assert (issued().authority, issued().key) == (AUTHORITY.public_key, KEY.public_key)
+    agent.remove_all()
+    agent.add(AUTHORITY, confirm=True)  # nobody is there to be asked
+    assert certify(*usual)[::2] == (1, "sshproto: the agent: the agent refused to sign\n")
+
+
+def test_no_agent(certify, monkeypatch):
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    assert certify("-U", *USUAL, "k.pub")[2] == "sshproto: -U: no agent is named by SSH_AUTH_SOCK\n"
+    monkeypatch.setenv("SSH_AUTH_SOCK", "nowhere")
+    assert certify("-U", *USUAL, "k.pub")[2].startswith("sshproto: the agent: ")
+
+
 def test_where_it_goes(certify, monkeypatch):
     assert certify(*USUAL, "-o", "out", "k.pub")[0] == 0
     assert issued("out").key == KEY.public_key
@@ -183,7 +215,7 @@ def test_where_it_goes(certify, monkeypatch):
         (("-n", ""), 1, "not a principal: ''"),
         (("-n", "a*"), 1, "no wildcards in users' names"),
         (("--host", "-O", "force-command=x"), 1, "host certificates have none"),
-        (("-s", "k.pub"), 1, "k.pub: not a private key: this is a public key"),
+        (("-s", "k.pub"), 1, "k.pub: it is a public key, the authority's private key is expected; with -U the agent"),
         (("-s", "no"), 1, "no: No such file or directory"),
         (("no.pub",), 1, "no.pub: No such file or directory"),
     ],
