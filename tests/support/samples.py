@@ -16,12 +16,13 @@ from sshproto.wire import messages as m
 from sshproto.wire.codec import Fixed, Struct, Uint32, string, uint32
 from sshproto.wire.table import Role
 from tests.support.puppet import CHANNEL, PEER_CHANNEL, SHARE, WINDOW, Puppet, bring, request
-from tests.support.seeds import HOST_KEY, USER_KEY
+from tests.support.seeds import HOST_KEY, USER_CERTIFICATE, USER_KEY
 
 UINT32 = Uint32.__metadata__[0]  # type: ignore[attr-defined]
 
 USER_BLOB = USER_KEY.public_key.blob
 HOST_BLOB = HOST_KEY.public_key.blob
+CERTIFICATE_BLOB = USER_CERTIFICATE.blob
 SIGNATURE = string(b"ssh-ed25519") + string(bytes(64))
 BIG = GROUP14.prime // 3
 
@@ -185,6 +186,15 @@ def signed(puppet: Puppet) -> m.Message:
     return methods.request("alice", form)
 
 
+def signed_bound(puppet: Puppet) -> m.Message:
+    """The same, bound to the server's host key, with a certificate."""
+    name = "ssh-ed25519-cert-v01@openssh.com"
+    data = methods.signed_data(puppet.conn.session_id, "alice", "ssh-connection", name, CERTIFICATE_BLOB, HOST_BLOB)
+    return methods.request(
+        "alice", methods.HostBoundSigned(name, CERTIFICATE_BLOB, HOST_BLOB, USER_KEY.sign(data, "ssh-ed25519"))
+    )
+
+
 def login(form: methods.Form, good: str, **rest: Any) -> Sample:
     name = f"USERAUTH_REQUEST {type(form).__name__}"
     return one(name, Role.SERVER, "A", methods.request("alice", form), good, inner=form, **rest)
@@ -295,6 +305,12 @@ SAMPLES: list[Sample] = [
     ),
     login(methods.NoneForm(), "NoneAuth 51"),
     login(methods.PublicKeyQuery("ssh-ed25519", USER_BLOB), "KeyProbe 51", blobs=(USER_BLOB,), bad_blob="51"),
+    login(
+        methods.HostBoundQuery("ssh-ed25519", USER_BLOB, HOST_BLOB),
+        "KeyProbe 51",
+        blobs=(USER_BLOB, HOST_BLOB),
+        bad_blob="51",
+    ),
     login(methods.Password("xyzzy"), "PasswordAuth 51"),
     login(methods.PasswordChange("old", "new"), "PasswordAuth 51", prepare=expire),
     login(methods.KeyboardInteractive("en", "x"), "InteractiveAuth 51"),
@@ -306,6 +322,21 @@ SAMPLES: list[Sample] = [
         "KeyAuth 51",
         inner=methods.PublicKeySigned("ssh-ed25519", USER_BLOB, string(b"ssh-ed25519") + string(bytes(64))),
         blobs=(USER_BLOB,),
+        bad_blob="51",
+    ),
+    one(
+        "USERAUTH_REQUEST HostBoundSigned",
+        Role.SERVER,
+        "A",
+        signed_bound,
+        "KeyAuth 51",
+        inner=methods.HostBoundSigned(
+            "ssh-ed25519-cert-v01@openssh.com",
+            CERTIFICATE_BLOB,
+            HOST_BLOB,
+            string(b"ssh-ed25519") + string(bytes(64)),
+        ),
+        blobs=(CERTIFICATE_BLOB, HOST_BLOB),
         bad_blob="51",
     ),
     one("USERAUTH_REQUEST of no method", Role.SERVER, "A", request("x@example.org", b"xyz"), "51"),
