@@ -14,7 +14,7 @@ from sshproto.agent.constraints import DestinationConstraint, Hop
 from sshproto.agent.messages import SessionBind
 from sshproto.agent.signing import LoginRequest
 from sshproto.errors import KeyFormatError, SignatureInvalid
-from sshproto.keys.certificates import AUTHORITY_ALGORITHMS, Certificate, signed_with
+from sshproto.keys.certificates import SOUND_ALGORITHMS, Certificate, signed_with
 from sshproto.keys.grants import CertificateKind
 from sshproto.keys.known_hosts import match_pattern
 from sshproto.keys.public import MINIMUM_RSA_BITS, PublicKey, blob_type
@@ -160,7 +160,7 @@ def _proved(request: SessionBind, minimum: int) -> Binding:
         else:
             key = PublicKey.from_blob(request.host_key, minimum_rsa_bits=minimum)
         algorithm = signed_with(request.signature)
-        if algorithm not in AUTHORITY_ALGORITHMS:
+        if algorithm not in SOUND_ALGORITHMS:
             raise NotPermitted(f"the server's proof is signed with {printable(algorithm, 64)}, which is not accepted")
         key.verify(request.signature, request.session_id, algorithm)
     except (KeyFormatError, SignatureInvalid) as error:

@@ -15,7 +15,7 @@ import attrs
 from sshproto.agent.constraints import Constraints, DestinationConstraint
 from sshproto.agent.framing import MAXIMUM_MESSAGE
 from sshproto.agent.messages import Unpicklable
-from sshproto.agent.replies import Identity, encode_identities
+from sshproto.agent.replies import Identity
 from sshproto.config import Entropy, system_entropy
 from sshproto.errors import InvalidArgument, LimitReached, discreet
 from sshproto.keys.certificates import Certificate
@@ -34,9 +34,10 @@ LONGEST_DELAY = 10.0
 """No more than these, however many passphrases were wrong."""
 
 _MAXIMUM_COMMENT = 1024
+_LIST_HEAD = 5
 _SALT = 16
-# Some milliseconds and 4 MiB: what is guessed by way of the agent waits for it anyway.
-_SCRYPT = {"n": 4096, "r": 8, "p": 1, "dklen": 32}
+# Some milliseconds and 2 MiB: what is guessed by way of the agent waits longer anyway.
+_SCRYPT = {"n": 2048, "r": 8, "p": 1, "dklen": 32}
 
 
 @frozen(eq=False)
@@ -154,7 +155,7 @@ class Keyring(Unpicklable):
         others = [each for blob, each in self._keys.items() if blob != held.blob]
         if len(others) >= MAXIMUM_KEYS:
             raise LimitReached(f"the agent holds {len(others)} keys, more do not fit")
-        size = len(encode_identities(tuple(each.identity for each in (*others, held))))
+        size = _LIST_HEAD + sum(map(_listed_size, (*others, held)))
         if size > MAXIMUM_MESSAGE:
             raise LimitReached(f"the agent's keys would fill {size} bytes, {MAXIMUM_MESSAGE} fit into a message")
         self._keys[held.blob] = held
@@ -226,6 +227,10 @@ class Keyring(Unpicklable):
     def unlock_after(self, now: float) -> float:
         """When a passphrase will be looked at again; the past if it would be now."""
         return min(self._locked_out, now + LONGEST_DELAY)  # whatever was done to the clock
+
+
+def _listed_size(held: HeldKey) -> int:
+    return 8 + len(held.blob) + len(held.comment.encode("utf-8", "surrogateescape"))
 
 
 def _digest(passphrase: bytes, salt: bytes) -> bytes:

@@ -229,7 +229,7 @@ class AgentServer:
         try:
             while not self._ended and self._asked is None and self._unlocking is None:
                 if len(self._output) > _BACKLOG:
-                    return
+                    break
                 payload = self._framer.next()
                 if payload is None:
                     break
