@@ -44,6 +44,8 @@ PAGES = [
         "reference/messages.md",
         "reference/requests.md",
         "reference/keys.md",
+        "reference/key-formats.md",
+        "reference/command-line.md",
         "reference/faces.md",
         "how-to/embed.md",
         "how-to/other-loops.md",

@@ -137,6 +137,8 @@ def _certify(args: argparse.Namespace) -> int:
     except InvalidArgument as error:
         raise Misuse(f"-V: {error}") from None
     keys = [(path, _key(path)) for path in args.files]
+    for path in args.files:
+        _check_replaced(_output(args, path))
     made: list[tuple[str, Certificate]] = []
     with _authority(args) as authority:
         for number, (path, key) in enumerate(keys):
@@ -236,6 +238,18 @@ def _output(args: argparse.Namespace, path: str) -> str:
     if args.output is not None or path == STDIO:
         return args.output or STDIO
     return f"{path.removesuffix('.pub')}-cert.pub"
+
+
+def _check_replaced(path: str) -> None:
+    """See that what stands where a certificate is to go is an older one: that and nothing else is replaced.
+
+    Raises:
+        Failure: It is something else, which would be lost.
+    """
+    if path == STDIO or not os.path.lexists(path):
+        return
+    if re.match(rb"[!-~]+-cert-v01@openssh\.com ", read(path)) is None:
+        raise Failure(f"{path}: it is there already, and is no certificate")
 
 
 def _serial(given: str, count: int) -> tuple[int, int]:

@@ -168,6 +168,8 @@ def _make(args: argparse.Namespace) -> int:
     if not args.update and os.path.lexists(args.list) and not args.overwrite:
         raise Failure(f"{args.list}: it is there already; -u adds to it, --overwrite makes it anew")
     refuse_existing(args.list, overwrite=True)
+    if args.overwrite and os.path.lexists(args.list):
+        _load(args.list)  # another file than a revocation list would be lost
     everybody = [path for path in args.authority if path.lower() == "none"]
     authorities = [_authority(path) for path in args.authority if path not in everybody]
     new = KRL()

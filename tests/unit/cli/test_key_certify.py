@@ -198,6 +198,15 @@ def test_where_it_goes(certify, monkeypatch):
     assert certify(*USUAL, "-o", "out", "k.pub", "id")[0] == 2
 
 
+def test_nothing_but_a_certificate_is_replaced(certify):
+    before = Path("ca").read_bytes()
+    said = "sshproto: {}: it is there already, and is no certificate\n"
+    assert certify(*USUAL, "-o", "ca", "k.pub")[::2] == (1, said.format("ca"))
+    assert Path("ca").read_bytes() == before
+    write("k-cert.pub", "mine")
+    assert certify(*USUAL, "k.pub")[::2] == (1, said.format("k-cert.pub"))
+
+
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [

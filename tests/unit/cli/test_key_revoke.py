@@ -92,6 +92,12 @@ def test_a_list_is_never_made_anew_unasked(revoke):
     assert (status, err) == (2, "sshproto: krl: there is no such list; without -u it is made\n")
 
 
+def test_nothing_but_a_list_is_replaced(revoke):
+    Path("krl").write_text(PUBLIC.openssh())
+    assert "it is a public key; a revocation list is expected" in revoke("--overwrite", "k.pub")[2]
+    assert Path("krl").read_text() == PUBLIC.openssh()
+
+
 def test_all_kinds_of_files(revoke, monkeypatch):
     Path("p").write_bytes(KEY.openssh(b"word", rounds=1))
     Path("r").write_text(OTHER.rfc4716())
