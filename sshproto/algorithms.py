@@ -49,6 +49,8 @@ SIGNATURE_DEFAULT: tuple[str, ...] = (
     "rsa-sha2-512",
     "rsa-sha2-256",
 )
+# Experimental, and not the standard's yet: keys.composite.
+SIGNATURE_EXTRA: tuple[str, ...] = ("ssh-mldsa44-ed25519@openssh.com",)
 SIGNATURE_LEGACY: tuple[str, ...] = ("ssh-rsa",)
 
 # A host's certificate is asked for where an authority is trusted to vouch for it: operations.host_keys.prefer_known.
@@ -62,6 +64,7 @@ CERTIFICATE_EXTRA: tuple[str, ...] = (
     "webauthn-sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
     "rsa-sha2-512-cert-v01@openssh.com",
     "rsa-sha2-256-cert-v01@openssh.com",
+    "ssh-mldsa44-ed25519-cert-v01@openssh.com",
 )
 CERTIFICATE_LEGACY: tuple[str, ...] = ("ssh-rsa-cert-v01@openssh.com",)
 
@@ -96,7 +99,7 @@ COMPRESSION_EXTRA: tuple[str, ...] = ("zlib",)
 
 KNOWN: dict[str, frozenset[str]] = {
     "kex": frozenset(KEX_DEFAULT + KEX_EXTRA + KEX_LEGACY),
-    "signature": frozenset(SIGNATURE_DEFAULT + SIGNATURE_LEGACY),
+    "signature": frozenset(SIGNATURE_DEFAULT + SIGNATURE_EXTRA + SIGNATURE_LEGACY),
     "certificate": frozenset(CERTIFICATE_EXTRA + CERTIFICATE_LEGACY),
     "cipher": frozenset(CIPHER_DEFAULT + CIPHER_LEGACY),
     "mac": frozenset(MAC_DEFAULT + MAC_LEGACY),

@@ -19,7 +19,7 @@ import attrs
 
 from sshproto.config import SecurityKeyPolicy
 from sshproto.errors import InvalidArgument, KeyFormatError
-from sshproto.keys.certificates import CERTIFICATE_ALGORITHMS, Certificate
+from sshproto.keys.certificates import CERTIFICATE_ALGORITHMS, SOUND_ALGORITHMS, Certificate
 from sshproto.keys.grants import CRITICAL_OPTIONS, CertificateKind
 from sshproto.keys.known_hosts import match_pattern, match_patterns
 from sshproto.keys.public import (
@@ -389,8 +389,13 @@ def _parse_rest(rest: str, local: LocalTime, minimum: int) -> dict[str, Any]:
     inner = blob_type(blob)
     if inner != kind:
         raise KeyFormatError(f"the line says {printable(kind)}, the key in it is of type {printable(inner)}")
-    reads: Any = PublicKey if kind in KEY_TYPES else Certificate
-    key = reads.from_blob(blob, "".join(comment), minimum_rsa_bits=minimum)
+    key: PublicKey | Certificate
+    if kind in KEY_TYPES:
+        key = PublicKey.from_blob(blob, "".join(comment), minimum_rsa_bits=minimum)
+    else:
+        key = Certificate.from_blob(
+            blob, "".join(comment), minimum_rsa_bits=minimum, authority_algorithms=SOUND_ALGORITHMS
+        )
     if "authority" in options and isinstance(key, Certificate):
         key = attrs.evolve(key.key, comment=key.comment)  # which is how ssh-keygen takes it
     return {"key": key, **options}

@@ -47,9 +47,12 @@ if TYPE_CHECKING:
     from sshproto.keys.krl import KRL
     from sshproto.keys.security_keys import Assertion
 
-AUTHORITY_ALGORITHMS = tuple(
+SOUND_ALGORITHMS = tuple(
     each for each, algorithm in SIGNATURES.items() if algorithm.hash != "sha1" and not each.startswith("webauthn-")
 )
+"""The algorithms with which an authority can sign: all but SHA-1 and what a browser has signed."""
+
+AUTHORITY_ALGORITHMS = tuple(each for each in SOUND_ALGORITHMS if each != "ssh-mldsa44-ed25519@openssh.com")
 """The algorithms with which an authority may have signed, unless the caller says otherwise; as OpenSSH has them."""
 
 
@@ -97,6 +100,12 @@ CERTIFICATE_ALGORITHMS: dict[str, CertificateAlgorithm] = {
             (f"{signature}-cert-v01@openssh.com", "ssh-rsa-cert-v01@openssh.com", "ssh-rsa", signature)
             for signature in ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")
         ),
+        (
+            "ssh-mldsa44-ed25519-cert-v01@openssh.com",
+            "ssh-mldsa44-ed25519-cert-v01@openssh.com",
+            "ssh-mldsa44-ed25519@openssh.com",
+            "ssh-mldsa44-ed25519@openssh.com",
+        ),
     )
 }
 """Every certificate algorithm by name; of those for one certificate type the best stands first."""
@@ -109,6 +118,7 @@ _STRINGS = {
     "sk-ssh-ed25519@openssh.com": 2,
     "sk-ecdsa-sha2-nistp256@openssh.com": 3,
     "ssh-rsa": 2,
+    "ssh-mldsa44-ed25519@openssh.com": 1,
 }
 """Of how many strings (an mpint is one, too) a key consists, by its type: all that differs between certificates."""
 
@@ -210,7 +220,8 @@ class Certificate:
             comment: To go with it.
             minimum_rsa_bits: Smallest RSA modulus to accept, of the key and of the authority's; 1024 at least.
             authority_algorithms: The signature algorithms that an authority may have used; None stands for
-                :data:`AUTHORITY_ALGORITHMS`, which is all but SHA-1 and what a browser has signed.
+                :data:`AUTHORITY_ALGORITHMS`, which is all but SHA-1, what a browser has signed, and
+                what is experimental.
 
         Raises:
             KeyFormatError: It is malformed, of a type that is not supported, its key or its authority's is no good, or
@@ -384,7 +395,7 @@ class Certificate:
             InvalidArgument: Something does not fit a certificate, or one that OpenSSH would refuse would come of it.
             KeyFormatError: What signs elsewhere has signed something else.
         """
-        possible = [each for each in authority.public_key.signature_algorithms if each in AUTHORITY_ALGORITHMS]
+        possible = [each for each in authority.public_key.signature_algorithms if each in SOUND_ALGORITHMS]
         if algorithm is not None and algorithm not in possible:
             raise InvalidArgument(
                 f"an authority with a {authority.public_key.type} key signs certificates as {', '.join(possible)}, "
@@ -410,7 +421,7 @@ class Certificate:
         blob = signed + string(authority.sign(signed, algorithm or possible[0]))
         if len(blob) > MAXIMUM_BLOB:
             raise InvalidArgument(f"a certificate of {len(blob)} bytes is too long: {MAXIMUM_BLOB} are accepted")
-        return cls.from_blob(blob, key.comment, minimum_rsa_bits=LOWEST_RSA_BITS)
+        return cls.from_blob(blob, key.comment, minimum_rsa_bits=LOWEST_RSA_BITS, authority_algorithms=SOUND_ALGORITHMS)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (self.blob, self.comment)

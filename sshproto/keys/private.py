@@ -36,6 +36,8 @@ MAXIMUM_FILE = 64 * 1024
 
 DEFAULT_RSA_BITS = 3072
 
+_COMPOSITE = "ssh-mldsa44-ed25519@openssh.com"
+
 
 class PassphraseNeeded(KeyFormatError):
     """The key is encrypted and no passphrase was given.
@@ -78,12 +80,14 @@ class PrivateKey:
         """Make a new key.
 
         Args:
-            type: A key type: ``"ssh-ed25519"``, ``"ecdsa-sha2-nistp256"`` (384, 521) or ``"ssh-rsa"``.
+            type: A key type: ``"ssh-ed25519"``, ``"ecdsa-sha2-nistp256"`` (384, 521) or ``"ssh-rsa"``; experimental is
+                ``"ssh-mldsa44-ed25519@openssh.com"``.
             bits: Size of the modulus for ``"ssh-rsa"``, 2048 to 16384, 3072 by default; nothing else has a choice.
             comment: To go with the key.
 
         Raises:
             InvalidArgument: There is no such type or size.
+            KeyFormatError: The backend has no such keys.
         """
         if type not in _PRIVATE:
             raise InvalidArgument(f"a key of type {type!r} cannot be made; there are {', '.join(_PRIVATE)}")
@@ -101,6 +105,10 @@ class PrivateKey:
             from cryptography.hazmat.primitives.asymmetric import ed25519
 
             handle = ed25519.Ed25519PrivateKey.generate()
+        elif type == _COMPOSITE:
+            from sshproto.keys.composite import CompositePrivateKey
+
+            handle = CompositePrivateKey.generate()
         else:
             from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -248,6 +256,8 @@ class PrivateKey:
         _check_passphrase(passphrase)
         if not 1 <= iterations <= pem.MAXIMUM_ITERATIONS:
             raise InvalidArgument(f"1 to {pem.MAXIMUM_ITERATIONS} iterations can be done, not {iterations}")
+        if self.public_key.type == _COMPOSITE:
+            raise InvalidArgument(f"a {_COMPOSITE} key has no form in PKCS#8")
         der: bytes = self._handle.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         if passphrase is None:
             return pem.armour("PRIVATE KEY", der)
@@ -291,6 +301,8 @@ def _private_fields(public_key: PublicKey, handle: Any) -> bytes:
     if kind == "ssh-ed25519":
         point = public_key.blob[-32:]
         return public_key.blob + string(handle.private_bytes_raw() + point)
+    if kind == _COMPOSITE:
+        return public_key.blob + string(handle.seeds)
     numbers = handle.private_numbers()
     if kind == "ssh-rsa":
         public = numbers.public_numbers
@@ -313,7 +325,7 @@ def write_private(key: PrivateKey, *, half: bool = False) -> bytes:
     if not half:
         return fields
     reader = Reader(fields, "private key")
-    for _ in range(1 if key.public_key.type == "ssh-ed25519" else 3):
+    for _ in range({"ssh-ed25519": 1, _COMPOSITE: 2}.get(key.public_key.type, 3)):
         reader.string()
     return reader.rest()
 
@@ -334,7 +346,7 @@ def read_private(reader: Reader, *, minimum_rsa_bits: int = MINIMUM_RSA_BITS) ->
     if kind == "ssh-rsa":
         n, e = reader.mpint("n"), reader.mpint("e")
         blob = text(kind) + mpint(e) + mpint(n)
-    elif kind == "ssh-ed25519":
+    elif kind in ("ssh-ed25519", _COMPOSITE):
         blob = text(kind) + string(reader.string("public"))
     else:
         blob = text(kind) + string(reader.string("curve")) + string(reader.string("Q"))
@@ -497,12 +509,19 @@ def _make_rsa(n: int, e: int, d: int, iqmp: int, p: int, q: int) -> Any:
         raise KeyFormatError("RSA private key: the private numbers do not belong together") from None
 
 
+def _private_composite(reader: Reader, public: PublicKey, minimum: int) -> Any:
+    if text(public.type) + string(reader.string("public")) != public.blob:
+        raise _mismatch(public.type)
+    return _half_composite(reader, public)
+
+
 _PRIVATE = {
     "ssh-ed25519": _private_ed25519,
     "ecdsa-sha2-nistp256": _private_ecdsa,
     "ecdsa-sha2-nistp384": _private_ecdsa,
     "ecdsa-sha2-nistp521": _private_ecdsa,
     "ssh-rsa": _private_rsa,
+    _COMPOSITE: _private_composite,
 }
 
 
@@ -537,12 +556,19 @@ def _half_ed25519(reader: Reader, public: PublicKey) -> Any:
     return _private_ed25519(reader, public, 0)
 
 
+def _half_composite(reader: Reader, public: PublicKey) -> Any:
+    from sshproto.keys.composite import read_private
+
+    return read_private(reader)
+
+
 _HALVES = {
     "ssh-ed25519": _half_ed25519,
     "ecdsa-sha2-nistp256": _ppk_ecdsa,
     "ecdsa-sha2-nistp384": _ppk_ecdsa,
     "ecdsa-sha2-nistp521": _ppk_ecdsa,
     "ssh-rsa": _half_rsa,
+    _COMPOSITE: _half_composite,
 }
 
 _PPK = {

@@ -153,6 +153,12 @@ def _application(reader: Reader) -> bytes:
     return application
 
 
+def _read_composite(reader: Reader, minimum: int) -> Any:
+    from sshproto.keys.composite import read_public
+
+    return read_public(reader, _ed25519)
+
+
 KEY_TYPES: dict[str, Callable[[Reader, int], Any]] = {
     "ssh-ed25519": _read_ed25519,
     "ecdsa-sha2-nistp256": functools.partial(_read_ecdsa, "nistp256"),
@@ -161,6 +167,7 @@ KEY_TYPES: dict[str, Callable[[Reader, int], Any]] = {
     "sk-ssh-ed25519@openssh.com": _read_sk_ed25519,
     "sk-ecdsa-sha2-nistp256@openssh.com": _read_sk_ecdsa,
     "ssh-rsa": _read_rsa,
+    "ssh-mldsa44-ed25519@openssh.com": _read_composite,
 }
 """Key types: how what follows the type in a blob is read, checked and made a key of `cryptography`'s."""
 
@@ -172,6 +179,7 @@ SHORT_NAMES = {
     "sk-ssh-ed25519@openssh.com": "ED25519-SK",
     "sk-ecdsa-sha2-nistp256@openssh.com": "ECDSA-SK",
     "ssh-rsa": "RSA",
+    "ssh-mldsa44-ed25519@openssh.com": "MLDSA44-ED25519",
 }
 """What ``ssh-keygen -l`` calls the types."""
 
@@ -437,6 +445,8 @@ class PublicKey:
 
         if self.application is not None:
             raise InvalidArgument(f"a {self.type} key has no form in PEM, which cannot name the application")
+        if not hasattr(self._handle, "public_bytes"):
+            raise InvalidArgument(f"a {self.type} key has no form in PEM")
         made: bytes = self._handle.public_bytes(Encoding.PEM, form)
         return made.decode("ascii")
 
@@ -512,6 +522,8 @@ def public_blob(handle: Any) -> bytes:
                 point = handle.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
                 return text(f"ecdsa-sha2-{name}") + text(name) + string(point)
         what = f"EC on the curve {handle.curve.name}"
+    elif (blob := getattr(handle, "blob", None)) is not None:  # a composite's
+        return bytes(blob)
     else:
         what = type(handle).__name__.removesuffix("PublicKey")
     have = "RSA, Ed25519, and EC on secp256r1, secp384r1 and secp521r1"

@@ -1,7 +1,7 @@
 """Signature algorithms: which name goes with which key type and hash, and the bytes of a signature.
 
 RFC 4253 section 6.6 (``ssh-rsa``), RFC 8332 (``rsa-sha2-*``), RFC 5656 section 3.1.2 (ECDSA), RFC 8709 (Ed25519),
-OpenSSH's PROTOCOL.u2f (``sk-*``, see :mod:`sshproto.keys.security_keys`).
+OpenSSH's PROTOCOL.u2f (``sk-*``, see :mod:`sshproto.keys.security_keys`); experimental, :mod:`sshproto.keys.composite`.
 
 A signature travels as ``string name, string body``, that of a security key with more behind.  Three names have to agree
 before any arithmetic: the algorithm that was negotiated or requested, the type of the key, and the name inside the
@@ -56,6 +56,7 @@ SIGNATURES: dict[str, SignatureAlgorithm] = {
         ("rsa-sha2-512", "ssh-rsa", "sha512"),
         ("rsa-sha2-256", "ssh-rsa", "sha256"),
         ("ssh-rsa", "ssh-rsa", "sha1"),
+        ("ssh-mldsa44-ed25519@openssh.com", "ssh-mldsa44-ed25519@openssh.com", ""),
     )
 }
 """Every signature algorithm by name; of those for one key type the best stands first."""
@@ -113,7 +114,7 @@ def _hash(name: str) -> HashAlgorithm:
 
 def sign_body(algorithm: SignatureAlgorithm, handle: Any, data: Buffer) -> bytes:
     """Sign ``data`` with `cryptography`'s private key ``handle``, which is of the algorithm's key type."""
-    if algorithm.key_type == "ssh-ed25519":
+    if algorithm.key_type in ("ssh-ed25519", "ssh-mldsa44-ed25519@openssh.com"):
         body: bytes = handle.sign(data)
     elif algorithm.key_type == "ssh-rsa":
         from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -131,6 +132,14 @@ def sign_body(algorithm: SignatureAlgorithm, handle: Any, data: Buffer) -> bytes
 def _ed25519_arguments(algorithm: SignatureAlgorithm, handle: Any, body: bytes, data: Buffer) -> tuple[Any, ...]:
     if len(body) != 64:
         raise SignatureInvalid(f"an Ed25519 signature has 64 bytes, this one {len(body)}")
+    return body, data
+
+
+def _composite_arguments(algorithm: SignatureAlgorithm, handle: Any, body: bytes, data: Buffer) -> tuple[Any, ...]:
+    from sshproto.keys.composite import SIGNATURE_SIZE
+
+    if len(body) != SIGNATURE_SIZE:
+        raise SignatureInvalid(f"a {algorithm.name} signature has {SIGNATURE_SIZE} bytes, this one {len(body)}")
     return body, data
 
 
@@ -164,6 +173,7 @@ _ARGUMENTS = {
     "ssh-ed25519": _ed25519_arguments,
     "sk-ssh-ed25519@openssh.com": _ed25519_arguments,
     "ssh-rsa": _rsa_arguments,
+    "ssh-mldsa44-ed25519@openssh.com": _composite_arguments,
 }
 
 

@@ -14,11 +14,11 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from sshproto.config import UNATTENDED, SecurityKeyPolicy
 from sshproto.errors import InvalidArgument, KeyFormatError, SignatureInvalid, WireError
-from sshproto.keys.certificates import Certificate, signed_with
+from sshproto.keys.certificates import SOUND_ALGORITHMS, Certificate, signed_with
 from sshproto.keys.grants import read_plain
 from sshproto.keys.public import MINIMUM_RSA_BITS, PublicKey, blob_type, describe
 from sshproto.keys.signatures import SIGNATURES
@@ -273,10 +273,9 @@ def _unarmour(content: bytes) -> bytes:
 
 
 def _signer(blob: bytes, minimum: int) -> PublicKey | Certificate:
-    kind = blob_type(blob)
-    reads: Any = Certificate if "-cert-v0" in kind else PublicKey
-    found: PublicKey | Certificate = reads.from_blob(blob, minimum_rsa_bits=minimum)
-    return found
+    if "-cert-v0" in blob_type(blob):
+        return Certificate.from_blob(blob, minimum_rsa_bits=minimum, authority_algorithms=SOUND_ALGORITHMS)
+    return PublicKey.from_blob(blob, minimum_rsa_bits=minimum)
 
 
 # -------------------------------------------------------------------------------------------------------------- signing

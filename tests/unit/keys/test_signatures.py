@@ -29,9 +29,10 @@ TRIPLES = {
     ("ssh-rsa", "ssh-rsa"),
     ("rsa-sha2-256", "ssh-rsa"),
     ("rsa-sha2-512", "ssh-rsa"),
+    ("ssh-mldsa44-ed25519@openssh.com", "ssh-mldsa44-ed25519@openssh.com"),
 }
 KINDS = ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-ed25519", "ssh-rsa")
-"""Those that can sign here; security keys are in test_security_keys.py."""
+"""Those that can sign here; security keys are in test_security_keys.py, the experimental one in test_composite.py."""
 
 ORDERS = {
     "ecdsa-sha2-nistp256": 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
