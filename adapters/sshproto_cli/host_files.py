@@ -59,7 +59,7 @@ def rewrite(path: Path, edit: Callable[[bytes], Edited[bytes]]) -> Edited[bytes]
         Failure: It is too large.
     """
     target = Path(os.path.realpath(path))
-    with _locked(target, os.O_RDONLY) as descriptor:
+    with _locked(target, os.O_RDONLY | os.O_NONBLOCK) as descriptor:  # a pipe would have us wait
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))

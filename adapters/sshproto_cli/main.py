@@ -18,15 +18,16 @@ VERBS = {
     "demo": "show a whole SSH connection, step by step",
     "pcap": "look into captures",
     "key": "make, show and change keys, certificates and revocation lists",
+    "known-hosts": "look into files of host keys, and edit them",
     "sign": "sign files",
     "verify": "check signatures of files",
     "agent": "use an agent, and be one",
     "keylog": "check and convert key logs",
     "trace": "replay what was recorded of a connection of ours",
 }
-"""The verbs and what they do. Each is a module ``sshproto_cli.<verb>`` with ``add_parser(subparsers)``, which sets
-``run`` to a function from the parsed arguments to the exit status. One that has verbs of its own has a table of these,
-too, and leaves it to them to set ``run``."""
+"""The verbs and what they do. Each is a module ``sshproto_cli.<verb>``, with underscores for dashes. It has
+``add_parser(subparsers)``, which sets ``run`` to a function from the parsed arguments to the exit status. One that has
+verbs of its own has a table of these, too, and leaves it to them to set ``run``."""
 
 
 class _Version(argparse.Action):
@@ -67,7 +68,7 @@ def _add_verbs(parser: argparse.ArgumentParser, package: str, verbs: Mapping[str
         for name, purpose in verbs.items():
             subparsers.add_parser(name, help=purpose)
         return
-    module = importlib.import_module(f"{package}.{words[0]}")
+    module = importlib.import_module(f"{package}.{words[0].replace('-', '_')}")
     mine = module.add_parser(subparsers)
     if hasattr(module, "VERBS"):
         _add_verbs(mine, module.__name__, module.VERBS, words[1:])

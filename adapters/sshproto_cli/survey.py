@@ -31,6 +31,7 @@ from sshproto_cli.options import Failure, fingerprint, reason
 if TYPE_CHECKING:
     from sshproto.config import Trace
     from sshproto.errors import ConnectionLoss
+    from sshproto.keys.certificates import Certificate
 
 _USER = "nobody"  # every client has one; it is never sent
 _PIECE = 64 * 1024
@@ -250,7 +251,8 @@ class Glimpse:
         version: The server's identification.
         kexinit: Its KEXINIT.
         blob: The host key that it sent.
-        key: The same, once proved to be the server's.
+        key: The same, once proved to be the server's; of a certificate the key that is certified.
+        certificate: The certificate, if it was one.
         error: How the connection ended, if not by our own rejection of the key.
         problem: The same in words.
     """
@@ -259,6 +261,7 @@ class Glimpse:
     kexinit: KexInit | None = None
     blob: bytes = b""
     key: PublicKey | None = None
+    certificate: Certificate | None = None
     error: ConnectionLoss | None = None
     problem: str = ""
 
@@ -281,7 +284,7 @@ def look(host: str, port: int, timeout: float, host_key: tuple[str, ...] | None 
     Args:
         host, port: Where to.
         timeout: Seconds for each address to answer, and then for all that the server has to send.
-        host_key: The signature algorithms to ask for; None for all that we have.
+        host_key: The host key algorithms to ask for; None for all signature algorithms that we have.
 
     Raises:
         Failure: Nobody can be reached.
@@ -309,7 +312,7 @@ def look(host: str, port: int, timeout: float, host_key: tuple[str, ...] | None 
                     case VersionReceived():
                         glimpse.version = event
                     case HostKeyOffered():
-                        glimpse.key = event.key
+                        glimpse.key, glimpse.certificate = event.key, event.certificate
                         conn.reject_host_key(event)
                     case ConnectionLost(error=loss) if glimpse.key is None:
                         glimpse.error = loss

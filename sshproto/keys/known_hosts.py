@@ -403,3 +403,22 @@ def line_for(host: str, port: int, key: PublicKey, *, hashed: bool = False, entr
     if hashed:
         name = hash_name(name, entropy(20, "known_hosts salt"))
     return f"{name} {key.type} {base64.b64encode(key.blob).decode('ascii')}\n"
+
+
+def marked_line(marker: str, patterns: str, key: PublicKey) -> str:
+    """The line for an authority or a revoked key, with its line feed and the key's comment.
+
+    Args:
+        marker: ``"@cert-authority"`` or ``"@revoked"``.
+        patterns: Names, or patterns as :func:`match_patterns` has them, separated by commas; a host on another port
+            than 22 is ``[host]:port``.
+        key: The key.
+
+    Raises:
+        InvalidArgument: It is another marker, or the patterns can't stand in a line.
+    """
+    if marker not in MARKERS:
+        raise InvalidArgument(f"unknown marker {printable(marker, 40)}; there are {', '.join(MARKERS)}")
+    if not patterns or patterns[0] in "|@#" or not patterns.isprintable() or " " in patterns or '"' in patterns:
+        raise InvalidArgument(f"not patterns that known_hosts can hold: {printable(patterns)!r}")
+    return f"{marker} {patterns} {key.openssh()}\n"
