@@ -47,8 +47,8 @@ class Agent:
         """Whether there is nobody to ask any more."""
         return self._agent.closed
 
-    def _run(self, operation: Operation[T]) -> T:
-        timeout = self._timeout
+    def _run(self, operation: Operation[T], timeout: float | None = None) -> T:
+        timeout = self._timeout if timeout is None else timeout
         started = time.monotonic()
         if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
             operation.close()

@@ -140,6 +140,14 @@ class Face(ABC):
         """The face's ``listen``, at a free port, with the suite's own keys."""
         return self.module.listen(HOST, 0, server_config(), handler, **options)
 
+    def open_agent(self, path: Any) -> Any:
+        """The face's ``open_agent``."""
+        return self.module.open_agent(path)
+
+    def serve_agent(self, keyring: Any, path: Any = None, **options: Any) -> Any:
+        """The face's ``serve_agent``."""
+        return self.module.serve_agent(keyring, path, **options)
+
     @abstractmethod
     async def gather(self, *thunks: Thunk[Any]) -> list[Any]:
         """Do all of these at once; the first error is raised when all have ended."""
@@ -484,6 +492,8 @@ def _wrap(value: Any) -> Any:
         (module.Forward, _Wrapped),
         (module.Reader, _WrappedReader),
         (module.Writer, _WrappedWriter),
+        (module.Agent, _WrappedAgent),
+        (module.ServedAgent, _Wrapped),
     ]
     for kind, wrapper in kinds:
         if isinstance(value, kind):
@@ -508,6 +518,20 @@ class _WrappedClient(_Wrapped):
         return _Later(lambda: self.inner.jump(*args, **_in_time(options)))
 
 
+class _WrappedAgent(_Wrapped):
+    """Its calls have the time that their thread has."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        run = type(inner)._run.__get__(inner)
+
+        def limited(operation: Any) -> Any:
+            end = getattr(_ambient, "end", None)
+            return run(operation) if end is None else run(operation, max(0.0, end - time.monotonic()))
+
+        inner._run = limited
+
+
 class BlockingFace(Face):
     name = "blocking"
 
@@ -527,6 +551,12 @@ class BlockingFace(Face):
 
     def listen(self, handler: Callable[[Any], Any], **options: Any) -> Any:
         return _Later(lambda: self.module.listen(HOST, 0, server_config(), handler, **options))
+
+    def open_agent(self, path: Any) -> Any:
+        return _Later(lambda: self.module.open_agent(path, **_in_time({})))
+
+    def serve_agent(self, keyring: Any, path: Any = None, **options: Any) -> Any:
+        return _Later(lambda: self.module.serve_agent(keyring, path, **options))
 
     def plain(self, client: Any, reader: Any) -> Any:
         raw = reader.inner.raw
