@@ -430,7 +430,7 @@ def _load_ppk(container: ppk.Container, passphrase: bytes | None, minimum: int) 
     what = "PuTTY private key"
     public = PublicKey.from_blob(container.public_blob, container.comment, minimum_rsa_bits=minimum)
     if public.type not in _PPK:
-        raise KeyFormatError(f"{what}: the private half of a {public.type} key is in a security token, not in a file")
+        raise KeyFormatError(f"{what}: the private half of a {public.type} key is in no file of PuTTY's")
     if container.type != public.type:
         raise KeyFormatError(f"{what}: it says {printable(container.type)}, the public key in it is {public.type}")
     reader = Reader(_open(ppk, container, passphrase, public), what)

@@ -26,9 +26,15 @@ if TYPE_CHECKING:
     from sshproto.keys import PrivateKey
 
 _ECDSA = {256: "ecdsa-sha2-nistp256", 384: "ecdsa-sha2-nistp384", 521: "ecdsa-sha2-nistp521"}
-_TYPES = {"ed25519": "ssh-ed25519", "ecdsa": "", "rsa": "ssh-rsa"}
-_FULL = ("ssh-ed25519", *_ECDSA.values(), "ssh-rsa")
-_FILES = {"ssh-ed25519": "id_ed25519", "ssh-rsa": "id_rsa", **dict.fromkeys(_ECDSA.values(), "id_ecdsa")}
+_COMPOSITE = "ssh-mldsa44-ed25519@openssh.com"
+_TYPES = {"ed25519": "ssh-ed25519", "ecdsa": "", "rsa": "ssh-rsa", "mldsa44-ed25519": _COMPOSITE}
+_FULL = ("ssh-ed25519", *_ECDSA.values(), "ssh-rsa", _COMPOSITE)
+_FILES = {
+    "ssh-ed25519": "id_ed25519",
+    "ssh-rsa": "id_rsa",
+    _COMPOSITE: "id_mldsa44_ed25519",
+    **dict.fromkeys(_ECDSA.values(), "id_ecdsa"),
+}
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
@@ -46,7 +52,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("file", metavar="FILE", nargs="?", help="~/.ssh/id_ed25519, id_ecdsa or id_rsa if not given")
     parser.add_argument("-f", dest="named", metavar="FILE", help="the same")
     parser.add_argument(
-        "-t", "--type", metavar="TYPE", default="ed25519", help="ed25519, which it is if not given, ecdsa or rsa"
+        "-t",
+        "--type",
+        metavar="TYPE",
+        default="ed25519",
+        help="ed25519, which it is if not given, ecdsa, rsa or mldsa44-ed25519 (experimental)",
     )
     parser.add_argument(
         "-b", "--bits", metavar="N", type=int, help="of ecdsa 256, 384 or 521; of rsa 2048 to 16384, 3072 if not given"
@@ -74,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _generate(args: argparse.Namespace) -> int:
-    from sshproto.errors import InvalidArgument
+    from sshproto.errors import InvalidArgument, KeyFormatError
     from sshproto.keys import PrivateKey
     from sshproto.keys.openssh import CIPHERS
     from sshproto_cli.key.saving import Saved, refuse_existing
@@ -92,6 +102,8 @@ def _generate(args: argparse.Namespace) -> int:
         key = PrivateKey.generate(kind, args.bits if kind == "ssh-rsa" else None, comment)
     except InvalidArgument as error:
         raise Misuse(str(error)) from None
+    except KeyFormatError as error:
+        raise Failure(str(error)) from None
     private = written(key, args.format, passphrase, args)
     public = f"{key.public_key.openssh()}\n".encode("utf-8", "surrogateescape")
     with (
@@ -127,7 +139,7 @@ def _kind(name: str, bits: int | None) -> str:
         if bits is not None and bits not in _ECDSA:
             raise Misuse(f"-b: an ECDSA key has 256, 384 or 521 bits, not {bits}")
         return _ECDSA[bits or 256]
-    sizes = {"ssh-ed25519": 256} | {each: size for size, each in _ECDSA.items()}
+    sizes = {"ssh-ed25519": 256, _COMPOSITE: 256} | {each: size for size, each in _ECDSA.items()}
     if bits is not None and kind in sizes and bits != sizes[kind]:
         raise Misuse(f"-b: a key of type {kind} has {sizes[kind]} bits, not {bits}")
     return kind

@@ -64,6 +64,7 @@ def names():
         (("-t", "ecdsa", "-b", "521"), "ecdsa-sha2-nistp521", 521),
         (("-t", "ecdsa-sha2-nistp384"), "ecdsa-sha2-nistp384", 384),
         (("-t", "rsa", "-b", "2048"), "ssh-rsa", 2048),
+        (("-t", "mldsa44-ed25519"), "ssh-mldsa44-ed25519@openssh.com", 256),
     ],
 )
 def test_types(generate, words, kind, bits):
