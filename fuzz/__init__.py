@@ -22,6 +22,7 @@ TARGETS = (
     "keylogs",
     "traces",
     "specs",
+    "x11",
     "capture",
     "observer",
 )

@@ -177,13 +177,15 @@ def _host(host: str, shown: str) -> str:
         host = rest
     if host in _LOCAL_PROTOCOLS:
         return ""
-    if host.startswith("[") and host.endswith("]"):
-        return host[1:-1]
-    if host.endswith(":"):
-        raise InvalidArgument(f"display {shown}: there is no DECnet here")
-    if slash and not host:
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if ":" in bare or bare != host:
+        try:
+            ipaddress.IPv6Address(bare)
+        except ValueError:
+            raise InvalidArgument(f"display {shown}: no host (and there is no DECnet here)") from None
+    if (slash and not bare) or "/" in bare:
         raise InvalidArgument(f"display {shown}: no host")
-    return host
+    return bare
 
 
 # ----------------------------------------------------------------------------------------------------------- Xauthority

@@ -19,6 +19,7 @@ from sshproto.keys import certificates
 from sshproto.keys.known_hosts import KnownHosts, Match, Trust
 from sshproto.keys.krl import RevokedCertificates
 from sshproto.keys.public import PublicKey
+from sshproto.operations.x11_setup import Setup
 from sshproto.replay import secrets
 from sshproto.replay.trace.file import Trace
 from sshproto.transport import negotiation
@@ -86,6 +87,7 @@ BROKEN: list[tuple[str, Any, str, Any]] = [
     ("keylogs", secrets, "_parse_line", not_read),
     ("traces", Trace, "encode", lambda self: b""),
     ("specs", specs, "_fail", nothing),
+    ("x11", Setup, "encode", lambda self, cookie: b"B\0\0\x0b" + bytes(8)),
 ]
 
 

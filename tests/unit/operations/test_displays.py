@@ -68,7 +68,8 @@ def test_names(name: str, display: Display, addresses: Any) -> None:
 @pytest.mark.parametrize(
     "name",
     ["", "host", ":", "host:", ":x", ":-1", "host::0", "tcp/:0", "odd/host:0", ":0.", ":0.x", ":100000", ":59536",
-     ":0.65536", ":0\0", "a\0:0", ":\u0663", "host:0 ", "x" * 2000 + ":0"],
+     ":0.65536", "[tcp/]:0", "[]:0", "[host]:0", "a:b:0", "tcp/a/b:0", "tcp/[]:0",
+     ":0\0", "a\0:0", ":\u0663", "host:0 ", "x" * 2000 + ":0"],
 )  # fmt: skip
 def test_what_is_no_name(name: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
