@@ -385,6 +385,9 @@ def code_in_first_cells(body: str) -> set[str]:
         keys.HostEntry,
         keys.AuthorizedKeys,
         keys.AuthorizedKey,
+        keys.AuthorizedPrincipals,
+        keys.AuthorizedPrincipal,
+        keys.Permit,
         keys.Trust,
         keys.Certificate,
         keys.CertificateGrant,
@@ -402,7 +405,12 @@ def test_every_member_of_a_key_class_is_told(cls: Any) -> None:
 def test_every_name_of_keys_is_told() -> None:
     text = read("keys.md")
     assert set(keys.__all__) <= set(re.findall(r"\w+", text))
-    for function in (known_hosts.parse, known_hosts.line_for, authorized_keys.parse):
+    for function in (
+        known_hosts.parse,
+        known_hosts.line_for,
+        authorized_keys.parse,
+        authorized_keys.parse_principals,
+    ):
         assert written(function.__name__, function, bound=False) in text
 
 
