@@ -15,8 +15,9 @@ import pytest
 from sshproto import algorithms
 from sshproto import events as ev
 from sshproto.channels.mux import Mux
-from sshproto.channels.requests import Exec, Session
+from sshproto.channels.requests import Exec, HostKeysProve, Session
 from sshproto.config import Preferences
+from sshproto.keys import FOREVER, Certificate, CertificateKind
 from sshproto.keys.private import PrivateKey
 from sshproto.keys.public import PublicKey
 from sshproto.replay.trace import recording
@@ -54,6 +55,45 @@ def test_every_key_exchange_replays(kex: str) -> None:
     """ML-KEM randomises by itself; all else is drawn from what the trace has."""
     for trace in traces.lively(preferences=Preferences(kex=(kex,))).both():
         assert verify(trace).exact
+
+
+def test_host_certificates_and_proofs_of_host_keys_replay() -> None:
+    keys = PrivateKey.generate(), PrivateKey.generate("ssh-rsa")
+    authority = PrivateKey.generate()
+    certificate = Certificate.issue(
+        authority, keys[0].public_key, CertificateKind.HOST, key_id="canary", principals=("h",), valid_before=FOREVER
+    )
+
+    def admit(conn: Any, question: ev.Question) -> None:
+        if isinstance(question, ev.GlobalRequested):
+            conn.prove_host_keys(question)
+        else:
+            server_answers(conn, question)
+
+    asking = {"preferences": Preferences(host_key=(certificate.type,))}
+    server = {"host_keys": keys, "host_certificates": (certificate,), "preferences": Preferences()}
+
+    def session(privacy: Privacy) -> tuple[bytes, bytes]:
+        recorded = traces.make(privacy, client=asking, server=server, server_answer=admit)
+        pair = recorded.pair.login()
+        pair.server.conn.announce_host_keys()
+        pair.run()
+        pair.client.conn.global_request(HostKeysProve(tuple(key.public_key.blob for key in keys)))
+        pair.run()
+        assert pair.client.of(ev.GlobalSucceeded)
+        assert pair.client.of(ev.HostKeyOffered)[0].certificate == certificate
+        return recorded.both()
+
+    for trace in session(Privacy.REPLAY):
+        assert verify(trace).exact
+        assert certificate.blob.hex().encode() in trace
+    for privacy in (Privacy.METADATA, Privacy.PAYLOAD):
+        seen, _ = session(privacy)
+        [offered] = [record for record in read(seen).records if record.name == "ssh:host_key_offered"]
+        told = json.dumps(offered.data)
+        assert authority.public_key.fingerprint() in told
+        assert certificate.fingerprint() in told
+        assert "canary" not in told
 
 
 @pytest.mark.parametrize("type", ["ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp521", "ssh-rsa"])
