@@ -137,7 +137,7 @@ def _service(done: int, now: Step) -> int:
     return done
 
 
-PROOFS = {"PASSWORD", "SIGNED", "RESPONSE"}
+PROOFS = {"PASSWORD", "SIGNED", "SIGNED_BOUND", "RESPONSE"}
 OPENING = {"Authenticated", "ChannelOpenRequested", "ChannelRequested", "DataReceived", "GlobalRequested"}
 
 
@@ -178,7 +178,7 @@ def _early(now: Step) -> bool:
 
 BAD_LOGINS = {
     *("NONE", "PASSWORD_WRONG", "PASSWORD_STRANGER", "QUERY_WRONG", "QUERY_STRANGER"),
-    *("SIGNED_WRONG_SESSION", "SIGNED_WRONG_KEY", "RESPONSE_WRONG"),
+    *("SIGNED_WRONG_SESSION", "SIGNED_WRONG_KEY", "SIGNED_BOUND_ELSEWHERE", "RESPONSE_WRONG"),
 }
 
 

@@ -23,7 +23,7 @@ from sshproto.wire import codec
 from sshproto.wire import messages as m
 from sshproto.wire.table import Role
 from tests.learning.peer import LIMITS, PREFERENCES, Peer, entropy, summary
-from tests.support.seeds import HOST_KEY, USER_KEY, key
+from tests.support.seeds import HOST_KEY, USER_CERTIFICATE, USER_KEY, key
 
 Word = Callable[[Any], object]
 
@@ -34,6 +34,7 @@ SILENT = "."
 
 STRANGER_KEY = key("stranger")
 ALGORITHM = "ssh-ed25519"
+CERTIFIED = "ssh-ed25519-cert-v01@openssh.com"
 USER, STRANGER, PASSWORD = "alice", "mallory", "xyzzy"
 NEVER = Timeouts(handshake=None, auth=None, kex=None, rekey=None, linger=None)
 CONFIG = {"preferences": PREFERENCES, "limits": LIMITS, "timeouts": NEVER, "debug_raise": True}
@@ -176,6 +177,19 @@ def _signs(secret: Any, *, good: bool = True) -> Word:
     return word
 
 
+def _signs_bound(host_key: bytes) -> Word:
+    """A login with a certificate that is bound to a host key."""
+
+    def word(subject: Server) -> None:
+        data = methods.signed_data(
+            subject.peer.session_id, USER, methods.SERVICE, CERTIFIED, USER_CERTIFICATE.blob, host_key
+        )
+        signature = USER_KEY.sign(data, ALGORITHM)
+        _login(methods.HostBoundSigned(CERTIFIED, USER_CERTIFICATE.blob, host_key, signature))(subject)
+
+    return word
+
+
 def _interactive(subject: Server) -> None:
     subject.abandon()
     subject.peer.say(methods.request(USER, methods.KeyboardInteractive()))
@@ -227,6 +241,8 @@ class Server(Subject):
         "SIGNED": _signs(USER_KEY),
         "SIGNED_WRONG_SESSION": _signs(USER_KEY, good=False),
         "SIGNED_WRONG_KEY": _signs(STRANGER_KEY),
+        "SIGNED_BOUND": _signs_bound(HOST_KEY.public_key.blob),
+        "SIGNED_BOUND_ELSEWHERE": _signs_bound(STRANGER_KEY.public_key.blob),
         "INTERACTIVE": _interactive,
         "RESPONSE": _responds(PASSWORD),
         "RESPONSE_WRONG": _responds("wrong"),
