@@ -92,13 +92,13 @@ class Agent:
         """Have all keys forgotten."""
         await self._world.perform(self._agent.remove_all())
 
-    async def lock(self, passphrase: bytes) -> None:
+    def lock(self, passphrase: bytes) -> Coroutine[Any, Any, None]:
         """Have it do nothing until it is unlocked."""
-        await self._world.perform(self._agent.lock(passphrase))
+        return self._world.perform(self._agent.lock(passphrase))  # whose frames do not keep it
 
-    async def unlock(self, passphrase: bytes) -> None:
+    def unlock(self, passphrase: bytes) -> Coroutine[Any, Any, None]:
         """Unlock it."""
-        await self._world.perform(self._agent.unlock(passphrase))
+        return self._world.perform(self._agent.unlock(passphrase))  # whose frames do not keep it
 
     async def extension(self, name: str, contents: bytes = b"") -> bytes:
         """Ask what only some agents know; see :meth:`sshproto.operations.agents.Agent.extension`."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from sshproto.errors import discreet
 from sshproto.operations import agents
 from sshproto.operations.agents import AgentService
 from sshproto_io import TimeoutExpired
@@ -92,10 +93,12 @@ class Agent:
         """Have all keys forgotten."""
         self._run(self._agent.remove_all())
 
+    @discreet
     def lock(self, passphrase: bytes) -> None:
         """Have it do nothing until it is unlocked."""
         self._run(self._agent.lock(passphrase))
 
+    @discreet
     def unlock(self, passphrase: bytes) -> None:
         """Unlock it."""
         self._run(self._agent.unlock(passphrase))

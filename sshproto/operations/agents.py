@@ -156,7 +156,7 @@ class Agent:
         Raises:
             InvalidArgument: This can't be asked for.
         """
-        yield from self._ask(m.AddSmartcardKey(reader, pin, constraints or Constraints()))
+        return self._ask(m.AddSmartcardKey(reader, pin, constraints or Constraints()))
 
     def remove(self, key: r.Identity | PublicKey | Certificate | bytes) -> Operation[None]:
         """Have a key, or a certificate, forgotten."""
@@ -168,15 +168,15 @@ class Agent:
 
     def remove_token(self, reader: str, pin: bytes = b"") -> Operation[None]:
         """Have the keys of a token forgotten; see :meth:`add_token`."""
-        yield from self._ask(m.RemoveSmartcardKey(reader, pin))
+        return self._ask(m.RemoveSmartcardKey(reader, pin))
 
     def lock(self, passphrase: bytes) -> Operation[None]:
         """Have it do nothing until it is unlocked."""
-        yield from self._ask(m.Lock(passphrase))
+        return self._ask(m.Lock(passphrase))
 
     def unlock(self, passphrase: bytes) -> Operation[None]:
         """Unlock it."""
-        yield from self._ask(m.Unlock(passphrase))
+        return self._ask(m.Unlock(passphrase))
 
     def extension(self, name: str, contents: bytes = b"") -> Operation[bytes]:
         """Ask what only some agents know.
@@ -222,6 +222,7 @@ class Agent:
     # ----------------------------------------------------------------------------------------------------- the exchange
 
     def _ask(self, request: m.Request) -> Operation[Any]:
+        # Who gives it a secret is no generator: a frame keeps what it was called with.
         return _without_frames(self._exchange(request))
 
     def _exchange(self, request: m.Request) -> Operation[Any]:
