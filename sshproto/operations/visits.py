@@ -89,7 +89,6 @@ class Visits(Offer, Generic[H]):
 
     def leave(self, host: H) -> None:
         """A session offers no more. Repeated calls do nothing."""
-        host.over = True
         host.left.fire()
         if host in self.hosts:
             self.hosts.remove(host)
