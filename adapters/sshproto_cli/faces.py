@@ -66,12 +66,15 @@ def carry_out(face: str, legs: Sequence[Leg], job: Job[T], interrupts: Interrupt
         except Exception:
             interrupts.check()  # whatever else went wrong then comes of it
             raise
+        finally:
+            for leg in legs:
+                leg.close()
     return result
 
 
-def _connect(leg: Leg, through: Any, connect: Callable[..., Any]) -> Any:
-    """What a face's ``connect`` returns, or its ``jump`` if there is a connection to go through."""
-    return (connect if through is None else through.jump)(
+def _connect(leg: Leg, connect: Callable[..., Any], **more: Any) -> Any:
+    """What a face's ``connect`` or ``jump`` returns."""
+    return connect(
         leg.host,
         leg.port,
         host_key=leg.host_key,
@@ -79,7 +82,25 @@ def _connect(leg: Leg, through: Any, connect: Callable[..., Any]) -> Any:
         config=leg.config,
         timeout=None,  # people type slowly, and each step of the login has its own deadline
         on_event=leg.on_event,
+        **more,
     )
+
+
+def _job(leg: Leg, job: Job[T], link: Link) -> Operation[T]:
+    """The operation to run, and in the background what comes of the login."""
+    yield Spawn(leg.after_login(link.hub))
+    return (yield from job(link))
+
+
+def _reached(leg: Leg, resolve: Resolve) -> Operation[socket.socket]:
+    """A socket that leads to where a leg goes, if no other leads there."""
+    from sshproto_io import ConnectFailed
+
+    try:
+        stream = yield from leg.reach.stream(resolve)
+    except OSError as error:
+        raise ConnectFailed.to(leg.host, leg.port, error) from error
+    return stream.detach()
 
 
 # -------------------------------------------------------------------------------------------------------------- signals
@@ -160,25 +181,22 @@ def _blocking(legs: Sequence[Leg], job: Job[T], interrupts: Interrupts) -> T:
                 client = stack.enter_context(Client(sock, leg.config, leg.on_event, client))
                 login = _here(log_in(client.hub, leg.host_key, leg.credentials))
                 client.perform(_until_signal(alarm, interrupts, login))
-        work = job(Link(client.hub, socket.getaddrinfo))
+        work = _job(legs[-1], job, Link(client.hub, socket.getaddrinfo))
         result: T = client.perform(_until_signal(alarm, interrupts, work))
     return result
 
 
 def _reach(leg: Leg, through: Any, alarm: int, interrupts: Interrupts) -> socket.socket:
     """A socket that leads to where a leg goes."""
-    from sshproto_io import ConnectFailed
+    import socket
+
     from sshproto_io.runner import Runner
-    from sshproto_io.sockets import dial
 
     if through is not None:
         tunnel = _tunnel(through.hub, leg.host, leg.port)
         found: socket.socket = through.perform(_until_signal(alarm, interrupts, tunnel))
         return found
-    try:
-        return Runner().run(_until_signal(alarm, interrupts, dial((leg.host, leg.port)))).detach()
-    except OSError as error:
-        raise ConnectFailed.to(leg.host, leg.port, error) from error
+    return Runner().run(_until_signal(alarm, interrupts, _reached(leg, socket.getaddrinfo)))
 
 
 def _tunnel(hub: Hub[ClientConnection], host: str, port: int) -> Operation[socket.socket]:
@@ -229,6 +247,13 @@ def _asyncio(legs: Sequence[Leg], job: Job[T], interrupts: Interrupts) -> T:
     import asyncio
 
     from sshproto_io import asyncio as face
+    from sshproto_io._asyncio_agents import World
+
+    async def connecting(leg: Leg, through: Any) -> Any:
+        if through is not None:
+            return _connect(leg, through.jump)
+        world = World()
+        return _connect(leg, face.connect, sock=await world.perform(_reached(leg, world.resolve)))
 
     async def main(alarm: int) -> T:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -244,9 +269,9 @@ def _asyncio(legs: Sequence[Leg], job: Job[T], interrupts: Interrupts) -> T:
             client: Any = None
             for leg in legs:
                 with leg.explained():
-                    client = await stack.enter_async_context(_connect(leg, client, face.connect))
+                    client = await stack.enter_async_context(await connecting(leg, client))
             loop.remove_reader(alarm)
-            work = job(Link(client.hub, client.resolve))
+            work = _job(legs[-1], job, Link(client.hub, client.resolve))
             result: T = await client.perform(_until_signal(alarm, interrupts, work))
         return result
 
@@ -270,8 +295,16 @@ def _trio(legs: Sequence[Leg], job: Job[T], interrupts: Interrupts) -> T:
         ) from None
 
     from sshproto_io import trio as face
+    from sshproto_io._trio_agents import World
 
     alarm = interrupts.descriptor
+
+    async def connecting(leg: Leg, through: Any) -> Any:
+        if through is not None:
+            return _connect(leg, through.jump)
+        world = World()
+        sock = await world.perform(_reached(leg, world.resolve))
+        return _connect(leg, face.connect, stream=trio.SocketStream(trio.socket.from_stdlib_socket(sock)))
 
     async def watch(connected: trio.CancelScope, everything: trio.CancelScope) -> None:
         with connected:
@@ -288,9 +321,9 @@ def _trio(legs: Sequence[Leg], job: Job[T], interrupts: Interrupts) -> T:
                     client: Any = None
                     for leg in legs:
                         with leg.explained():
-                            client = await stack.enter_async_context(_connect(leg, client, face.connect))
+                            client = await stack.enter_async_context(await connecting(leg, client))
                     connected.cancel()
-                    work = job(Link(client.hub, client.resolve))
+                    work = _job(legs[-1], job, Link(client.hub, client.resolve))
                     result: T = await client.perform(_until_signal(alarm, interrupts, work))
                 return result
             except (Exception, Interrupted) as error:  # noqa: BLE001  the nursery would wrap it

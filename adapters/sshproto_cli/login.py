@@ -1,5 +1,8 @@
 """How clients log in: keys in their order, then passwords and what else the server wants to ask.
 
+Keys are tried in the order of ``ssh``: certificates that were named; the keys of the agent that are among the files, in
+its order; its others, unless ``IdentitiesOnly`` is set; then the other files, each with the certificate beside it.
+
 Nothing is asked of the user before the server has said that it wants it: for an encrypted key the server is asked first
 whether the key would do, and only then the user for its passphrase.
 """
@@ -8,13 +11,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sshproto.errors import InvalidArgument, KeyFormatError
+from sshproto.errors import InvalidArgument, KeyFormatError, SSHError
 from sshproto.events import (
+    AuthSucceeded,
     BannerReceived,
+    ConnectionLost,
     CredentialNeeded,
     PasswordExpired,
     PromptsReceived,
@@ -23,6 +28,7 @@ from sshproto.events import (
 from sshproto.keys.private import PassphraseNeeded, PrivateKey
 from sshproto.keys.public import PublicKey
 from sshproto.text import printable
+from sshproto.values import frozen
 from sshproto_cli.options import (
     PASSPHRASE_VARIABLE,
     Failure,
@@ -37,6 +43,11 @@ from sshproto_cli.options import (
 if TYPE_CHECKING:
     from sshproto.client import ClientConnection
     from sshproto.events import Event, Question
+    from sshproto.keys.certificates import Certificate
+    from sshproto.operations.agent_login import AgentKey, AgentKeys
+    from sshproto.operations.agents import Agent
+    from sshproto.operations.steps import Operation
+    from sshproto.ssh_config import HostConfig
     from sshproto_cli.terminal import Terminal
 
 PASSWORD_VARIABLE = "SSHPROTO_PASSWORD"
@@ -48,6 +59,24 @@ Opened = dict[Path, PrivateKey]
 """Encrypted keys that have been opened: so that a passphrase is asked for once, on however many hosts it logs in."""
 
 
+_METHODS = ("publickey", "keyboard-interactive", "password")
+
+
+@frozen
+class _Try:
+    """What to log in with: the key in a file, or of the agent.
+
+    Attributes:
+        path: The file.
+        agent: The key of the agent.
+        certificate: What is shown in place of the key in the file.
+    """
+
+    path: Path | None = None
+    agent: AgentKey | None = None
+    certificate: Certificate | None = None
+
+
 class Login:
     """Answers the questions of a login.
 
@@ -55,10 +84,11 @@ class Login:
         user, host: For prompts.
         identities: Key files to try, in order.
         terminal: Who to ask.
-        required: Whether a file that cannot be used is an error; else it is passed over.
+        required: The files that have to be usable, or whether all have to; the others are passed over if they are not.
         verbose: Say what is passed over.
         on_the_way: The host is only one to jump through: what the environment has for a password is not meant for it.
         opened: Keys that other logins have opened, and this one opens.
+        settings: What else the configuration says; None for what holds if it says nothing, without an agent.
 
     Attributes:
         hints: Why this or that could not be tried, and what the user could do about it, for a login that failed.
@@ -72,18 +102,24 @@ class Login:
         identities: Iterable[Path],
         terminal: Terminal,
         *,
-        required: bool = False,
+        required: bool | Collection[Path] = False,
         verbose: bool = False,
         on_the_way: bool = False,
         opened: Opened | None = None,
+        settings: HostConfig | None = None,
     ) -> None:
         self._who = f"{printable(user)}@{printable(host)}"
-        self._identities = deque(identities)
-        if required:  # a file that is not there should be heard of at once, even where another key would do
-            for path in self._identities:
+        self._identities = tuple(identities)
+        self._required = frozenset((self._identities if required else ()) if isinstance(required, bool) else required)
+        for path in self._identities:  # a file that is not there should be heard of at once, even where another does
+            if path in self._required:
                 read_file(str(path), "private key", _LARGEST_KEY)
+        self._settings = settings
+        self._allowed, self._most = _methods(settings)
+        self._tries_left: deque[_Try] | None = None
+        self._agent: Agent | None = None
+        self._agent_keys: AgentKeys | None = None
         self._terminal = terminal
-        self._required = required
         self._verbose = verbose
         self._password = None if on_the_way else os.environ.get(PASSWORD_VARIABLE)
         self._on_the_way = on_the_way
@@ -91,6 +127,7 @@ class Login:
         self._last = ""  # the password last sent, which a change of it needs
         self._tries: Counter[str] = Counter()
         self._locked: dict[bytes, tuple[Path, bytes]] = {}
+        self._ready: dict[bytes, tuple[Path, PrivateKey]] = {}
         self._prompted = False
         self._asked = False  # the user for a password or the like, since the server last said no
         self._hints: dict[str, None] = {}  # each once, in their order
@@ -103,52 +140,68 @@ class Login:
     def _hint(self, text: str) -> None:
         self._hints[text] = None
 
-    def __call__(self, conn: ClientConnection, question: Question) -> None:
-        """Answer ``question``."""
+    def __call__(self, conn: ClientConnection, question: Question) -> Operation[None] | None:
+        """Answer ``question``, at once or by the operation that is returned."""
+        if isinstance(question, CredentialNeeded):
+            return self._guarded(conn, self._credential(conn, question))
+        if isinstance(question, SignatureNeeded):
+            return self._guarded(conn, self._sign(conn, question))
         try:
-            if isinstance(question, CredentialNeeded):
-                self._credential(conn, question)
-            elif isinstance(question, PromptsReceived):
+            if isinstance(question, PromptsReceived):
                 self._prompts(conn, question)
-            elif isinstance(question, SignatureNeeded):
-                self._sign(conn, question)
             elif isinstance(question, PasswordExpired):
                 self._change(conn, question)
             else:
                 conn.refuse(question)
         except Failure as failure:
-            self.problem = str(failure)
-            conn.disconnect("the login was given up")
+            self._give_up(conn, failure)
+        return None
+
+    def _guarded(self, conn: ClientConnection, operation: Operation[None]) -> Operation[None]:
+        try:
+            yield from operation
+        except Failure as failure:
+            self._give_up(conn, failure)
+
+    def _give_up(self, conn: ClientConnection, failure: Failure) -> None:
+        self.problem = str(failure)
+        conn.disconnect("the login was given up")
 
     def show(self, event: Event) -> None:
         """What the server wants shown."""
-        if isinstance(event, BannerReceived):
+        quiet = self._settings is not None and self._settings.log_level in ("QUIET", "FATAL", "ERROR")
+        if isinstance(event, BannerReceived) and not quiet:
             say(event.text.rstrip("\n"))
+        if isinstance(event, (AuthSucceeded, ConnectionLost)):
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the agent. Repeated calls do nothing."""
+        if self._agent is not None:
+            self._agent.close()
 
     # ------------------------------------------------------------------------------------------------------ credentials
 
-    def _credential(self, conn: ClientConnection, question: CredentialNeeded) -> None:
+    def _credential(self, conn: ClientConnection, question: CredentialNeeded) -> Operation[None]:
         methods = question.methods
         refused, self._asked = self._asked and not question.partial_success, False
-        while self._identities and (not methods or "publickey" in methods):
-            key = self._load(self._identities.popleft())
-            if key is None:
-                continue
-            try:
-                conn.auth_public_key(question, key)
-            except InvalidArgument as error:
-                self._passed_over(str(error))
-                continue
+        if not methods and (self._allowed[:1] != ("publickey",)) and not self._tries["none"]:
+            self._learn_methods(conn, question)
             return
-        if not methods and not self._tries["none"]:
-            self._tries["none"] += 1
-            conn.auth_none(question)  # to learn the methods
-            return
-        order = ("keyboard-interactive", "password")
-        for method in order if self._password is None else reversed(order):
-            if method in methods and self._try(conn, question, method, again=refused):
+        for method in self._allowed:
+            if method == "publickey":
+                if (not methods or method in methods) and (yield from self._try_keys(conn, question)):
+                    return
+            elif method in methods and self._try(conn, question, method, again=refused):
                 return
-        conn.give_up(question)
+        if not methods and not self._tries["none"]:
+            self._learn_methods(conn, question)
+        else:
+            conn.give_up(question)
+
+    def _learn_methods(self, conn: ClientConnection, question: CredentialNeeded) -> None:
+        self._tries["none"] += 1
+        conn.auth_none(question)
 
     def _try(self, conn: ClientConnection, question: CredentialNeeded, method: str, *, again: bool) -> bool:
         """Log in with ``method``, if that has not been done often enough.
@@ -159,7 +212,7 @@ class Login:
             method: ``"password"`` or ``"keyboard-interactive"``.
             again: The server has just refused what the user typed.
         """
-        if self._tries[method] >= (_TRIES if self._password is None else 1):
+        if self._tries[method] >= (self._most if self._password is None else 1):
             return False
         if self._password is None and not self._terminal.present:
             advice = "" if self._on_the_way else f"; {PASSWORD_VARIABLE} may hold one"
@@ -220,18 +273,102 @@ class Login:
 
     # ------------------------------------------------------------------------------------------------------------- keys
 
+    def _try_keys(self, conn: ClientConnection, question: CredentialNeeded) -> Operation[bool]:
+        """Try the next key that is fit for it; False if there is none left."""
+        if self._tries_left is None:
+            self._tries_left = deque((yield from self._order(conn)))
+        while self._tries_left:
+            one = self._tries_left.popleft()
+            try:
+                if one.agent is not None and self._agent_keys is not None:
+                    self._agent_keys.offer(conn, question, one.agent)
+                    return True
+                key = None if one.path is None else self._load(one.path)
+                if key is None:
+                    continue
+                if self._agent_keys is not None:
+                    self._agent_keys.offered = None
+                conn.auth_public_key(question, key, certificate=one.certificate)
+            except InvalidArgument as error:
+                self._passed_over(str(error))
+                continue
+            return True
+        return False
+
+    def _order(self, conn: ClientConnection) -> Operation[list[_Try]]:
+        """What there is to try, in its order."""
+        settings = self._settings
+        if settings is None:
+            return [_Try(path) for path in self._identities]
+        publics = {path: _public(path) for path in self._identities}
+        blobs = {public.blob: path for path, public in reversed(publics.items()) if public is not None}
+        certificates = [self._certificate(Path(name)) for name in settings.certificate_paths()]
+        files: list[_Try] = []
+        for path in self._identities:
+            files.append(_Try(path))
+            beside = None if certificates else _certificate_beside(path)
+            if beside is not None:
+                files.append(_Try(path, certificate=beside))
+        found: tuple[AgentKey, ...] = ()
+        socket = settings.agent_path()
+        if socket is not None:
+            found = yield from self._ask_agent(conn, socket, [*blobs, *(one.blob for one in certificates if one)])
+        first: list[_Try] = []
+        for certificate in certificates:
+            if certificate is None or any(key.blob == certificate.blob for key in found):
+                continue
+            lent = None if self._agent_keys is None else self._agent_keys.lend(certificate.key, certificate)
+            if lent is not None:
+                first.append(_Try(agent=lent))
+            elif certificate.key.blob in blobs:
+                first.append(_Try(blobs[certificate.key.blob], certificate=certificate))
+            else:
+                self._passed_over(f"a certificate for {certificate.key.fingerprint()}, of which nobody has the key")
+        have = {key.blob for key in found}
+        rest = [one for one in files if one.certificate is not None or _blob(publics, one.path) not in have]
+        return [*first, *(_Try(agent=key) for key in found), *rest]
+
+    def _ask_agent(self, conn: ClientConnection, path: str, blobs: list[bytes]) -> Operation[tuple[AgentKey, ...]]:
+        """The keys that the agent has for this login. That there is no agent is no reason to stop."""
+        from sshproto.agent.framing import AgentError
+        from sshproto.operations.agent_login import AgentKeys
+        from sshproto_io.agents import reach
+
+        try:
+            self._agent = yield from reach(path)
+        except AgentError as error:
+            self._passed_over(str(error))
+            return ()
+        self._agent_keys = AgentKeys(self._agent)
+        only = self._settings is not None and self._settings.identities_only
+        found = yield from self._agent_keys.fetch(conn, blobs, only=only)
+        if self._agent_keys.problem is not None:
+            self._passed_over(str(self._agent_keys.problem))
+        return found
+
+    def _certificate(self, path: Path) -> Certificate | None:
+        from sshproto.keys.certificates import Certificate
+
+        try:
+            return Certificate.parse(read_file(str(path), "certificate", _LARGEST_KEY))
+        except (Failure, KeyFormatError) as error:
+            self._hint(str(error))
+            self._passed_over(str(error))
+            return None
+
     def _load(self, path: Path) -> PrivateKey | PublicKey | None:
         """The key in a file; its public half if it is encrypted, which is enough to ask the server about it."""
-        if not self._required and not path.exists():
+        required = path in self._required
+        if not required and not path.exists():
             return None
         if path in self._opened:
-            return self._opened[path]
+            return self._to_add(path, self._opened[path])
         try:
             data = read_file(str(path), "private key", _LARGEST_KEY)
             try:
                 key = PrivateKey.load(data)
                 warn_of_readers(str(path))
-                return key
+                return self._to_add(path, key)
             except PassphraseNeeded as locked:
                 check_openable(data, str(path))
                 warn_of_readers(str(path))
@@ -240,27 +377,57 @@ class Login:
                     opened = unlock(data, str(path), self._terminal)
                     if opened is None:
                         self._hint(self._no_passphrase(path))
-                    else:
-                        self._opened[path] = opened
-                    return opened
+                        return None
+                    self._opened[path] = opened
+                    return self._to_add(path, opened)
                 self._locked[public.blob] = (path, data)
                 return public
             except KeyFormatError as error:
                 raise Failure(f"private key {path}: {error}") from None
         except Failure as failure:
-            if self._required:
+            if required and not _is_public(path):
                 raise
             self._hint(str(failure))
             self._passed_over(str(failure))
             return None
+
+    def _to_add(self, path: Path, key: PrivateKey) -> PrivateKey | PublicKey:
+        """A key that is open: itself, or its public half if the agent is to have it when the server would take it."""
+        if self._agent is None or self._settings is None or self._settings.add_keys_to_agent[0] == "no":
+            return key
+        self._ready[key.public_key.blob] = (path, key)
+        return key.public_key
 
     def _no_passphrase(self, path: Path) -> str:
         if self._terminal.present:
             return f"there is no passphrase for {path}"
         return f"there is no terminal to ask for the passphrase of {path}; {PASSPHRASE_VARIABLE} may hold it"
 
-    def _sign(self, conn: ClientConnection, question: SignatureNeeded) -> None:
-        path, data = self._locked[question.key.blob]
+    def _sign(self, conn: ClientConnection, question: SignatureNeeded) -> Operation[None]:
+        if self._agent_keys is not None and self._agent_keys.offered is not None:
+            signature = yield from self._agent_keys.sign(question)
+            if signature is None:
+                if self._agent_keys.problem is not None:
+                    self._hint(str(self._agent_keys.problem))
+                conn.decline_sign(question)
+            else:
+                conn.sign(question, signature)
+            return
+        blob = question.key.blob
+        if blob in self._ready:
+            path, key = self._ready[blob]
+        else:
+            path, data = self._locked[blob]
+            opened = self._open(path, data, question.key)
+            if opened is None:
+                conn.decline_sign(question)
+                return
+            self._opened[path] = key = opened
+        yield from self._add(path, key, question.certificate)
+        conn.sign(question, key.sign(question.data, question.algorithm))
+
+    def _open(self, path: Path, data: bytes, public: PublicKey) -> PrivateKey | None:
+        """An encrypted key, with its passphrase; None if that can't be had."""
         try:
             key = unlock(data, str(path), self._terminal)
         except Failure as failure:
@@ -269,21 +436,95 @@ class Login:
                 complain(str(failure))
             else:
                 self._passed_over(str(failure))
-            conn.decline_sign(question)
-            return
+            return None
         if key is None:
             self._hint(self._no_passphrase(path))
-            conn.decline_sign(question)
-        elif key.public_key != question.key:
+        elif key.public_key != public:
             self._hint(f"{path}.pub is another key than {path}")
-            conn.decline_sign(question)
         else:
-            self._opened[path] = key
-            conn.sign(question, key.sign(question.data, question.algorithm))
+            return key
+        return None
+
+    def _add(self, path: Path, key: PrivateKey, certificate: Certificate | None) -> Operation[None]:
+        """Give a key to the agent, if that is wanted. That it does not take it is no reason to stop."""
+        if self._agent is None or self._settings is None:
+            return
+        wanted, lifetime = self._settings.add_keys_to_agent
+        if wanted == "no":
+            return
+        if wanted == "ask" and not self._terminal.confirm(f"Add key {path} to the agent (yes/no)? "):
+            return
+        try:
+            yield from self._agent.add(
+                key, certificate, comment=str(path), lifetime=lifetime or None, confirm=wanted == "confirm"
+            )
+        except SSHError as error:
+            complain(f"the agent does not take {path}: {error}")
 
     def _passed_over(self, why: str) -> None:
         if self._verbose:
             complain(f"passed over: {why}")
+
+
+def _methods(settings: HostConfig | None) -> tuple[tuple[str, ...], int]:
+    """The methods to log in with, in order, and how often to ask for a password."""
+    if settings is None:
+        return _in_usual_order(_METHODS), _TRIES
+    allowed = {
+        "publickey": settings.pubkey_authentication != "no",
+        "password": settings.password_authentication,
+        "keyboard-interactive": settings.kbd_interactive_authentication,
+    }
+    preferred = settings.preferred_authentications
+    order = _in_usual_order(_METHODS) if preferred is None else tuple(dict.fromkeys(preferred.split(",")))
+    return tuple(name for name in order if allowed.get(name, False)), settings.number_of_password_prompts
+
+
+def _in_usual_order(methods: tuple[str, ...]) -> tuple[str, ...]:
+    """A password in the environment is an answer to a question for a password, and to others perhaps."""
+    return methods if os.environ.get(PASSWORD_VARIABLE) is None else (methods[0], *methods[:0:-1])
+
+
+def _blob(publics: dict[Path, PublicKey | None], path: Path | None) -> bytes:
+    public = None if path is None else publics[path]
+    return b"" if public is None else public.blob
+
+
+def _public(path: Path) -> PublicKey | None:
+    """The public half of the key in a file, as far as that can be had without asking anybody."""
+    try:
+        data = path.read_bytes()[:_LARGEST_KEY]
+    except OSError:
+        return _beside(path)
+    try:
+        return PublicKey.parse(data) if _looks_public(data) else PrivateKey.load(data).public_key
+    except PassphraseNeeded as locked:
+        return locked.public_key or _beside(path)
+    except KeyFormatError:
+        return _beside(path)
+
+
+def _looks_public(data: bytes) -> bool:
+    return b"PRIVATE KEY" not in data and not data.startswith(b"PuTTY")
+
+
+def _is_public(path: Path) -> bool:
+    """Whether a file has a public key only: the agent may have had the other half."""
+    try:
+        PublicKey.parse(path.read_bytes()[:_LARGEST_KEY])
+    except (OSError, KeyFormatError):
+        return False
+    return True
+
+
+def _certificate_beside(path: Path) -> Certificate | None:
+    """The certificate in the file ``path-cert.pub``."""
+    from sshproto.keys.certificates import Certificate
+
+    try:
+        return Certificate.parse(path.with_name(path.name + "-cert.pub").read_bytes()[:_LARGEST_KEY])
+    except (OSError, KeyFormatError):
+        return None
 
 
 def _beside(path: Path) -> PublicKey | None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from sshproto.values import frozen
 from sshproto_cli.options import complain, describe
 
 if TYPE_CHECKING:
@@ -22,8 +21,7 @@ LIMITED_SECONDS = 1200.0
 """How long they may connect to it if they are not trusted; OpenSSH's ForwardX11Timeout."""
 
 
-@frozen
-class Offers:
+class Offers(NamedTuple):
     """What a session's program is to have.
 
     Attributes:

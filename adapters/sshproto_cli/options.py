@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sshproto.config import Preferences, Record
     from sshproto.events import Event
     from sshproto.keys.private import PrivateKey
+    from sshproto.ssh_config import HostConfig
     from sshproto_cli.terminal import Terminal
 
 PASSPHRASE_VARIABLE = "SSHPROTO_KEY_PASSPHRASE"
@@ -254,13 +255,19 @@ def key_log(args: argparse.Namespace) -> Callable[[str], None] | None:
 
 
 def preferences(
-    args: argparse.Namespace, order: Callable[[tuple[str, ...]], tuple[str, ...]] | None = None
+    args: argparse.Namespace,
+    order: Callable[[tuple[str, ...]], tuple[str, ...]] | None = None,
+    settings: HostConfig | None = None,
+    *,
+    verbose: bool = False,
 ) -> Preferences:
-    """The algorithms that ``args`` name.
+    """The algorithms that ``args`` name, or else the configuration.
 
     Args:
         args: Parsed arguments.
-        order: Puts the signature algorithms of host keys in another order.
+        order: Puts the signature algorithms of host keys in another order, unless the configuration has them in order.
+        settings: What the configuration says.
+        verbose: Say which of the algorithms that the configuration names are passed over.
 
     Raises:
         Failure: A name is not known.
@@ -271,7 +278,10 @@ def preferences(
     from sshproto.config import Preferences
     from sshproto.errors import InvalidArgument
 
-    chosen: dict[str, Any] = {}
+    chosen: dict[str, Any] = {} if settings is None else _configured(settings, verbose=verbose)
+    ordered = settings is not None and settings.host_key_algorithms
+    if ordered and ordered.sign in ("", "^") and args.host_key_alg is None:
+        order = None  # as in ssh, somebody has said in which order
     for option, (field, category, _) in _ALGORITHMS.items():
         given = getattr(args, option.removeprefix("--").replace("-", "_"))
         if given is None:
@@ -287,6 +297,46 @@ def preferences(
         return wanted if order is None else attrs.evolve(wanted, host_key=order(wanted.host_key))
     except InvalidArgument as error:
         raise Failure(str(error)) from None
+
+
+def _configured(settings: HostConfig, *, verbose: bool) -> dict[str, Any]:
+    """The algorithms that a configuration names.
+
+    Raises:
+        Failure: There are none of those here.
+    """
+    from sshproto.keys.certificates import CERTIFICATE_ALGORITHMS
+    from sshproto.ssh_config import OURS
+
+    chosen: dict[str, Any] = {}
+    for field, name in _CONFIGURED.items():
+        wanted = getattr(settings, field)
+        if wanted is None:
+            continue
+        found = settings.algorithms(field, OURS)
+        if not found:
+            raise Failure(
+                f"the configuration wants {wanted.text} for {field.replace('_', ' ')}, and there is none here"
+            )
+        if name == "signature":  # a certificate is shown where its key's own algorithm is allowed
+            plain = (CERTIFICATE_ALGORITHMS[one].signature if one in CERTIFICATE_ALGORITHMS else one for one in found)
+            found = tuple(dict.fromkeys(plain))
+        chosen[name] = found
+        lacking = settings.lacking(field, OURS)
+        if verbose and lacking:
+            complain(f"passed over for {settings.host}, since there is no such thing here: {', '.join(lacking)}")
+    if settings.compression:
+        chosen["compression"] = ("zlib@openssh.com", "zlib", "none")
+    return chosen
+
+
+_CONFIGURED = {
+    "kex_algorithms": "kex",
+    "ciphers": "cipher",
+    "macs": "mac",
+    "host_key_algorithms": "host_key",
+    "pubkey_accepted_algorithms": "signature",
+}
 
 
 def reporter(prefix: str = "") -> Callable[[Event], None]:

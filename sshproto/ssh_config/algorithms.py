@@ -49,8 +49,13 @@ class AlgorithmList:
         if self.sign == "-":
             return tuple(name for name in default if not any(match_pattern(name, each) for each in self.names))
         wanted = {"+": (*default, *self.names), "^": (*self.names, *default)}.get(self.sign, self.names)
-        found = (name for pattern in wanted for name in known if match_pattern(name, pattern))
-        return tuple(dict.fromkeys(found))
+        return self.choose_from(wanted, known)
+
+    @staticmethod
+    def choose_from(patterns: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:
+        """The names that patterns stand for, each once, in the order of the patterns."""
+        known = tuple(known)
+        return tuple(dict.fromkeys(name for pattern in patterns for name in known if match_pattern(name, pattern)))
 
 
 @frozen
@@ -161,14 +166,14 @@ def _joined(*parts: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for part in parts for name in part))
 
 
-_SIGNATURES = _joined(algorithms.SIGNATURE_DEFAULT, algorithms.SIGNATURE_LEGACY)
+_SIGNATURES = _joined(algorithms.SIGNATURE_DEFAULT, algorithms.SIGNATURE_EXTRA, algorithms.SIGNATURE_LEGACY)
 
 OURS = Catalogue(
     known={
         "cipher": _joined(algorithms.CIPHER_DEFAULT, algorithms.CIPHER_LEGACY),
         "mac": _joined(algorithms.MAC_DEFAULT, algorithms.MAC_LEGACY),
         "kex": _joined(algorithms.KEX_DEFAULT, algorithms.KEX_EXTRA, algorithms.KEX_LEGACY),
-        "signature": _joined(_SIGNATURES, (f"{n.removesuffix('@openssh.com')}{_CERTIFIED}" for n in _SIGNATURES)),
+        "signature": _joined(_SIGNATURES, algorithms.CERTIFICATE_EXTRA, algorithms.CERTIFICATE_LEGACY),
         "authority": _SIGNATURES,
     },
     default={

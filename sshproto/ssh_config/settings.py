@@ -227,6 +227,19 @@ class HostConfig:
         """
         return catalogue.choose(_CATEGORIES[field], getattr(self, field))
 
+    def lacking(self, field: str, catalogue: Catalogue) -> tuple[str, ...]:
+        """The names in one of the lists of algorithms that a catalogue does not have.
+
+        Args:
+            field: As for :meth:`algorithms`.
+            catalogue: What there is.
+        """
+        wanted: AlgorithmList | None = getattr(self, field)
+        if wanted is None or wanted.sign == "-":
+            return ()
+        known = catalogue.known[_CATEGORIES[field]]
+        return tuple(name for name in wanted.names if not wanted.choose_from((name,), known))
+
     def sent(self, environment: Mapping[str, str]) -> dict[str, str]:
         """The variables that the program at the host is to have: those of :attr:`send_env`, and of :attr:`set_env`.
 

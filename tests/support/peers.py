@@ -227,7 +227,8 @@ def scratch() -> Iterator[Path]:
 def environment(home: Path, **more: str) -> dict[str, str]:
     """What a peer sees: nothing of the user's own settings and agents."""
     path = os.environ.get("PATH", "/usr/bin:/bin")
-    return {"PATH": path, "HOME": str(home), "LANG": "C.UTF-8", "USER": current_user(), **more}
+    mine = {"HOME": str(home), "USER": current_user(), "SSHPROTO_CONFIG": "none"}
+    return {"PATH": path, "LANG": "C.UTF-8", **mine, **more}
 
 
 def free_port() -> int:
