@@ -26,7 +26,7 @@ from sshproto.config import (
     compute_now,
     system_entropy,
 )
-from sshproto.keys import authorized_keys, known_hosts
+from sshproto.keys import allowed_signers, authorized_keys, known_hosts, sshsig
 from sshproto.timers import Timer
 from sshproto.wire.table import Role
 from sshproto_io import asyncio as asyncio_face
@@ -44,12 +44,14 @@ PAGES = [
         "reference/messages.md",
         "reference/requests.md",
         "reference/keys.md",
+        "reference/file-signatures.md",
         "reference/key-formats.md",
         "reference/command-line.md",
         "reference/faces.md",
         "how-to/embed.md",
         "how-to/other-loops.md",
         "how-to/keys.md",
+        "how-to/sign-files.md",
         "how-to/answer-questions.md",
         "how-to/property-tests.md",
         "how-to/legacy-devices.md",
@@ -400,6 +402,23 @@ def test_every_member_of_a_key_class_is_told(cls: Any) -> None:
     body = (sections(text) | sections(text, 2))[cls.__name__]
     expected = set(members(cls)) if cls is not keys.Trust else {f"`{trust.name}`" for trust in keys.Trust}
     assert expected <= code_in_first_cells(body)
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [keys.FileSignature, keys.MessageHash, keys.SignatureRequest, keys.AllowedSigners, keys.AllowedSigner],
+    ids=lambda cls: cls.__name__,
+)
+def test_every_member_of_a_class_of_file_signatures_is_told(cls: Any) -> None:
+    body = sections(read("file-signatures.md"))[cls.__name__]
+    assert set(members(cls)) <= code_in_first_cells(body)
+
+
+def test_every_function_of_file_signatures_is_told() -> None:
+    text = read("file-signatures.md")
+    for function in (sshsig.sign, sshsig.request, allowed_signers.parse, keys.read_revoked):
+        assert written(function.__name__, function, bound=False) in text
+    assert {field.name for field in attrs.fields(keys.VerifiedSignature)} <= set(re.findall(r"`(\w+)`", text))
 
 
 def test_every_name_of_keys_is_told() -> None:

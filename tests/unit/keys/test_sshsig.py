@@ -282,15 +282,33 @@ def test_a_signature_without_armour():
     assert FileSignature.parse(memoryview(with_certificate.encode())) == with_certificate
 
 
-def test_what_is_reserved_is_signed():
+def test_what_is_reserved_is_signed(ssh_keygen, tmp_path):
     request = sshsig.request(KEY.public_key, MESSAGE, NAMESPACE)
     data = request.data.replace(text("file") + string(b""), text("file") + string(b"tags"))
     signature = FileSignature.parse(same_but(GOOD, reserved=string(b"tags"), signature=string(KEY.sign(data))))
     assert signature.reserved == b"tags"
     signature.verify(MESSAGE, NAMESPACE)
     assert FileSignature.parse(signature.encode()) == signature
+    unsigned = FileSignature.parse(same_but(GOOD, reserved=string(b"tags")))
     with pytest.raises(SignatureInvalid, match="does not verify"):
-        FileSignature.parse(same_but(GOOD, reserved=string(b"tags"))).verify(MESSAGE, NAMESPACE)
+        unsigned.verify(MESSAGE, NAMESPACE)
+    assert checked(ssh_keygen, tmp_path, unsigned).startswith("Good")  # ssh-keygen has it the other way round
+    assert checked(ssh_keygen, tmp_path, signature) == "Could not verify signature."
+
+
+def test_what_ssh_keygen_takes_and_we_do_not(ssh_keygen, tmp_path):
+    old = same_but(GOOD, version=uint32(0))
+    ssh_keygen("-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "id")
+    ssh_keygen("-q", "-t", "rsa", "-b", "2048", "-N", "", "-f", tmp_path / "ca")
+    ssh_keygen("-q", "-s", tmp_path / "ca", "-t", "ssh-rsa", "-I", "k", "-n", "a", tmp_path / "id.pub")
+    sha1 = ssh_keygen("-Y", "sign", "-q", "-f", tmp_path / "id-cert.pub", "-n", NAMESPACE, stdin=MESSAGE)
+    armoured = f"{BEGIN}\n{base64.b64encode(old).decode()}\n{END}\n"
+    for content, words in ((armoured, "of version 0"), (sha1, "the certificate is signed with ssh-rsa")):
+        (tmp_path / "sig").write_text(content)
+        said = ssh_keygen("-Y", "check-novalidate", "-n", NAMESPACE, "-s", tmp_path / "sig", stdin=MESSAGE)
+        assert said.startswith("Good")
+        with pytest.raises(KeyFormatError, match=words):
+            FileSignature.parse(content)
 
 
 # ------------------------------------------------------------------------------------------------------ what is refused
