@@ -31,7 +31,7 @@ from sshproto.wire.codec import name, string, text, uint32
 from sshproto.wire.table import Role
 from tests.support.puppet import CHANNEL, PEER_CHANNEL, STATES, WINDOW, Puppet, bring, bring_with, request
 from tests.support.rogue import IDENT, frame, loss
-from tests.support.seeds import USER_KEY
+from tests.support.seeds import HOST_KEY, USER_CERTIFICATE, USER_KEY
 
 pytestmark = pytest.mark.slow
 
@@ -120,6 +120,14 @@ def signed(puppet: Puppet) -> object:
     return puppet.say(methods.request("alice", form))
 
 
+def certified(puppet: Puppet) -> object:
+    """A login with a certificate, bound to the host."""
+    name, blob, host_key = "ssh-ed25519-cert-v01@openssh.com", USER_CERTIFICATE.blob, HOST_KEY.public_key.blob
+    data = methods.signed_data(puppet.conn.session_id, "alice", "ssh-connection", name, blob, host_key)
+    form = methods.HostBoundSigned(name, blob, host_key, USER_KEY.sign(data, "ssh-ed25519"))
+    return puppet.say(methods.request("alice", form))
+
+
 def two_rounds(puppet: Puppet) -> None:
     puppet.say(prompts(1))
     puppet.conn.answer_prompts(puppet.asked(ev.PromptsReceived), [""])
@@ -196,6 +204,8 @@ BOUNDS: list[Bound] = [
     Bound("host_key", len(BLOB), SERVER, "A", signed, "KeyAuth", "51", ("B22",)),
     Bound("host_key", len(BLOB), SERVER, "A", say(QUERY), "KeyProbe", "51", ("B22",)),
     Bound("signature", 83, SERVER, "A", signed, "KeyAuth", "51", ("B22",)),
+    Bound("host_key", len(USER_CERTIFICATE.blob), SERVER, "A", certified, "KeyAuth", "51", ("B22", "V51")),
+    Bound("signature", 83, SERVER, "A", certified, "KeyAuth", "51", ("B22",)),
     *[Bound("output_hard", PONGS, role, "C", say(m.Ping(bytes(19)), times=100), replied("193", 100),
             f"{replied('193', 100)}/D", ("B6", "B7", "V13")) for role in Role],
     *[Bound("deferred_packets", 10, role, "CR1", say(m.Ping(b""), times=10), ".", "D", ("B5", "B7", "B11", "V13"))
@@ -599,6 +609,32 @@ def test_signatures_that_are_verified(monkeypatch: pytest.MonkeyPatch) -> None:
         puppet.say(methods.request("alice", form))
     assert puppet.conn.should_close
     assert count == Limits().auth_failures + 1
+
+
+@pytest.mark.covers("B23", "V45", "V51")
+def test_signatures_of_authorities_that_are_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for each request with a certificate, of which there are so many as of other requests, and fewer bad ones."""
+    count = 0
+    verify = PublicKey.verify
+
+    def counting(self: PublicKey, *arguments: Any, **options: Any) -> Assertion | None:
+        nonlocal count
+        count += 1
+        return verify(self, *arguments, **options)
+
+    limits = Limits(auth_requests=30)
+    good = USER_CERTIFICATE.blob
+    bad = good[:-1] + bytes([good[-1] ^ 1])
+    monkeypatch.setattr(PublicKey, "verify", counting)
+    for blob, most in ((good, limits.auth_requests), (bad, limits.auth_failures + 1)):
+        count, puppet = 0, bring_with(SERVER, "A", limits=limits)
+        count = 0
+        for _ in range(50):
+            puppet.say(methods.request("alice", methods.PublicKeyQuery("ssh-ed25519-cert-v01@openssh.com", blob)))
+            for question in puppet.conn.questions:
+                puppet.conn.offer_key(question)
+        assert puppet.conn.should_close
+        assert count == most
 
 
 @pytest.mark.covers("B5", "V35", "P21")

@@ -520,7 +520,7 @@ CONFUSED: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.covers("V46", "V47", "V51", "V52", "V66", "R67", "R68", "R69", "R121", "R135")
 @pytest.mark.parametrize("form", CONFUSED.values(), ids=CONFUSED)
 def test_confused_logins_fail_and_nobody_is_asked(form: Callable[[bytes], bytes]) -> None:
-    """The login fails and the connection goes on. Certificates are not taken in any form."""
+    """The login fails and the connection goes on. What is no certificate is not taken for one in any form."""
     server, sent = knock(form)
     assert sent == [51]
     assert server.lost is None

@@ -21,7 +21,7 @@ from sshproto.wire.codec import boolean, string, text, uint32
 from tests.support.middle import Middle
 from tests.support.pair import Pair, server_answers
 from tests.support.rogue import inject, loss
-from tests.support.seeds import HOST_KEY, USER_KEY, key
+from tests.support.seeds import HOST_KEY, USER_CERTIFICATE, USER_KEY, key
 
 ALL = ("publickey", "password", "keyboard-interactive")
 ACCOUNTS = {"alice": "correct horse"}
@@ -123,6 +123,13 @@ def proof(session_id: bytes, user: str = "alice", who: Any = USER_KEY) -> bytes:
     return boolean(True) + text("ssh-ed25519") + string(blob) + string(who.sign(data))
 
 
+def bound(session_id: bytes, user: str = "alice", host_key: bytes | None = None, who: Any = USER_KEY) -> bytes:
+    """A proof by a certificate, bound to a host key or to none."""
+    name, blob = "ssh-ed25519-cert-v01@openssh.com", USER_CERTIFICATE.blob
+    data = methods.signed_data(session_id, user, methods.SERVICE, name, blob, host_key)
+    return methods.key_signed(name, blob, host_key, who.sign(data)).encode()
+
+
 def test_the_door_opens_for_who_may_enter() -> None:
     """So the tests below fail for the reason that they give."""
     for method, form in {
@@ -148,6 +155,8 @@ VISITS: dict[str, Callable[[bytes, str], list[tuple[str, bytes]]]] = {
     "no key": lambda sid, user: [("publickey", query(b"\0\0\0\1"))],
     "a stranger's proof": lambda sid, user: [("publickey", proof(sid, user, STRANGER))],
     "a bad proof": lambda sid, user: [("publickey", proof(bytes(32), user))],
+    "a certificate of somebody else's": lambda sid, user: [("publickey", bound(sid, user, who=STRANGER))],
+    "a certificate for elsewhere": lambda sid, user: [(methods.HOST_BOUND, bound(sid, user, b"another host"))],
     "prompts": lambda sid, user: [("keyboard-interactive", text("") + text(""))] * 2,
     "unknown method": lambda sid, user: [("gssapi-with-mic", uint32(0))] * 2,
     "malformed password": lambda sid, user: [("password", b"\0\0\0")],
@@ -325,6 +334,16 @@ ODD: dict[str, tuple[str, str, bytes]] = {
     ),
     "proof without a signature": ("alice", "publickey", query().replace(b"\0", b"\1", 1) + string(b"")),
     "garbage for a key": ("alice", "publickey", query(b"garbage")),
+    "garbage for a certificate": ("alice", "publickey", query(b"garbage", "ssh-ed25519-cert-v01@openssh.com")),
+    "a certificate as a key": ("alice", "publickey", query(USER_CERTIFICATE.blob)),
+    "a key as a certificate": ("alice", "publickey", query(algorithm="ssh-ed25519-cert-v01@openssh.com")),
+    "a broken certificate": (
+        "alice",
+        "publickey",
+        query(USER_CERTIFICATE.blob[:-1] + b"\0", "ssh-ed25519-cert-v01@openssh.com"),
+    ),
+    "host-bound to nothing": ("alice", methods.HOST_BOUND, query() + string(b"")),
+    "host-bound to the user": ("alice", methods.HOST_BOUND, query() + string(USER_KEY.public_key.blob)),
 }
 
 
@@ -340,6 +359,25 @@ def test_odd_logins_fail_without_a_question(user: str, method: str, payload: byt
     else:
         assert not door.server.of(ev.AuthQuestion)
     assert door.ask("password", password(ACCOUNTS["alice"])) == [m.UserauthSuccess()]
+
+
+@pytest.mark.covers("V67", "V51", "R155")
+def test_a_proof_that_was_made_for_another_host_opens_nothing() -> None:
+    """What a server that is not ours gets signed, it cannot use here; nor can it write our host key over its own."""
+    ours = HOST_KEY.public_key.blob
+    for host_key in (STRANGER.public_key.blob, b"", None):
+        door = Knocker.at()
+        elsewhere = bound(door.session_id, host_key=host_key)
+        form = methods.parse(methods.PUBLIC_KEY if host_key is None else methods.HOST_BOUND, elsewhere)
+        assert isinstance(form, methods.PublicKeySigned | methods.HostBoundSigned)
+        here = methods.HostBoundSigned(form.algorithm, form.key, ours, form.signature)
+        refused = [m.UserauthFailure(ALL, False)]
+        if host_key is not None:
+            assert door.ask(methods.HOST_BOUND, elsewhere) == refused
+        assert door.ask(methods.HOST_BOUND, here.encode()) == refused
+        assert not door.server.of(ev.AuthQuestion)
+        door.ask(methods.HOST_BOUND, bound(door.session_id, host_key=ours))
+        assert door.server.of(ev.KeyAuth)  # so it was that
 
 
 @pytest.mark.covers("V64", "R56")

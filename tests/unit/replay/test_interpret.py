@@ -29,7 +29,7 @@ from sshproto.replay.interpret import Interpreter, decode
 from sshproto.replay.observer import Observer
 from sshproto.wire import messages as m
 from tests.replay.sessions import drain, observe, record, session, told, troubles
-from tests.support.pair import USER_KEY
+from tests.support.seeds import USER_CERTIFICATE, USER_KEY
 
 C, S = Side.DIALLER, Side.DIALLED
 
@@ -156,6 +156,22 @@ def test_a_login_with_a_key(talk: Talk) -> None:
     assert talk(C, login(methods.PublicKeyQuery("sk-ssh-ed25519@openssh.com", b"\0\0\0\2sk"))) == []
     assert talk(C, m.UserauthRequest("alice", "ssh-connection", "password", b"\7")) == []
     assert talk(C, m.UserauthRequest("alice", "ssh-connection", "hostbased", b"\7")) == []
+
+
+@pytest.mark.parametrize("host_key", [None, b"a host key"], ids=["plain", "bound"])
+def test_a_login_with_a_certificate(talk: Talk, host_key: bytes | None) -> None:
+    name, certificate = "ssh-ed25519-cert-v01@openssh.com", USER_CERTIFICATE
+    blob = certificate.blob
+    expected = {"user": "alice", "key": USER_KEY.public_key, "algorithm": name, "certificate": certificate}
+    assert talk(C, login(methods.key_query(name, blob, host_key))) == [ev.KeyProbe(id=1, **expected)]
+    assert talk.context(S) == "publickey"
+    data = methods.signed_data(b"session", "alice", "ssh-connection", name, blob, host_key)
+    signature = USER_KEY.sign(data, "ssh-ed25519")
+    assert talk(C, login(methods.key_signed(name, blob, host_key, signature))) == [ev.KeyAuth(id=2, **expected)]
+    for other in (b"another host key", None if host_key else b"a host key"):  # signed for another host, or for none
+        assert talk(C, login(methods.key_signed(name, blob, other, signature))) == []
+    assert talk(C, login(methods.key_query(name, blob[:-1], host_key))) == []
+    assert talk(S, m.UserauthFailure((), False)) == [ev.AuthFailed("publickey", (), False)]
 
 
 def test_each_answer_is_to_one_question(talk: Talk) -> None:

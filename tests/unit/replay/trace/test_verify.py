@@ -121,6 +121,43 @@ def test_every_kind_of_key_replays_without_its_private_part(type: str, probe: bo
         assert verify(trace).exact
 
 
+@pytest.mark.parametrize("type", ["ssh-ed25519", "ssh-rsa"])
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_logins_with_certificates_replay(type: str, elsewhere: bool) -> None:
+    key, authority = PrivateKey.generate(type), PrivateKey.generate()
+    certificate = Certificate.issue(
+        authority, key.public_key, CertificateKind.USER, key_id="canary", principals=("alice",), valid_before=FOREVER
+    )
+
+    def answer(conn: Any, question: ev.Question) -> None:
+        if isinstance(question, ev.CredentialNeeded):
+            conn.auth_public_key(question, key.public_key if elsewhere else key, certificate=certificate)
+        elif isinstance(question, ev.SignatureNeeded):
+            conn.sign(question, key.sign(question.data, question.algorithm))
+        else:
+            client_answers(conn, question)
+
+    def admit(conn: Any, question: ev.Question) -> None:
+        if isinstance(question, ev.KeyProbe):
+            conn.offer_key(question)
+        elif isinstance(question, ev.KeyAuth):
+            conn.accept_auth(question)
+
+    for privacy in (Privacy.REPLAY, Privacy.METADATA):
+        recorded = traces.make(privacy, client_answer=answer, server_answer=admit)
+        recorded.pair.login()
+        assert recorded.pair.server.of(ev.Authenticated)[0].certificate == certificate
+        for trace in recorded.both():
+            if privacy is Privacy.REPLAY:
+                assert verify(trace).exact
+            else:
+                assert b"canary" not in trace
+        if privacy is Privacy.METADATA:
+            told = json.dumps([record.data for record in read(recorded.both()[1]).records])
+            assert certificate.fingerprint() in told
+            assert authority.public_key.fingerprint() in told
+
+
 @pytest.mark.parametrize("cipher", ["chacha20-poly1305@openssh.com", "aes256-ctr", "3des-cbc"])
 @pytest.mark.parametrize("compression", ["none", "zlib", "zlib@openssh.com"])
 def test_ciphers_and_compression_replay(cipher: str, compression: str) -> None:
