@@ -30,6 +30,7 @@ import attrs
 
 from sshproto.channels.requests import ExitSignal, Shell, Signal, WindowChange
 from sshproto.config import Limits, ServerConfig, Timeouts
+from sshproto.keys import Permit, authorized_keys
 from sshproto.keys.public import PublicKey
 from sshproto.operations.agents import Agent
 from sshproto.operations.serving import Handler
@@ -37,7 +38,7 @@ from sshproto.operations.steps import Operation, Sleep, Together
 from sshproto.operations.x11_setup import Setup
 from sshproto_io.sockets import dial
 from tests.support.pattern import pieces
-from tests.support.seeds import HOST, HOST_KEY, QUICK, USER_KEY
+from tests.support.seeds import AUTHORITY_KEY, HOST, HOST_KEY, QUICK, USER_KEY
 
 SECONDS = 30.0
 """The longest wait for the process to start, to answer, to end."""
@@ -53,6 +54,13 @@ _ROOT = Path(__file__).resolve().parents[2]
 # ---------------------------------------------------------------------------------------------------------- the handler
 
 
+RESTRICTED = authorized_keys.parse(
+    'cert-authority,principals="alice",command="permitted",environment="FROM=a line",no-pty,no-agent-forwarding,'
+    f'permitopen="served.example:*",permitlisten="localhost:*" {AUTHORITY_KEY.public_key.openssh()}'
+)
+"""What who logs in with a certificate may do."""
+
+
 class Commands(Handler):
     """What the server does: a command's first word is the name of a method below."""
 
@@ -61,6 +69,9 @@ class Commands(Handler):
 
     def public_key(self, user: str, key: Any) -> bool:
         return bool(key == USER_KEY.public_key)
+
+    def certificate(self, user: str, certificate: Any) -> Permit:
+        return RESTRICTED.authorize(certificate, user, now=time.time())
 
     def allow_pty(self, session: Any, request: Any) -> bool:
         return True
@@ -113,6 +124,12 @@ class Commands(Handler):
         return getattr(self, "do_" + name.replace("-", "_"))(session.channel, session, *words)
 
     # --------------------------------------------------------------------------------------------------- output, status
+
+    def do_permitted(self, channel: Any, session: Any) -> Operation[int]:
+        """What is run for who logs in with a certificate."""
+        told = {"forced": session.permit.force_command, "provided": session.provided, "env": list(session.env)}
+        yield from channel.write(json.dumps(told).encode())
+        return 0
 
     def do_cat(self, channel: Any, session: Any) -> Operation[int]:
         """What came goes back."""

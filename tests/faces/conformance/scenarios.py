@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -33,7 +34,7 @@ from sshproto_io import CommandFailed, ConnectFailed, TimeoutExpired
 from tests.support.faces import PATIENCE, Face, Moment, commands, login
 from tests.support.pattern import PIECE, digest, pattern, pieces
 from tests.support.places import Place, browse, dial, half_close, socks4, socks5
-from tests.support.seeds import HOST, USER_KEY
+from tests.support.seeds import HOST, USER_CERTIFICATE, USER_KEY
 
 Scenario = Callable[[Face, Any, Place], Awaitable[None]]
 
@@ -614,6 +615,31 @@ async def a_display_for_programs_at_the_server(face: Face, client: Any, place: P
         completed, _ = await face.gather(lambda: client.run("x11 3", x11=x11), lambda: face.aside(show))
     assert (completed.stdout, completed.exit_status) == (b"shown " * 3, 0)
     assert not client.hub.offers
+
+
+# -------------------------------------------------------------------------------------------------------------- permits
+
+
+@ours
+async def a_login_that_may_do_little(face: Face, client: Any, place: Place) -> None:
+    async with face.connect(HOST, place.port, **login(keys=[(USER_KEY, USER_CERTIFICATE)])) as guest:
+        done = await guest.run("exit 9", env={"FROM": "the client", "SSH_ORIGINAL_COMMAND": "x", "LC_A": "b"})
+        provided = {"FROM": "a line", "SSH_ORIGINAL_COMMAND": "exit 9"}
+        assert json.loads(done.stdout) == {"forced": "permitted", "provided": provided, "env": ["LC_A"]}
+        with pytest.raises(RequestRefused):
+            await guest.run("cat", pty=PtyRequest("vt100"))
+        async with guest.open_tcp("served.example", 1) as stream:
+            await stream.write(b"here")
+            assert await stream.read_exactly(4) == b"here"
+        for target in ((HOST, place.site.port), ("served.examples", 1)):
+            with pytest.raises(OpenRefused):
+                async with guest.open_tcp(*target):
+                    pass
+        with pytest.raises(RequestRefused):
+            async with guest.forward_remote(HERE, (HOST, place.site.port)):
+                pass
+        async with guest.forward_remote(("localhost", 0), (HOST, place.site.port)):
+            pass
 
 
 # ---------------------------------------------------------------------------------------------------------------- jumps
