@@ -217,6 +217,34 @@ def test_it_ends_with_the_session(desk: Desk, how: str) -> None:
     assert not desk.scene.bugs
 
 
+@pytest.mark.covers("R102")
+def test_the_true_cookie_does_not_leave_the_client(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever connects, whatever becomes of it: it is in no packet, and in nothing that is shown."""
+    sealer = desk.scene.client.conn._engine.outbox.sealer
+    kind, seal, sent = type(sealer), type(sealer).seal, bytearray()
+
+    def watched(self: Any, *parts: Any, **options: Any) -> Any:
+        if self is sealer:
+            sent.extend(b"".join(parts))
+        return seal(self, *parts, **options)
+
+    monkeypatch.setattr(kind, "seal", watched)
+    desk.start()
+    desk.start(display=Display("nowhere", 0))
+    for cookie in desk.cookies:
+        for address in (FIRST, ("127.0.0.1", 6011)):
+            for data in (greeting(cookie), greeting(cookie)[:-1], greeting(bytes(16))):
+                stream = desk.program(data, address)
+                desk.scene.server.perform(stream.send_eof())
+                desk.settle()
+    assert desk.cookies[0].hex().encode() in sent  # what was made up has left, so that what leaves is seen
+    assert len(desk.seen) == 2
+    shown = repr(desk.forwarding) + "".join(desk.warnings)
+    for form in (TRUE.data, TRUE.data.hex().encode(), repr(TRUE.data).encode()):
+        assert form not in sent
+        assert form.decode() not in shown
+
+
 def test_a_program_that_runs_to_its_end(desk: Desk) -> None:
     completed = desk.scene.client.perform(run(desk.scene.client.hub, "echo hi", x11=desk.forwarding))
     assert completed.stdout == b"hi\n"
