@@ -404,6 +404,7 @@ class Runner:
     def _lie_down(self) -> float | None:
         """Get ready to sleep, and say for how long."""
         moment, driver = self._deadline, self._driver
+        self._patient = False
         if self._timers:
             first = min(self._timers.values())
             moment = first if moment is None else min(moment, first)

@@ -13,6 +13,7 @@ import pytest
 
 from sshproto.config import ClientConfig, Timeouts
 from sshproto.errors import PeerDisconnected, UnexpectedEof
+from sshproto.operations.steps import Operation, Sleep, Spawn
 from sshproto_io import lot as lots
 from sshproto_io.lot import Lot, Place
 from sshproto_io.workers import Workers
@@ -53,6 +54,28 @@ def test_sessions_go_on_while_their_connection_waits_there():
         wait_for(lambda: parked(talk))
         with client.start("pause 0.2") as third:
             assert third.wait() == 0
+
+
+def test_operations_of_a_connection_that_sleep_keep_its_thread():
+    """Their clocks run there."""
+    with talking() as talk, talk.connect() as client:
+        incoming = talk.handlers[-1].incoming
+        seen: list[str] = []
+
+        def beside() -> Operation[None]:
+            for number in range(4):
+                yield Sleep(0.05 * (number % 2))
+                seen.append(threading.current_thread().name)
+
+        def main() -> Operation[None]:
+            yield Spawn(beside())
+
+        for _ in range(3):
+            seen.clear()
+            wait_for(lambda: parked(talk))
+            incoming.perform(main())
+            wait_for(lambda: len(seen) == 4)
+            assert client.run("say here").stdout == b"here"
 
 
 def test_who_comes_back_soon_stays_longer():
