@@ -3,6 +3,7 @@ for is refused, whoever forwards."""
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -162,12 +163,10 @@ def test_our_client_to_sshd_and_on_to_another(
     two_hops(by_us(stock, home, key, agent), home, agent, other_stock, second_key)
 
 
-@pytest.mark.parametrize("io", FACES)
 def test_ours_to_ours_and_on_to_sshd(
-    any_served: Server, other_stock: Server, home: Path, agent: Agent, key: Key, second_key: Key, io: str
+    any_served: Server, other_stock: Server, home: Path, agent: Agent, key: Key, second_key: Key
 ) -> None:
-    argv = [*by_us_without(any_served, home, key), "-A", "--io", io, HOST]
-    two_hops(argv, home, agent, other_stock, second_key)
+    two_hops(by_us(any_served, home, key, agent), home, agent, other_stock, second_key)
 
 
 def test_the_agent_goes_on_with_its_user(
@@ -272,3 +271,31 @@ def test_a_key_that_may_not_be_forwarded_is_not_seen(
     assert agent.add("-l").stdout
     ran = run([*client(any_served, home, key, agent), "ssh-add -l"], agent)
     assert ran.stdout == b"The agent has no identities.\n", ran.stderr
+
+
+# --------------------------------------------------------------------------------------------------------------- others
+
+
+def test_others_forward_agents_to_our_server(any_served: Server, agent: Agent, key: Key, second_key: Key) -> None:
+    """They ask by OpenSSH's name."""
+    agent.add(str(second_key.path))
+    listed = agent.add("-l").stdout
+    variables = {"SSH_AUTH_SOCK": str(agent.socket)}
+    ran = peers.dbclient(any_served, "ssh-add -l", key=key, options=["-A"], variables=variables)
+    assert ran.stdout == listed, ran.stderr
+    asyncssh = peers.need_module("asyncssh")
+
+    async def main() -> bytes:
+        options = peers.asyncssh_options(any_served, key=key) | {"agent_path": str(agent.socket)}
+        async with asyncssh.connect(**options, agent_forwarding=True) as connection:
+            done = await connection.run("ssh-add -l", encoding=None, stdin=asyncssh.DEVNULL)
+            return bytes(done.stdout)
+
+    assert asyncio.run(asyncio.wait_for(main(), peers.SECONDS)) == listed
+
+
+def test_dropbear_gets_our_agent(home: Path, agent: Agent, key: Key, second_key: Key) -> None:
+    agent.add(str(second_key.path))
+    with peers.dropbear(authorized_keys=[key.public]) as server:
+        ran = run([*by_us(server, home, key, agent), "ssh-add -l"], agent)
+        assert ran.stdout == agent.add("-l").stdout, ran.stderr

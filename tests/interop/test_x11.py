@@ -6,6 +6,7 @@ and its cookie was replaced on it: the server is told another one.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import subprocess
@@ -219,3 +220,17 @@ def test_a_display_goes_on_through_two_servers(
     lines = ran.stdout.decode().splitlines()
     assert lines[0].startswith("localhost:"), ran.stderr
     assert lines[1].startswith("name of display:"), ran.stderr
+
+
+def test_others_forward_displays_to_our_server(any_served: Server, key: Key, screen: Screen) -> None:
+    ran = peers.plink(any_served, "xdpyinfo", key=key, options=["-X"], variables=screen.variables)
+    assert b"name of display:    localhost:1" in ran.stdout, ran.stderr
+    asyncssh = peers.need_module("asyncssh")
+    display = {"x11_forwarding": True, "x11_display": screen.name, "x11_auth_path": str(screen.authority)}
+
+    async def main() -> bytes:
+        async with asyncssh.connect(**peers.asyncssh_options(any_served, key=key)) as connection:
+            done = await connection.run("xdpyinfo", encoding=None, stdin=asyncssh.DEVNULL, **display)
+            return bytes(done.stdout)
+
+    assert b"name of display:    localhost:1" in asyncio.run(asyncio.wait_for(main(), peers.SECONDS))

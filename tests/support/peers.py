@@ -31,7 +31,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -525,6 +525,7 @@ def dbclient(
     password: str | None = None,
     options: Sequence[str] = (),
     stdin: bytes = b"",
+    variables: Mapping[str, str] | None = None,
 ) -> Ran:
     """Dropbear's client; as :func:`ssh`. Its ~/.ssh/known_hosts has names without ports."""
     program = need("dbclient")
@@ -536,7 +537,7 @@ def dbclient(
         argv = [program, "-T", *options, "-p", str(server.port)]
         if key:
             argv += ["-i", str(_dropbear_key(key))]
-        more = {} if password is None else {"DROPBEAR_PASSWORD": password}
+        more = dict(variables or {}) | ({} if password is None else {"DROPBEAR_PASSWORD": password})
         return run([*argv, f"{server.user}@{HOST}", *command], environment(home, **more), stdin)
 
 
@@ -550,6 +551,7 @@ def plink(
     password: str | None = None,
     options: Sequence[str] = (),
     stdin: bytes = b"",
+    variables: Mapping[str, str] | None = None,
 ) -> Ran:
     """PuTTY's command-line client; as :func:`ssh`."""
     program = need("plink")
@@ -565,7 +567,7 @@ def plink(
             argv += ["-i", str(ppk)]
         if password is not None:  # not -pwfile: PuTTY has that since 0.77 only
             argv += ["-pw", password]
-        return run([*argv, HOST, *command], environment(home), stdin)
+        return run([*argv, HOST, *command], environment(home, **(variables or {})), stdin)
 
 
 # ------------------------------------------------------------------------------------------------------------- asyncssh

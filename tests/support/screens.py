@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,7 +13,14 @@ from pathlib import Path
 
 import attrs
 
-from sshproto.operations.displays import FAMILY_WILD, MAGIC_COOKIE, Authority, write_authorities
+from sshproto.operations.displays import (
+    FAMILY_WILD,
+    MAGIC_COOKIE,
+    Authority,
+    Cookie,
+    authorities_for,
+    write_authorities,
+)
 from tests.support.peers import SECONDS, environment, need, run
 
 
@@ -87,6 +95,9 @@ def screen(directory: Path) -> Iterator[Screen]:
         try:
             number = numbers.readline().strip().decode()
             assert number, (directory / "screen-log").read_text(errors="replace")
+            # What the server itself has read said nothing of a number, nor of a machine; some clients insist on both.
+            entries = authorities_for(int(number), Cookie(MAGIC_COOKIE, cookie), socket.gethostname())
+            authority.write_bytes(write_authorities(entries))
             yield Screen(f":{number}", authority, cookie.hex(), directory)
         finally:
             process.terminate()
