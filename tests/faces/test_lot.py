@@ -70,9 +70,12 @@ def test_operations_of_a_connection_that_sleep_keep_its_thread():
         def main() -> Operation[None]:
             yield Spawn(beside())
 
-        for _ in range(3):
+        for awake in (True, False, True):
             seen.clear()
-            wait_for(lambda: parked(talk))
+            if awake:
+                assert client.run("say here").stdout == b"here"
+            else:
+                wait_for(lambda: parked(talk))
             incoming.perform(main())
             wait_for(lambda: len(seen) == 4)
             assert client.run("say here").stdout == b"here"
