@@ -19,10 +19,12 @@ TARGETS = (
     "keys",
     "certificates",
     "hosts",
+    "trust",
     "keylogs",
     "traces",
     "specs",
     "x11",
+    "agent",
     "capture",
     "observer",
 )

@@ -11,14 +11,19 @@ import pytest
 
 import fuzz
 from fuzz import conversation, running
+from sshproto.agent.bindings import Bindings
 from sshproto.auth.client import ClientAuth
 from sshproto.auth.server import ServerAuth
 from sshproto.channels.mux import Mux
 from sshproto.connection import Connection
-from sshproto.keys import certificates
+from sshproto.keys import certificates, host_lines
+from sshproto.keys.authorized_keys import AuthorizedKeys
 from sshproto.keys.known_hosts import KnownHosts, Match, Trust
+from sshproto.keys.permits import Permit
 from sshproto.keys.krl import RevokedCertificates
+from sshproto.keys.private import PrivateKey
 from sshproto.keys.public import PublicKey
+from sshproto.keys.sshfp import Sshfp
 from sshproto.operations.x11_setup import Setup
 from sshproto.replay import secrets
 from sshproto.replay.trace.file import Trace
@@ -26,6 +31,7 @@ from sshproto.transport import negotiation
 from sshproto.transport.ident import IdentReader
 from sshproto.transport.macs import Mac
 from sshproto.transport.packets import Opener
+from sshproto.wire.codec import string
 from sshproto.wire.messages import UserauthFailure, UserauthInfoResponse
 from sshproto_cli import specs
 
@@ -83,11 +89,17 @@ BROKEN: list[tuple[str, Any, str, Any]] = [
     ("keys", PublicKey, "verify", nothing),
     ("certificates", certificates, "_verify", nothing),
     ("certificates", RevokedCertificates, "covers", nothing),
+    ("hosts", AuthorizedKeys, "authorize", lambda *arguments, **told: Permit(grounds="line 1")),
     ("hosts", KnownHosts, "lookup", lambda *arguments: Match(Trust.MATCH, 1, None, ())),
+    ("trust", KnownHosts, "lookup", lambda *arguments, **more: Match(Trust.MATCH, 1, None, ())),
+    ("trust", host_lines, "remove", lambda text, *where: host_lines.Edited(text, ())),
+    ("trust", Sshfp, "matches", lambda self, key: True),
     ("keylogs", secrets, "_parse_line", not_read),
     ("traces", Trace, "encode", lambda self: b""),
     ("specs", specs, "_fail", nothing),
     ("x11", Setup, "encode", lambda self, cookie: b"B\0\0\x0b" + bytes(8)),
+    ("agent", Bindings, "check_login", nothing),
+    ("agent", PrivateKey, "sign", lambda *arguments: string(b"ssh-ed25519") + string(bytes(64))),
 ]
 
 
