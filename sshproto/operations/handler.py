@@ -30,11 +30,11 @@ class Partial:
 
     Attributes:
         methods: What the user may go on with; None for what is left.
-        permit: What this step leaves of all that the login may do, once it has succeeded.
+        permit: What this step leaves of all that the login may do, once it has succeeded; None: it takes nothing away.
     """
 
     methods: tuple[str, ...] | None = None
-    permit: Permit = Permit()
+    permit: Permit | None = None
 
 
 @frozen

@@ -19,8 +19,8 @@ from sshproto.connection import Connection
 from sshproto.keys import certificates, host_lines
 from sshproto.keys.authorized_keys import AuthorizedKeys
 from sshproto.keys.known_hosts import KnownHosts, Match, Trust
-from sshproto.keys.permits import Permit
 from sshproto.keys.krl import RevokedCertificates
+from sshproto.keys.permits import Permit
 from sshproto.keys.private import PrivateKey
 from sshproto.keys.public import PublicKey
 from sshproto.keys.sshfp import Sshfp

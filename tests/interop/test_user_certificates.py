@@ -10,7 +10,7 @@ from sshproto.errors import AuthExhausted
 from sshproto.keys import FOREVER, Certificate, CertificateKind, PrivateKey, PublicKey
 from sshproto.operations.login import LoginPlan
 from sshproto_io import blocking
-from tests.support import peers
+from tests.support import ours, peers
 from tests.support.authenticator import ECDSA, ED25519, TOUCHED, Authenticator
 from tests.support.peers import HOST, Server
 
@@ -54,6 +54,17 @@ def test_sshd_lets_us_in_with_a_certificate(server: Server, kind: str) -> None:
     assert command(server, signer) == b"in\n"
     with pytest.raises(AuthExhausted):
         command(server, LoginPlan([key]))
+
+
+def test_sshproto_exec_shows_the_certificate_beside_its_key(server: Server) -> None:
+    with peers.scratch() as directory:
+        key = peers.make_key(directory)
+        certificate = key.path.with_name(key.path.name + "-cert.pub")
+        certificate.write_text(certify(PublicKey.parse(key.public)).openssh() + "\n")
+        ran = ours.execute(server, "echo in", key=key)
+        assert (ran.returncode, ran.stdout) == (0, b"in\n"), ran.stderr
+        certificate.unlink()
+        assert ours.execute(server, "echo in", key=key).returncode == 255
 
 
 def test_what_a_certificate_says_counts(server: Server) -> None:

@@ -271,14 +271,19 @@ def test_several_steps_allow_what_each_of_them_does():
         (Permit(touch_required=False), 0, True),
         (Permit(verify_required=True), 1, False),
         (Permit(verify_required=True), 5, True),
+        (True, 0, True),
         (Partial(("password",), Permit()), 0, False),
+        (Partial(("password",)), 0, None),
     ],
 )
 def test_what_a_security_key_has_to_show(permit, flags, good):
     token = Authenticator()
     policy = SecurityKeyPolicy(user_presence=False)
     plan = LoginPlan([token.public_key], signer=lambda question: token.sign(question.data, flags))
-    if good:
+    if good is None:  # good, but not enough
+        plan = LoginPlan([token.public_key], signer=lambda question: token.sign(question.data, flags), password="x")
+        assert enter(permit, True, plan=plan, security_keys=policy, auth_methods=("publickey", "password"))
+    elif good:
         assert enter(permit, plan=plan, security_keys=policy)
     else:
         refused(permit, plan=plan, security_keys=policy)
