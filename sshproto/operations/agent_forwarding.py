@@ -78,12 +78,7 @@ class AgentForwarding:
         if not granted:
             if not self.optional:
                 raise RequestRefused(f"the peer refused the request {request.type!r}")
-            self.tell("the server refuses to forward the agent")
-
-    def tell(self, words: str) -> None:
-        """Tell who wants to know."""
-        if self.warn is not None:
-            self.warn(words)
+            session.tell("the server refuses to forward the agent")
 
 
 class _Session(Host):
@@ -94,25 +89,25 @@ class _Session(Host):
     """
 
     def __init__(self, channel: Channel, forwarding: AgentForwarding) -> None:
-        super().__init__(channel)
+        super().__init__(channel, forwarding.warn)
         self.forwarding = forwarding
 
 
 def _carry(visits: Visits[_Session], question: ChannelOpenRequested) -> Operation[None]:
     """Serve one connection of a program."""
     hub = visits.hub
-    forwarding = visits.hosts[0].forwarding
+    session = visits.hosts[0]
     try:
-        stream = yield from forwarding.dial()
+        stream = yield from session.forwarding.dial()
     except OSError as error:
-        forwarding.tell(f"cannot connect to the agent: {error.strerror or error}")
+        session.tell(f"cannot connect to the agent: {error.strerror or error}")
         hub.reject_channel(question, OpenFailure.CONNECT_FAILED, "no connection to the agent")
         return
     try:
         try:
             yield from _bind(hub.conn, stream)
         except (AgentUnavailable, AgentMessageError) as error:
-            forwarding.tell(f"the agent can't be told for whom it is: {error}")
+            session.tell(f"the agent can't be told for whom it is: {error}")
             hub.reject_channel(question, OpenFailure.CONNECT_FAILED, "no connection to the agent")
             return
         channel = yield from hub.accept_channel(question)

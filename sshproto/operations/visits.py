@@ -22,21 +22,34 @@ if TYPE_CHECKING:
     from sshproto.operations.hub import Hub
 
 
+MAXIMUM_WARNINGS = 20
+"""How often a session tells of visits that have failed: a server can bring any number of them."""
+
+
 class Host:
     """A session that has offered something.
 
     Args:
         channel: The session's.
+        warn: Told of what went wrong; None if nobody wants to know.
 
     Attributes:
         over: It takes no more visits: the time is up, or there was the one that it wanted.
         left: Fires when the session has ended.
     """
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, warn: Callable[[str], object] | None) -> None:
         self.channel = channel
         self.over = False
         self.left = Wait()
+        self._warn = warn
+        self._warnings = 0
+
+    def tell(self, words: str) -> None:
+        """Tell who wants to know, as long as it is not too often."""
+        if self._warn is not None and self._warnings < MAXIMUM_WARNINGS:
+            self._warnings += 1
+            self._warn(words if self._warnings < MAXIMUM_WARNINGS else f"{words}; no more of this session is told")
 
 
 H = TypeVar("H", bound=Host)

@@ -94,12 +94,7 @@ class X11Forwarding:
         if not granted:
             if not self.optional:
                 raise RequestRefused(f"the peer refused the request {X11Request.type!r}")
-            self.tell("the server refuses to forward X11")
-
-    def tell(self, words: str) -> None:
-        """Tell who wants to know."""
-        if self.warn is not None:
-            self.warn(words)
+            session.tell("the server refuses to forward X11")
 
 
 class _Session(Host):
@@ -111,7 +106,7 @@ class _Session(Host):
     """
 
     def __init__(self, channel: Channel, forwarding: X11Forwarding, fake: Cookie, dial: Dial) -> None:
-        super().__init__(channel)
+        super().__init__(channel, forwarding.warn)
         self.forwarding = forwarding
         self.fake = fake
         self._dial = dial
@@ -137,7 +132,7 @@ def _carry(visits: Visits[_Session], question: ChannelOpenRequested) -> Operatio
     first = next((session for session in visits.hosts if not session.over), None)
     if first is None:
         for session in visits.hosts:
-            session.forwarding.tell("a connection to the display came too late, and was refused")
+            session.tell("a connection to the display came too late, and was refused")
         hub.reject_channel(question, OpenFailure.ADMINISTRATIVELY_PROHIBITED, "no more connections are wanted")
         return
     if visits.strangers >= STRANGERS:
@@ -150,7 +145,7 @@ def _carry(visits: Visits[_Session], question: ChannelOpenRequested) -> Operatio
             setup, rest = yield from _greeting(channel)
             session = _owner(visits, setup)
         except SetupRefused as refusal:
-            first.forwarding.tell(f"a connection to the display was refused: {refusal}")
+            first.tell(f"a connection to the display was refused: {refusal}")
             channel.close()
             return
         except BaseException:
@@ -192,7 +187,7 @@ def _connect(channel: Channel, session: _Session, setup: Setup, rest: bytes) -> 
     try:
         stream = yield from session.connect()
     except OSError as error:
-        forwarding.tell(f"cannot connect to display {forwarding.display}: {error.strerror or error}")
+        session.tell(f"cannot connect to display {forwarding.display}: {error.strerror or error}")
         yield from channel.write(setup.failure("the display that this one stands for cannot be reached"))
         return
     try:

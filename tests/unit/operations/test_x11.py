@@ -14,6 +14,7 @@ from sshproto.errors import ChannelEnded, InvalidArgument, OpenRefused, RequestR
 from sshproto.operations.displays import MAGIC_COOKIE, Cookie, Display
 from sshproto.operations.session import run, start
 from sshproto.operations.steps import Operation, Sleep, Wait
+from sshproto.operations.visits import MAXIMUM_WARNINGS
 from sshproto.operations.x11 import STRANGERS, X11Forwarding
 from sshproto.operations.x11_setup import read_setup
 from sshproto.wire import messages as m
@@ -519,6 +520,15 @@ def test_connections_that_show_nothing_are_few(make_desk: Callable[..., Desk]) -
         channel.close()
     desk.settle()
     assert len(desk.scene.client.hub.channels) == 3
+
+
+def test_a_server_does_not_fill_the_terminal(desk: Desk) -> None:
+    desk.start()
+    for _ in range(MAXIMUM_WARNINGS + 5):
+        desk.program(greeting(bytes(16))).close()
+    assert len(desk.warnings) == MAXIMUM_WARNINGS
+    assert desk.warnings[0] == "a connection to the display was refused: it has a wrong cookie"
+    assert desk.warnings[-1] == f"{desk.warnings[0]}; no more of this session is told"
 
 
 @pytest.mark.covers("B31", "P21")
