@@ -36,8 +36,14 @@ from sshproto.wire.codec import Buffer
 MAXIMUM_TEXT = 4 * 1024 * 1024
 """Longest file that is looked at, in bytes, unless it is a revocation list, of which four times as much is read."""
 
+MAXIMUM_LINE = 64 * 1024
+"""Longest line that is looked at, in characters."""
+
+MAXIMUM_LINES = 50_000
+"""Most lines that are looked at, but for empty ones and comments."""
+
 _TYPE = re.compile(r"(?:ssh|ecdsa-sha2|sk-ssh|sk-ecdsa-sha2|webauthn-sk|x509v3|pgp-sign|spki-sign)-[!-~]*", re.ASCII)
-_FIELD = re.compile(r'(?:[^ \t"]|"(?:[^"\\]|\\.)*")+')
+_FIELD = re.compile(r'(?:[^ \t"]++|"(?:[^"\\]++|\\.)*+")++')
 _NAMES = re.compile("[a-z0-9@.-]+", re.IGNORECASE)
 _OPTIONS = frozenset(
     "agent-forwarding cert-authority command environment expiry-time from no-agent-forwarding no-port-forwarding no-pty"
@@ -190,6 +196,8 @@ def _lines(content: str) -> Contents:
         line = line.strip(" \t\r")
         if not line or line.startswith("#"):
             continue
+        if len(entries) + len(problems) == MAXIMUM_LINES:
+            raise KeyFormatError(f"more than {MAXIMUM_LINES} keys; so many are not looked at")
         try:
             entries.append(attrs.evolve(read_line(line), line=number))
         except KeyFormatError as error:
@@ -205,6 +213,8 @@ def read_line(line: str) -> Content:
     Raises:
         KeyFormatError: It is none of these.
     """
+    if len(line) > MAXIMUM_LINE:
+        raise KeyFormatError(f"not a key: a line of {len(line)} characters; at most {MAXIMUM_LINE} are looked at")
     first = split_words(line, 2)
     if first and _TYPE.fullmatch(first[0]):
         return _words(line, "line")

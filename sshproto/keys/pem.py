@@ -31,7 +31,7 @@ MAXIMUM_ITERATIONS = 10_000_000
 MAXIMUM_SCRYPT = 2**23
 """Largest N * r * p of scrypt: 1 GiB of memory."""
 
-_BLOCK = re.compile("-----BEGIN ((?:[A-Z0-9]+ )*)PRIVATE KEY-----")
+_BLOCK = re.compile("-----BEGIN ((?:[A-Z0-9]{1,32} ){0,4})PRIVATE KEY-----")
 _PUBLIC = re.compile("-----BEGIN ((?:RSA )?)PUBLIC KEY-----")
 _LABELS = ("", "ENCRYPTED ", "RSA ", "EC ")
 _HEADERS = re.compile(r"[ \t]*\r?\nProc-Type: 4,ENCRYPTED\r?\nDEK-Info: ([A-Z0-9-]+),([0-9A-Fa-f]*)\r?\n[ \t]*\r?\n")

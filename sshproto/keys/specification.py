@@ -22,7 +22,6 @@ from sshproto.keys.public import PublicKey, decode_text
 from sshproto.text import printable
 
 _DIRECTIVE = re.compile("(serial|id|key|sha1|sha256|hash):[ \t]*", re.IGNORECASE)
-_COMMENT = re.compile("(?:^|[ \t]+)#.*$")
 _NUMBER = "(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,22})"
 _SERIALS = re.compile(f"{_NUMBER}(?:-{_NUMBER})?")
 _AUTHORITY = "a certificate's authority has to be named, or that it is to be everybody's"
@@ -56,9 +55,17 @@ def revoke_specified(
 
 def _lines(content: str | bytes) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(decode_text(content).split("\n"), 1):
-        words = _COMMENT.sub("", line.strip(" \t\r")).strip(" \t")
+        words = _without_comment(line.strip(" \t\r"))
         if words:
             yield number, words
+
+
+def _without_comment(line: str) -> str:
+    """What stands before a ``#`` at the start of a word."""
+    at = line.find("#")
+    while at > 0 and line[at - 1] not in " \t":
+        at = line.find("#", at + 1)
+    return line if at < 0 else line[:at].rstrip(" \t")
 
 
 class _Gathered:
