@@ -1,8 +1,8 @@
 """A connection under Trio: the pump, and what runs operations.
 
-In a connection's nursery are the task that moves its bytes and whatever it has in the background.  Operations run in
-the tasks of their callers, and leave what they have to send to the one task that writes: whoever is cancelled, no
-packet is torn.
+In a connection's nursery are the task that reads and whatever it has in the background.  Operations run in the tasks of
+their callers.  What they have to send leaves at once, if it is small and the socket takes it; all else is left to the
+one task that writes, which there is once it is needed: whoever is cancelled, no packet is torn.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import trio
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
     from sshproto.events import Event
     from sshproto.operations.channel import Channel
     from sshproto.operations.steps import Operation, Step
+    from sshproto.wire.codec import Buffer
 
 C = TypeVar("C", bound=Connection[Any])
 T = TypeVar("T")
 
 _PIECE = 256 * 1024
-_MUCH = 16 * 1024  # bytes to send at which more are to be expected
+_MUCH = 16 * 1024  # bytes that are worth a call of their own
+_SWIFT = 3  # times that less is sent without the writer, until it has come to its turn or something was received
 _BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
@@ -53,6 +56,45 @@ def without_cancelled(group: BaseExceptionGroup[Any]) -> BaseExceptionGroup[Any]
     return group if cancelled is None or rest is None else rest
 
 
+def _alias(sock: trio.socket.SocketType) -> socket.socket:
+    """The same socket, to be used without waiting. It is not to be closed."""
+    return socket.socket(sock.family, sock.type, sock.proto, fileno=sock.fileno())
+
+
+async def _unless(scope: trio.CancelScope, job: Awaitable[T]) -> T:
+    with scope:
+        return await job
+    raise trio.ClosedResourceError("this stream was closed")
+
+
+class _Waiter:
+    """Wakes a task, which may not sleep yet. Less than an event."""
+
+    __slots__ = ("_task", "fired")
+
+    def __init__(self) -> None:
+        self.fired = False
+        self._task: trio.lowlevel.Task | None = None
+
+    def fire(self) -> None:
+        self.fired = True
+        task, self._task = self._task, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+
+    async def rest(self) -> None:
+        """Sleep until it fires."""
+        if self.fired:
+            await trio.lowlevel.checkpoint()
+        else:
+            self._task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
 class Peer(Link, Generic[C]):
     """One connection, of either side: the pump, and what runs operations."""
 
@@ -69,16 +111,23 @@ class Peer(Link, Generic[C]):
         self.hub = Hub(conn, on_event)
         self.resolve = trio.socket.getaddrinfo
         self._stream = stream
+        self._sock: socket.socket | None = None  # the stream's own, if it has one
         self._nursery = nursery
         self._linger = linger
         self._life = trio.CancelScope(shield=True)
         self._alarm = trio.CancelScope()
-        self._output = trio.Event()  # there is something to send, or the connection has ended
-        self._room = trio.Event()  # there is room for input, or the connection has ended
-        self._finished = trio.Event()  # nothing more comes from the peer
+        self._output: trio.Event | None = None  # there is something to send, or the connection has ended
+        self._room: trio.Event | None = None  # there is room for input, or the connection has ended
+        self._deaf = False  # nothing more comes from the peer
+        self._finished: trio.Event | None = None  # fires then
         self._gone = trio.Event()
         self._waits = 0
         self._turning = False
+        self._writer: trio.Nursery | None = None  # where it is to be started, once there is need for it
+        self._writing = True  # it has begun, or can't yet
+        self._busy = False  # it is about to write, or does
+        self._swift = _SWIFT
+        self._unsent: Buffer = b""
         self._adopted: set[trio.CancelScope] = set()
         nursery.start_soon(self._carry)
 
@@ -90,6 +139,8 @@ class Peer(Link, Generic[C]):
         self._turning = True
         try:
             self.turn()
+            if self._sock is not None and not self._busy:
+                self._send(self._sock)
         finally:
             self._turning = False
         conn = self.conn
@@ -97,9 +148,9 @@ class Peer(Link, Generic[C]):
         if ended and self._life.deadline == math.inf:
             patience = math.inf if self._linger is None else self._linger
             self._life.deadline = trio.current_time() + patience + LINGER
-        if ended or conn.output_size:
-            self._output.set()
-        if ended or conn.want_read:
+        if ended or conn.output_size or self._unsent:
+            self._stir()
+        if self._room is not None and (ended or conn.want_read):
             self._room.set()
         # An alarm that comes too early does no harm, and most deadlines are moved back before they come.
         deadline = conn.next_deadline()
@@ -109,25 +160,80 @@ class Peer(Link, Generic[C]):
     def soon(self) -> None:
         # Not now: what has woken a job may not be done yet.
         if not self._turning:
+            self._stir()
+
+    def _moved(self) -> None:
+        """Data was read or written: what :meth:`flush` does, but nothing has happened that brings an event."""
+        if self._turning or self._busy or self._sock is None:
+            self.flush()
+            return
+        self._turning = True
+        try:
+            self._send(self._sock)
+        finally:
+            self._turning = False
+        if self._unsent or self.conn.output_size:
+            self._stir()
+        if self._room is not None and self.conn.want_read:
+            self._room.set()
+
+    def _stir(self) -> None:
+        """Let the writer have its turn."""
+        self._busy = True
+        if self._output is not None:
             self._output.set()
+        elif not self._writing and self._writer is not None:
+            self._writing = True
+            self._writer.start_soon(self._write_all)
+
+    def _send(self, sock: socket.socket) -> None:
+        """Send what there is, as far as the socket takes it."""
+        conn = self.conn
+        size = conn.output_size
+        if size < _MUCH:
+            # Who has sent little a few times since something came may be one of many tasks, whose packets leave
+            # together if they are left to the writer.
+            if not size or not self._swift:
+                return
+            self._swift -= 1
+        data = conn.data_to_send()
+        try:
+            sent = sock.send(data)
+        except OSError:  # it is full; or broken, which the writer will see
+            sent = 0
+        if sent < size:
+            self._unsent = memoryview(data)[sent:]
+            self._busy = True
+        if size >= self.hub.limits.output_high:  # taking it has made room
+            self.turn()
 
     async def _carry(self) -> None:
         """Move bytes until the connection has ended; then have the last ones leave, and give the peer a moment."""
         try:
             # Shielded, so that who is cancelled can still take leave: that has a deadline of its own.
             with self._life:
-                async with plain_nursery() as nursery:
-                    nursery.start_soon(self._read)
-                    nursery.start_soon(self._watch)
-                    with contextlib.suppress(*_BROKEN):
-                        await self._write()
-                        if isinstance(self._stream, trio.abc.HalfCloseableStream):
-                            await self._stream.send_eof()
-                    with trio.move_on_after(LINGER):
-                        await self._finished.wait()
-                    nursery.cancel_scope.cancel()
+                async with plain_nursery() as self._writer:
+                    await trio.lowlevel.checkpoint_if_cancelled()  # who is turned away gets not a word
+                    self._writing = self._busy = False
+                    if isinstance(self._stream, trio.SocketStream):
+                        self._sock = _alias(self._stream.socket)
+                    self.flush()
+                    if self._sock is not None:
+                        await self._read_socket(self._sock)
+                    else:
+                        self._writer.start_soon(self._watch)
+                        await self._read()
+                    self.conn.receive_eof(trio.current_time())
+                    self._deaf = True
+                    self.flush()
+                    if self._finished is not None:
+                        self._finished.set()
         finally:
+            self._writer = None
             try:
+                if self._sock is not None:
+                    sock, self._sock = self._sock, None
+                    sock.detach()
                 await trio.aclose_forcefully(self._stream)
             finally:
                 self.conn.receive_eof(trio.current_time())
@@ -137,42 +243,76 @@ class Peer(Link, Generic[C]):
                 for scope in self._adopted:
                     scope.cancel()
 
+    async def _write_all(self) -> None:
+        """Write until the connection has ended, and give the peer a moment to see that."""
+        with contextlib.suppress(*_BROKEN):
+            await self._write()
+            if isinstance(self._stream, trio.abc.HalfCloseableStream):
+                await self._stream.send_eof()
+        if not self._deaf:
+            self._finished = trio.Event()
+            with trio.move_on_after(LINGER):
+                await self._finished.wait()
+        if self._writer is not None:
+            self._writer.cancel_scope.cancel()
+
     async def _write(self) -> None:
         conn = self.conn
         while True:
+            self._swift = _SWIFT
             if self._due:
                 self.flush()
-            if conn.output_size >= _MUCH:
-                await self._gather()
-            if data := conn.data_to_send():
+            if self._unsent:
+                data, self._unsent = self._unsent, b""
+                await self._stream.send_all(data)
+            elif data := conn.data_to_send():
                 self.flush()  # taking it has made room
                 await self._stream.send_all(data)
             elif conn.should_close:
                 return
             else:
+                self._busy = False
                 self._output = trio.Event()
                 await self._output.wait()
-
-    async def _gather(self) -> None:
-        """Let a task that writes much go on: all its writes yield, and would leave one by one."""
-        conn = self.conn
-        size = 0
-        while size < conn.output_size < _PIECE:
-            size = conn.output_size
-            await trio.lowlevel.checkpoint()
+                self._output = None
 
     async def _read(self) -> None:
         conn = self.conn
         with contextlib.suppress(*_BROKEN):
             while data := await self._stream.receive_some(_PIECE):
                 conn.receive_data(data, trio.current_time())
-                self.flush()
-                while not (conn.want_read or conn.should_close):
-                    self._room = trio.Event()
-                    await self._room.wait()
-        conn.receive_eof(trio.current_time())
+                await self._received()
+
+    async def _read_socket(self, sock: socket.socket) -> None:
+        """The same for a socket, without a second task for the time: who waits for it can be interrupted."""
+        conn = self.conn
+        while True:
+            deadline = conn.next_deadline()
+            with trio.CancelScope(deadline=math.inf if deadline is None else deadline) as self._alarm:
+                while True:
+                    try:
+                        await trio.lowlevel.wait_readable(sock)
+                        data = sock.recv(_PIECE)
+                    except (BlockingIOError, InterruptedError):
+                        continue
+                    except (OSError, trio.ClosedResourceError):  # reset by the peer, or unreachable
+                        return
+                    if not data:
+                        return
+                    conn.receive_data(data, trio.current_time())
+                    await self._received()
+            conn.handle_timeout(trio.current_time())
+            self.flush()
+
+    async def _received(self) -> None:
+        """Something has come."""
+        conn = self.conn
+        self._swift = _SWIFT
         self.flush()
-        self._finished.set()
+        while not (conn.want_read or conn.should_close):
+            self._room = trio.Event()
+            await self._room.wait()
+            self._room = None
 
     async def _watch(self) -> None:
         while True:
@@ -184,13 +324,39 @@ class Peer(Link, Generic[C]):
 
     # ------------------------------------------------------------------------------------------------------- operations
 
-    async def perform(self, operation: Operation[T]) -> T:
+    async def perform(self, operation: Operation[T], scope: Callable[[], trio.CancelScope] | None = None) -> T:
         """Run an operation on this connection, in this task. It is a checkpoint in any case.
+
+        Args:
+            operation: What to run.
+            scope: Makes a scope for it, if it has to wait; it does nothing but read or write data.
 
         Raises:
             Exception: What the operation raises.
+            ClosedResourceError: ``scope`` was cancelled.
         """
-        return await self._checked(super().perform(operation))
+        # Most have nothing to wait for, and then all this is about the checkpoint.
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            step = operation.send(None)
+        except StopIteration as end:
+            if scope is None:
+                self.flush()
+            else:
+                self._moved()
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            done: T = end.value
+            return done
+        except BaseException:
+            operation.close()  # which may not have begun
+            self.flush()
+            raise
+        waits = self._waits
+        job = self._run(operation, lambda _: step)
+        result = await (job if scope is None else _unless(scope(), job))
+        if self._waits == waits:  # nobody has waited, so nobody else has run
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return result
 
     async def complete(self, operation: Operation[T]) -> T:
         """Run an operation whose result is nothing to be lost; see the base class. It is a checkpoint in any case.
@@ -198,28 +364,25 @@ class Peer(Link, Generic[C]):
         Raises:
             Exception: What the operation raises.
         """
-        return await self._checked(super().complete(operation))
-
-    async def _checked(self, job: Coroutine[Any, Any, T]) -> T:
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
             waits = self._waits
-            result = await job
+            result = await super().complete(operation)
         finally:
-            job.close()  # which may not have begun
+            operation.close()  # which may not have begun
         if self._waits == waits:  # nobody has waited, so nobody else has run
             await trio.lowlevel.cancel_shielded_checkpoint()
         return result
 
     async def _wait(self, step: Wait) -> None:
-        fired = trio.Event()
-        step.subscribe(fired.set)
+        waiter = _Waiter()
+        step.subscribe(waiter.fire)
         self.flush()  # after subscribing: it may be what this waits for that makes it happen
         self._waits += 1
         try:
-            await fired.wait()
+            await waiter.rest()
         finally:
-            step.unsubscribe(fired.set)
+            step.unsubscribe(waiter.fire)
 
     async def _sleep(self, step: Sleep) -> None:
         with trio.move_on_after(step.seconds):

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
@@ -23,30 +22,42 @@ if TYPE_CHECKING:
 
 _PIECE = 256 * 1024
 
+T = TypeVar("T")
+
 
 class Gate:
     """One direction of a stream, for Trio's methods: one task at a time, until it is closed."""
 
+    __slots__ = ("_busy", "_inside", "closed")
+
     def __init__(self) -> None:
         self.closed = False
+        self._busy = False
         self._inside: trio.CancelScope | None = None
 
-    @contextlib.contextmanager
-    def passed(self) -> Iterator[None]:
-        """Be the one task."""
-        if self.closed:
-            raise trio.ClosedResourceError("this stream is closed")
-        if self._inside is not None:
+    async def perform(self, link: Any, operation: Operation[T]) -> T:
+        """Run an operation as the one task."""
+        if self.closed or self._busy:
+            operation.close()
+            if self.closed:
+                raise trio.ClosedResourceError("this stream is closed")
             raise trio.BusyResourceError("another task is using this stream")
-        with trio.CancelScope() as self._inside:
-            try:
-                yield
-            except ENDED as error:
-                raise trio.BrokenResourceError(str(error)) from error
-            finally:
-                self._inside = None
+        self._busy = True
+        try:
+            result: T = await link.perform(operation, self.scope)
+        except ENDED as error:
+            raise trio.BrokenResourceError(str(error)) from error
+        finally:
+            self._busy = False
+            self._inside = None
         if self.closed:
             raise trio.ClosedResourceError("this stream was closed")
+        return result
+
+    def scope(self) -> trio.CancelScope:
+        """What is cancelled when this is closed, for who has to wait."""
+        self._inside = trio.CancelScope()
+        return self._inside
 
     def close(self) -> None:
         """Let nobody pass any more, and send away who is inside."""
@@ -76,8 +87,7 @@ class Reader(_async_streams.Reader, trio.abc.ReceiveStream):
         limit = _PIECE if max_bytes is None else operator.index(max_bytes)
         if limit < 1:
             raise ValueError("max_bytes must be at least 1")
-        with self._receiving.passed():
-            return await self._link.perform(self._channel.read(limit, self._stream))
+        return await self._receiving.perform(self._link, self._channel.read(limit, self._stream))
 
     async def aclose(self) -> None:
         """Read no more: what comes is thrown away."""
@@ -102,7 +112,9 @@ class Writer(_async_streams.Writer, trio.abc.SendStream):
             ClosedResourceError: It was closed on this side, or EOF was sent.
             BusyResourceError: Another task is sending.
         """
-        await self._send(self._channel.write(data, self._stream))
+        if self._channel.eof_sent and not self._sending.closed:
+            raise trio.ClosedResourceError("EOF was sent")
+        await self._sending.perform(self._link, self._channel.write(data, self._stream))
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until there is room.
@@ -110,13 +122,9 @@ class Writer(_async_streams.Writer, trio.abc.SendStream):
         Raises:
             BrokenResourceError, ClosedResourceError, BusyResourceError: See :meth:`send_all`.
         """
-        await self._send(_until_room(self._channel, self._stream))
-
-    async def _send(self, operation: Operation[None]) -> None:
-        with self._sending.passed():
-            if self._channel.eof_sent:
-                raise trio.ClosedResourceError("EOF was sent")
-            await self._link.perform(operation)
+        if self._channel.eof_sent and not self._sending.closed:
+            raise trio.ClosedResourceError("EOF was sent")
+        await self._sending.perform(self._link, _until_room(self._channel, self._stream))
 
     async def send_eof(self) -> None:
         """Send no more data, on no stream of this channel. Repeated calls do nothing.
@@ -126,8 +134,7 @@ class Writer(_async_streams.Writer, trio.abc.SendStream):
             ClosedResourceError: It was closed on this side.
             BusyResourceError: Another task is sending.
         """
-        with self._sending.passed():
-            await self._link.perform(self._channel.send_eof())
+        await self._sending.perform(self._link, self._channel.send_eof())
 
     async def aclose(self) -> None:
         """Send EOF, and no more data, on no stream of this channel. It is no error if nobody listens."""
