@@ -26,7 +26,7 @@ from sshproto.config import (
     compute_now,
     system_entropy,
 )
-from sshproto.keys import allowed_signers, authorized_keys, known_hosts, sshsig
+from sshproto.keys import allowed_signers, authorized_keys, host_lines, host_proofs, known_hosts, sshfp, sshsig
 from sshproto.timers import Timer
 from sshproto.wire.table import Role
 from sshproto_io import asyncio as asyncio_face
@@ -427,6 +427,14 @@ def test_every_name_of_keys_is_told() -> None:
     for function in (
         known_hosts.parse,
         known_hosts.line_for,
+        known_hosts.marked_line,
+        host_lines.find,
+        host_lines.append,
+        host_lines.remove,
+        host_lines.hash_names,
+        host_proofs.proof_input,
+        host_proofs.check_proofs,
+        sshfp.compare,
         authorized_keys.parse,
         authorized_keys.parse_principals,
     ):
