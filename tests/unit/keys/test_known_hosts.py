@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from sshproto.algorithms import CERTIFICATE_EXTRA, SIGNATURE_DEFAULT
 from sshproto.errors import InvalidArgument
-from sshproto.keys import KRL, Certificate, CertificateKind, KnownHosts, PrivateKey, Trust, known_hosts
+from sshproto.keys import (
+    KRL,
+    Certificate,
+    CertificateKind,
+    KnownHosts,
+    PrivateKey,
+    Trust,
+    known_hosts,
+)
 from sshproto.keys.known_hosts import line_for, match_pattern, parse
 
 KEY = PrivateKey.generate().public_key
