@@ -23,6 +23,7 @@ from sshproto import events as ev
 from sshproto.channels import requests as r
 from sshproto.client import ClientConnection
 from sshproto.config import ClientConfig, ServerConfig
+from sshproto.keys import FOREVER, Certificate, CertificateKind
 from sshproto.keys.public import PublicKey
 from sshproto.keys.security_keys import Assertion
 from sshproto.operations.serving import Handler
@@ -52,6 +53,11 @@ def harmless(shown: str) -> None:
 # ------------------------------------------------------------------------------------------------ V70 events and errors
 
 
+EVIL_CERTIFICATE = Certificate.issue(
+    HOST_KEY, HOST_KEY.public_key, CertificateKind.USER, key_id=EVIL, principals=(EVIL,), valid_before=FOREVER
+)
+
+
 def filled(kind: type[Any]) -> Any:
     """An event whose every word is the peer's."""
     values: dict[str, Any] = {
@@ -64,6 +70,7 @@ def filled(kind: type[Any]) -> Any:
         "PublicKey": HOST_KEY.public_key,
         "PublicKey | None": HOST_KEY.public_key,
         "Assertion | None": Assertion(1, 2, EVIL),
+        "Certificate | None": EVIL_CERTIFICATE,
         "tuple[str, ...]": (EVIL, "password"),
         "tuple[Prompt, ...]": (ev.Prompt(text=EVIL, echo=True),),
         "tuple[tuple[str, bytes], ...]": ((EVIL, EVIL.encode()),),
