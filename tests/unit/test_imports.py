@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 LAZY = {
     "sshproto": "sshproto/__init__.py",
+    "sshproto.agent": "sshproto/agent/__init__.py",
     "sshproto.keys": "sshproto/keys/__init__.py",
     "sshproto_io": "adapters/sshproto_io/__init__.py",
     "sshproto_io.asyncio": "adapters/sshproto_io/asyncio.py",

@@ -24,6 +24,15 @@ from tests.support.pair import HOST_KEY, Pair
 
 MODULES = (
     "sshproto",
+    "sshproto.agent",
+    "sshproto.agent.bindings",
+    "sshproto.agent.constraints",
+    "sshproto.agent.framing",
+    "sshproto.agent.keyring",
+    "sshproto.agent.messages",
+    "sshproto.agent.replies",
+    "sshproto.agent.server",
+    "sshproto.agent.signing",
     "sshproto.algorithms",
     "sshproto.channels.requests",
     "sshproto.config",
