@@ -157,6 +157,7 @@ def test_we_believe_sshd_s_certificate(folder: Path, user: Key) -> None:
             connect(server, "", preferences=preferences)
 
 
+@pytest.mark.covers("V08", "V51")
 @pytest.mark.parametrize(("changes", "marker", "said"), REFUSED)
 def test_we_refuse_what_is_no_good(folder: Path, user: Key, changes: dict[str, Any], marker: str, said: bytes) -> None:
     ours = {"principal": "is for elsewhere, not for 127.0.0.1", "expired": "has expired", "revoked": r"line 2 of hosts"}

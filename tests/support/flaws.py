@@ -94,8 +94,8 @@ V50 CVE-2026-44405 | Weak algorithms are offered only if the application names t
     and the like do not exist here.
 V51 CVE-2026-35414 CVE-2026-42508 CVE-2026-46595 | A certificate that is read is signed by a plain key, not with SHA-1,
     with options in order; one that is checked is of its kind, in its time, of a trusted authority that is not revoked,
-    for a principal that it names, without an option that nobody enforces. Connections have none yet: one is no host
-    key, logs nobody in, and an authority's line in a file is never taken for a key.
+    for a principal that it names, without an option that nobody enforces. A host's is taken only where one was asked
+    for, and its own key has to have signed; an authority's line in a file is never taken for a key.
 V52 CVE-2026-39831 | There are no security keys: they are unreadable keys.
 V53 - | Both halves have exact lengths and are checked; whatever is wrong ends the key exchange.
 V54 - | New keys come long before numbers repeat, and if the peer prevents that, the connection ends.

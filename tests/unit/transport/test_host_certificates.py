@@ -173,23 +173,27 @@ def lost(pair: Pair) -> Exception:
     return pair.client.lost.error
 
 
+@pytest.mark.covers("V51")
 def test_another_key_than_the_certified_one_has_not_signed(monkeypatch: pytest.MonkeyPatch) -> None:
     error = lost(show(monkeypatch, blob=certify(PrivateKey.generate()).blob))
     assert isinstance(error, HostKeySignatureInvalid)
 
 
+@pytest.mark.covers("V51")
 def test_a_certificate_of_another_type_than_agreed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     error = lost(show(monkeypatch, blob=certify(KEYS["ecdsa-sha2-nistp256"]).blob))
     assert isinstance(error, HostKeySignatureInvalid)
     assert "is shown as ecdsa-sha2-nistp256-cert-v01@openssh.com" in str(error)
 
 
+@pytest.mark.covers("V51")
 def test_a_plain_key_in_place_of_a_certificate_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     error = lost(show(monkeypatch, blob=ED25519.public_key.blob))
     assert isinstance(error, KeyExchangeFailed)
     assert "this is a plain key of type ssh-ed25519" in str(error)
 
 
+@pytest.mark.covers("V51")
 def test_a_certificate_in_place_of_a_plain_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = keyexchange._shown
     blob = certify(ED25519).blob
@@ -199,6 +203,7 @@ def test_a_certificate_in_place_of_a_plain_key_is_refused(monkeypatch: pytest.Mo
     assert isinstance(lost(pair), KeyExchangeFailed)
 
 
+@pytest.mark.covers("V51")
 def test_an_authority_that_did_not_sign_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     blob = bytearray(certify(ED25519).blob)
     blob[-1] ^= 1
@@ -207,6 +212,7 @@ def test_an_authority_that_did_not_sign_is_noticed(monkeypatch: pytest.MonkeyPat
     assert "the certificate's signature is no good" in str(error)
 
 
+@pytest.mark.covers("V51")
 def test_the_name_of_the_signature_is_the_plain_algorithm(monkeypatch: pytest.MonkeyPatch) -> None:
     """PROTOCOL.certkeys: who signs as ``...-cert-v01`` has misunderstood it."""
     original = keyexchange.KeyExchange._reply
