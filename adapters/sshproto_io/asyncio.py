@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from sshproto.lazy import lazily
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Iterable
     from os import PathLike
+    from socket import socket
     from typing import Any
 
     from sshproto.agent import AgentEvent, ConfirmNeeded, Keyring
@@ -86,7 +86,7 @@ def connect(
     config: ClientConfig | None = None,
     timeout: float | None = 30.0,
     on_event: Callable[[Event], None] | None = None,
-    sock: socket.socket | None = None,
+    sock: socket | None = None,
 ) -> Opening[Client]:
     """Dial a server and log in: a :class:`Client`, by ``await`` or ``async with``.
 
