@@ -17,11 +17,15 @@ from sshproto.errors import InvalidArgument, KeyFormatError
 from sshproto.keys.certificates import Certificate
 from sshproto.keys.grants import CRITICAL_OPTIONS, FOREVER, CertificateKind, CertificateRefused, address_allowed
 from sshproto.keys.krl import KRL, MAGIC, RevokedCertificates
+from sshproto.keys.listing import certificate_text, krl_text
 from sshproto.keys.public import PublicKey
+from sshproto.keys.specification import revoke_specified
+from sshproto.keys.validity import parse_validity
 from sshproto.wire.codec import boolean, byte, mpint, string, text, uint32, uint64
 from tests.support.seeds import HOST_KEY, USER_KEY
 
-MODULES = ("sshproto.keys.certificates", "sshproto.keys.grants", "sshproto.keys.issuing", "sshproto.keys.krl")
+MODULES = ("sshproto.keys.certificates", "sshproto.keys.grants", "sshproto.keys.issuing", "sshproto.keys.krl",
+           "sshproto.keys.listing", "sshproto.keys.specification", "sshproto.keys.validity")  # fmt: skip
 
 _NOW = 1_700_000_000
 _NAMES = ("alice", "host.example.org")
@@ -39,6 +43,7 @@ def _certificate(data: bytes) -> None:
 def _signed(data: bytes) -> None:
     certificate = Certificate.from_blob(data + string(HOST_KEY.sign(data)))
     fit_to_show(repr(certificate), 12_000)
+    fit_to_show(certificate_text(certificate).replace("\n", ""), 500_000)
     if Certificate.parse(certificate.openssh()) != certificate:
         raise AssertionError("written it is another")
     if certificate.authority not in _TRUSTED:
@@ -78,6 +83,7 @@ def _granted(certificate: Certificate, kind: CertificateKind) -> None:
 def _list(data: bytes) -> None:
     read = KRL.parse(data)
     fit_to_show(repr(read))
+    fit_to_show(krl_text(read).replace("\n", ""), 10_000_000)
     written = read.encode()
     again = KRL.parse(written)
     if (again.certificates, again.keys, again.sha1, again.sha256) != (
@@ -148,7 +154,37 @@ def _issued(data: bytes) -> None:
         certificate.check(kind, principals[-1], authorities=_TRUSTED, now=_NOW)
 
 
-_WHAT: tuple[Callable[[bytes], None], ...] = (_certificate, _signed, _list, _address, _line, _issued)
+def _specified(data: bytes) -> None:
+    """What a specification revokes is listed, and the listing is one that revokes the same."""
+    authority = HOST_KEY.public_key
+    revoked = revoke_specified(KRL(), data, authorities=[authority])
+    if KRL.parse(revoked.encode()) != revoked:
+        raise AssertionError("written it is another")
+    listing = krl_text(revoked)
+    fit_to_show(listing.replace("\n", ""), 2_000_000)
+    if any(part.authority not in (b"", authority.blob) for part in revoked.certificates):
+        return  # a certificate of another authority
+    again = revoke_specified(KRL(), listing, authorities=[authority])
+    if "# id, which" not in listing and again.certificates != revoked.certificates:
+        raise AssertionError(f"a listing of something else: {listing!r}")
+    digests = {hashlib.sha256(blob).digest() for blob in revoked.keys} | revoked.sha256
+    if (again.keys, again.sha1, again.sha256) != (frozenset(), revoked.sha1, digests):
+        raise AssertionError(f"a listing of other keys: {listing!r}")
+
+
+def _valid(data: bytes) -> None:
+    try:
+        after, before = parse_validity(data.decode("utf-8", "surrogateescape"), _NOW)
+    except InvalidArgument as error:
+        fit_to_show(error)
+        return
+    if not 0 <= after < before <= FOREVER:
+        raise AssertionError(f"valid from {after} to {before}")
+
+
+_WHAT: tuple[Callable[[bytes], None], ...] = (
+    *(_certificate, _signed, _list, _address, _line, _issued, _specified, _valid),
+)
 
 
 def fuzz(data: bytes) -> None:
@@ -263,6 +299,11 @@ def seeds() -> list[bytes]:
         *(b"\4" + certificate.openssh().encode() for certificate in _GOOD),
         b"\4ssh-ed25519-cert-v01@openssh.com AAAA",
         *(b"\5" + words for words in _ORDERS),
+        b"\6serial: 5-0x10\nserial: 010 # x\nid: an id\nkey: " + USER_KEY.public_key.openssh().encode(),
+        *(b"\6" + word + USER_KEY.public_key.openssh().encode() for word in (b"", b"sha1: ", b"sha256: ")),
+        *(b"\6" + certificate.openssh().encode() for certificate in _GOOD[1:]),
+        b"\6hash: " + USER_KEY.public_key.fingerprint().encode(),
+        *(b"\7" + words for words in (b"+52w1d", b"-1h30:20300101Z", b"always:forever", b"0x10:0xff", b"203001010203")),
     ]
 
 

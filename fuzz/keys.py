@@ -1,4 +1,4 @@
-"""Keys, whatever is in them: private keys in OpenSSH's format, PEM and PuTTY's; public keys; signatures.
+"""Keys, whatever is in them: private keys in OpenSSH's format, PEM and PuTTY's; public keys; signatures; any files.
 
 The first byte of an input chooses what the rest is.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import random
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from fuzz.running import main
 from fuzz.running import mutate as mutate_bytes
 from sshproto.config import UNATTENDED
 from sshproto.errors import KeyFormatError, SignatureInvalid
+from sshproto.keys.contents import identify
 from sshproto.keys.openssh import BEGIN
 from sshproto.keys.private import PassphraseNeeded, PassphraseWrong, PrivateKey
 from sshproto.keys.public import PublicKey
@@ -30,7 +32,7 @@ from tests.support.seeds import USER_KEY
 
 MODULES = ("sshproto.keys.private", "sshproto.keys.public", "sshproto.keys.openssh", "sshproto.keys.pem",
            "sshproto.keys.ppk", "sshproto.keys.rfc4716", "sshproto.keys.security_keys",
-           "sshproto.keys.signatures")  # fmt: skip
+           "sshproto.keys.signatures", "sshproto.keys.contents")  # fmt: skip
 _SIGNED = b"what was signed"
 _OPENSSH_END = "-----END OPENSSH PRIVATE KEY-----"
 
@@ -105,6 +107,24 @@ def _assertion(data: bytes) -> None:
             fit_to_show(repr(assertion), 12_000)
 
 
+def _contents(data: bytes) -> None:
+    """Whoever shows files sees in one what those see who use it, and more."""
+    used: list[PublicKey] = []
+    for read in (lambda: PublicKey.parse(data), lambda: PrivateKey.load(data).public_key):
+        with contextlib.suppress(KeyFormatError):
+            used.append(read())
+    found = identify(data)
+    for entry in found.entries:
+        fit_to_show(entry.problem)
+        if entry.key is not None and (entry.key.blob, entry.key.type) != (entry.blob, entry.type):
+            raise AssertionError(f"the blob of another key: {entry!r}")
+    for _, problem in found.problems:
+        fit_to_show(problem)
+    keys = [entry.key for entry in found.entries]
+    if any(key not in keys for key in used):
+        raise AssertionError(f"{used} can be used, {keys} are shown")
+
+
 _WHAT: tuple[Callable[[bytes], object], ...] = (
     _private,
     _container,
@@ -113,6 +133,7 @@ _WHAT: tuple[Callable[[bytes], object], ...] = (
     _signature,
     _signature_of_other_data,
     _assertion,
+    _contents,
 )
 
 
@@ -206,6 +227,8 @@ def seeds() -> list[bytes]:
         *(b"\2" + key.openssh().encode() for key, _, _ in _ASSERTIONS[1:]),
         *(b"\3" + key.blob for key, _, _ in _ASSERTIONS),
         *(bytes((6,)) + it for _, _, it in _ASSERTIONS),
+        *(b"\7" + it for it in (*files, *pems[:2], pems[-1], *lines)),
+        b"\7@revoked *,!a " + lines[0] + b"\nb " + lines[1] + b'\nno-pty,command="a\\"b" ' + lines[0] + b"\n#\nx",
     ]
 
 
