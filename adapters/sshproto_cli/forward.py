@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sshproto.operations.forwarding import Address, ByteStream
     from sshproto.operations.hub import Hub
     from sshproto.operations.steps import Operation
+    from sshproto.ssh_config import HostConfig
     from sshproto_cli.faces import Link
     from sshproto_cli.specs import DynamicForward, LocalForward, RemoteForward
     from sshproto_cli.terminal import Interrupts
@@ -75,8 +76,9 @@ def run(args: argparse.Namespace) -> int:
     def forward(interrupts: Interrupts) -> int:
         from sshproto_cli.terminal import Interrupted
 
-        job = _Forwarding(args.forwards)
+        wanted = _read(args.forwards)
         legs = route(args, interrupts)
+        job = _Forwarding([*wanted, *configured(legs[-1].settings)])
 
         from sshproto_cli import faces
 
@@ -90,30 +92,93 @@ def run(args: argparse.Namespace) -> int:
     return guarded(forward)
 
 
+def _read(wanted: list[tuple[str, str]]) -> list[Spec]:
+    """What options and their arguments ask for.
+
+    Raises:
+        Failure: They make no sense.
+    """
+    from sshproto_cli.specs import dynamic_forward, local_forward, remote_forward
+
+    read: dict[str, Callable[[str], Spec]] = {"-L": local_forward, "-R": remote_forward, "-D": dynamic_forward}
+    return [read[name](text) for name, text in wanted]
+
+
+def configured(settings: HostConfig) -> list[Spec]:
+    """The forwards of a configuration.
+
+    Raises:
+        Failure: One can't be had here.
+    """
+    from sshproto_cli.specs import EVERYWHERE, LOOPBACK, DynamicForward, LocalForward, RemoteForward
+
+    def listening(listen: str | tuple[str | None, int], usual: str) -> Address:
+        if isinstance(listen, str):
+            return listen
+        host, number = listen
+        return usual if host is None else EVERYWHERE if host == "*" else host, number
+
+    here = EVERYWHERE if settings.gateway_ports else LOOPBACK
+    found: list[Spec] = [
+        LocalForward(listening(one.listen, here), one.target)
+        for one in settings.local_forwards
+        if one.target is not None  # it always has one
+    ]
+    for one in settings.remote_forwards:
+        if one.target is None:
+            raise Failure(f"RemoteForward {one.shown()}: a SOCKS proxy at the server's side is not supported")
+        found.append(RemoteForward(listening(one.listen, LOOPBACK), one.target))
+    found += [DynamicForward(listening(one.listen, here)) for one in settings.dynamic_forwards]
+    return found
+
+
+def background(
+    link: Link, wanted: list[Spec], stack: contextlib.ExitStack, *, strict: bool
+) -> Operation[list[Operation[None]]]:
+    """Set forwards up that go on beside something else.
+
+    Args:
+        link: The connection.
+        wanted: Which.
+        stack: What is to be closed in the end.
+        strict: All of them have to be had. Otherwise one that can't is told, and the others go on without it.
+
+    Returns:
+        The operations that do it.
+
+    Raises:
+        Failure: One can't be set up.
+    """
+    jobs: list[Operation[None]] = []
+    for spec in wanted:
+        try:
+            _, job = yield from _set_up(link, spec, stack)
+        except Failure as failure:
+            if strict:
+                raise
+            complain(str(failure))
+        else:
+            jobs.append(job)
+    return jobs
+
+
 class _Forwarding:
     """All that is to be forwarded.
 
     Args:
-        wanted: Options and their arguments.
+        specs: Which.
 
     Attributes:
         ready: It is set up.
 
     Raises:
-        Failure: They make no sense.
+        Failure: There is nothing.
     """
 
-    def __init__(self, wanted: list[tuple[str, str]]) -> None:
-        from sshproto_cli.specs import dynamic_forward, local_forward, remote_forward
-
-        if not wanted:
+    def __init__(self, specs: list[Spec]) -> None:
+        if not specs:
             raise Failure("nothing to forward: give -L, -R or -D")
-        read: dict[str, Callable[[str], Spec]] = {
-            "-L": local_forward,
-            "-R": remote_forward,
-            "-D": dynamic_forward,
-        }
-        self._specs = [read[name](text) for name, text in wanted]
+        self._specs = specs
         self.ready = False
 
     def run(self, link: Link) -> Operation[None]:

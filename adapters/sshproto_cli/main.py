@@ -13,6 +13,7 @@ VERBS = {
     "exec": "run a command on another machine",
     "shell": "work on another machine, in a terminal",
     "forward": "take connections through another machine",
+    "config": "show what the configuration says about a host",
     "serve": "be a server",
     "scan": "show what a server offers",
     "demo": "show a whole SSH connection, step by step",

@@ -261,17 +261,19 @@ def _told() -> set[str]:
 
 def tell_rest(config: HostConfig) -> None:
     """Say once what of a configuration has no effect here, and what is odd about it."""
+    for line in rest(config):
+        if line not in _told():
+            _told().add(line)
+            complain(line)
+
+
+def rest(config: HostConfig) -> list[str]:
+    """What of a configuration has no effect here, and what is odd about it."""
     from sshproto.ssh_config import KEYWORDS, Standing
 
-    for line in (*config.notes, *(f"{one.place}: {one.keyword} is ignored" for one in config.unknown)):
-        _tell_once(str(line))
+    lines = [*map(str, config.notes), *(f"{one.place}: {one.keyword} is ignored" for one in config.unknown)]
     idle = (Standing.KEPT, Standing.NEWER)
     names = [one.name for one in KEYWORDS if one.key in config.said and one.standing in idle and one.key != "tag"]
     if names:
-        _tell_once(f"of the configuration of {config.host}, this has no effect here: {', '.join(names)}")
-
-
-def _tell_once(line: str) -> None:
-    if line not in _told():
-        _told().add(line)
-        complain(line)
+        lines.append(f"of the configuration of {config.host}, this has no effect here: {', '.join(names)}")
+    return list(dict.fromkeys(lines))

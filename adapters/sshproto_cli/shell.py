@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from sshproto_cli.client import EPILOG, FAILED, add_command, add_options, command, guarded, route
-from sshproto_cli.offers import Offers, add_offers, offers
+from sshproto_cli.offers import add_offers
 from sshproto_cli.options import Failure, complain, say
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sshproto_cli.escape import Command
     from sshproto_cli.faces import Link
     from sshproto_cli.rawmode import RawMode
+    from sshproto_cli.session import Session
     from sshproto_cli.terminal import Bell, Interrupts
 
 _AHEAD = 64 * 1024  # bytes that may be typed, or pasted, before the server takes them
@@ -42,9 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         " something else went wrong.",
         epilog=EPILOG,
     )
-    parser.add_argument(
-        "-e", dest="escape", metavar="CHAR", default="~", help="in the place of ~; ^X is control-X, none is none"
-    )
+    parser.add_argument("-e", dest="escape", metavar="CHAR", help="in the place of ~; ^X is control-X, none is none")
     add_options(parser)
     add_offers(parser)
     add_command(parser)
@@ -64,27 +63,47 @@ def run(args: argparse.Namespace) -> int:
     import signal
 
     def shell(interrupts: Interrupts) -> int:
-        from sshproto_cli.escape import read_character
-
-        words, escape = command(args), read_character(args.escape)
+        words = command(args)
+        if args.escape is not None:
+            read_escape(args.escape)  # what is wrong with it is said before anything else
         legs = route(args, interrupts)
-        offered = offers(args.agent, args.x11)
-        if os.isatty(0):
-            return _interactive(args.io, legs, words, escape, interrupts, offered)
-        complain("standard input is no terminal, so there is none at the other side either")
-        return _plain(args.io, legs, words, interrupts, offered)
+
+        from sshproto_cli import faces
+        from sshproto_cli.session import Session, idle
+
+        settings = legs[-1].settings
+        session = Session(args, legs[-1], words, _locale())
+        if session.none:
+            return faces.carry_out(args.io, legs, lambda link: session.with_forwards(link, idle), interrupts)
+        if os.isatty(0) and settings.request_tty != "no":
+            escape = read_escape(settings.escape_char if args.escape is None else args.escape)
+            return interactive(args.io, legs, session, escape, interrupts)
+        if not os.isatty(0):
+            complain("standard input is no terminal, so there is none at the other side either")
+        return _plain(args.io, legs, session, interrupts)
 
     # The terminal has to be restored before SIGQUIT ends the process, too.
     return guarded(shell, also=(signal.SIGQUIT,))
 
 
-def _plain(face: str, legs: list[Leg], words: str, interrupts: Interrupts, offered: Offers) -> int:
+def read_escape(text: str) -> int | None:
+    """The escape character of an option, or of a configuration, which may hold a control character itself.
+
+    Raises:
+        Failure: It is none.
+    """
+    from sshproto_cli.escape import read_character, show
+
+    return read_character(show(ord(text)) if len(text) == 1 and text.isascii() else text)
+
+
+def _plain(face: str, legs: list[Leg], session: Session, interrupts: Interrupts) -> int:
     """Without a terminal."""
     from sshproto_cli import faces
     from sshproto_cli.remote import Remote
 
     def work(link: Link) -> Operation[int]:
-        channel = yield from _start(link, words, None, offered)
+        channel = yield from _start(link, session, None)
         try:
             remote = Remote(channel)
             yield from remote.attend()
@@ -92,13 +111,22 @@ def _plain(face: str, legs: list[Leg], words: str, interrupts: Interrupts, offer
         finally:
             channel.close()
 
-    return faces.carry_out(face, legs, work, interrupts)
+    return faces.carry_out(face, legs, lambda link: session.with_forwards(link, work), interrupts)
 
 
-def _interactive(
-    face: str, legs: list[Leg], words: str, escape: int | None, interrupts: Interrupts, offered: Offers
-) -> int:
-    """In a terminal."""
+def interactive(face: str, legs: list[Leg], session: Session, escape: int | None, interrupts: Interrupts) -> int:
+    """Run a session in a terminal.
+
+    Args:
+        face: What moves the bytes.
+        legs: What leads to the host.
+        session: The session.
+        escape: What begins that which is for this side; None for nothing.
+        interrupts: Installed.
+
+    Returns:
+        The exit status.
+    """
     from sshproto_cli import faces
     from sshproto_cli.rawmode import RawMode, pty_request, resizes
 
@@ -106,10 +134,12 @@ def _interactive(
     # What the terminal is like has to be known before it is raw, and that its size changes from then on.
     with resizes() as bell:
         pty = pty_request(0)
+
+        def work(link: Link) -> Operation[int]:
+            return _session(link, session, pty, raw, bell, escape)
+
         try:
-            status = faces.carry_out(
-                face, legs, lambda link: _session(link, words, pty, raw, bell, escape, offered), interrupts
-            )
+            status = faces.carry_out(face, legs, lambda link: session.with_forwards(link, work), interrupts)
         finally:
             raw.leave()
     say(f"Connection to {legs[-1].host} closed.")
@@ -117,11 +147,11 @@ def _interactive(
 
 
 def _session(
-    link: Link, words: str, pty: PtyRequest, raw: RawMode, bell: Bell, escape: int | None, offered: Offers
+    link: Link, session: Session, pty: PtyRequest, raw: RawMode, bell: Bell, escape: int | None
 ) -> Operation[int]:
     from sshproto_cli.remote import Remote
 
-    channel = yield from _start(link, words, pty, offered)
+    channel = yield from _start(link, session, pty)
     keyboard = _Keyboard(channel, raw, escape, link.hub.conn.rekey)
     try:
         raw.enter()
@@ -135,15 +165,11 @@ def _session(
     return remote.status()
 
 
-def _start(link: Link, words: str, pty: PtyRequest | None, offered: Offers) -> Operation[Channel]:
-    from sshproto.channels.requests import Exec, Shell
+def _start(link: Link, session: Session, pty: PtyRequest | None) -> Operation[Channel]:
     from sshproto.errors import RequestRefused
-    from sshproto.operations.session import octets, start
 
-    program = Exec(octets(words)) if words else Shell()
     try:
-        agent, x11 = offered.agent, offered.display(link.resolve)
-        return (yield from start(link.hub, program, pty=pty, env=_locale(), agent=agent, x11=x11))
+        return (yield from session.start(link, pty))
     except RequestRefused as refusal:
         raise Failure(f"the server refused: {refusal}") from refusal
 
