@@ -14,11 +14,11 @@ import pytest
 from sshproto import events as ev
 from sshproto.config import ClientConfig, Limits, Preferences, ServerConfig
 from sshproto.errors import HostKeyRejected, HostKeyRevoked, HostKeyUnknown
-from sshproto.keys import FOREVER, Certificate, CertificateKind, KnownHosts, PrivateKey, known_hosts
+from sshproto.keys import FOREVER, KRL, Certificate, CertificateKind, KnownHosts, PrivateKey, known_hosts
 from sshproto.keys.known_hosts import line_for
 from sshproto.operations.host_key_update import HostKeyUpdate, update_host_keys
 from sshproto_io import blocking
-from tests.support import peers
+from tests.support import ours, peers
 from tests.support.peers import HOST, Key, Ran, Server
 
 pytestmark = pytest.mark.timeout(90)
@@ -278,3 +278,91 @@ def test_the_announcement_is_an_event(rich: Server) -> None:
         client.perform(update_host_keys(client.hub, known, HOST, rich.port))
     (event,) = [event for event in seen if isinstance(event, ev.GlobalRequested)]
     assert len(event.request.keys) == 3  # type: ignore[union-attr]
+
+
+# ----------------------------------------------------------------------------------------------------- the command line
+
+
+def configured(hosts: Path, *more: str) -> list[str]:
+    words = [f"UserKnownHostsFile={hosts}", "GlobalKnownHostsFile=none", "StrictHostKeyChecking=yes", *more]
+    return ["-F", "none", *(part for word in words for part in ("-o", word))]
+
+
+def execute(server: Server, user: Key, hosts: Path, *more: str) -> Ran:
+    with peers.scratch() as home:
+        words = ["exec", "-p", str(server.port), "-l", server.user, "-i", str(user.path), *configured(hosts, *more)]
+        return ours.run([*words, HOST, "echo here; sleep 0.4"], peers.environment(home))
+
+
+@pytest.mark.parametrize("changes", [{}, ELSEWHERE, EXPIRED], ids=["good", "principal", "expired"])
+def test_the_command_line_believes_sshd_s_certificate(
+    folder: Path, user: Key, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    hosts = tmp_path / "known_hosts"
+    with sshd(folder, issue(**changes), user) as server:
+        hosts.write_text(authority(server.port))
+        ran = execute(server, user, hosts)
+        if not changes:
+            assert ran == Ran(0, b"here\n", b"")
+            return
+        assert (ran.returncode, ran.stdout) == (255, b"")
+        assert b"the host certificate of 127.0.0.1 does not count, its key is looked at alone" in ran.stderr
+        assert b"no host is let in that is not known" in ran.stderr
+        hosts.write_text(authority(server.port) + line_for(HOST, server.port, HOST_KEY.public_key))
+        assert execute(server, user, hosts).stdout == b"here\n"
+
+
+@pytest.mark.parametrize("plain_list", [False, True])
+def test_the_command_line_obeys_revoked_host_keys(folder: Path, user: Key, tmp_path: Path, plain_list: bool) -> None:
+    hosts, revoked = tmp_path / "known_hosts", tmp_path / "revoked"
+    with sshd(folder, issue(), user) as server:
+        hosts.write_text(authority(server.port) + line_for(HOST, server.port, HOST_KEY.public_key))
+        for key in (AUTHORITY, HOST_KEY):
+            public = key.public_key
+            revoked.write_bytes(public.openssh().encode() if plain_list else KRL().revoke(public).encode())
+            ran = execute(server, user, hosts, f"RevokedHostKeys={revoked}")
+            assert (ran.returncode, ran.stdout) == (255, b"")
+            assert f"is revoked by {revoked}".encode() in ran.stderr
+            theirs = ssh(server, user, hosts, f"-oRevokedHostKeys={revoked}", f"-oHostKeyAlgorithms={issue().type}")
+            assert theirs.returncode == 255
+            assert b"revoked by file" in theirs.stderr
+        revoked.unlink()
+        assert execute(server, user, hosts, f"RevokedHostKeys={revoked}").returncode == 255  # as with ssh
+
+
+def test_the_command_line_learns_keys(rich: Server, user: Key, tmp_path: Path) -> None:
+    hosts = tmp_path / "known_hosts"
+    old = PrivateKey.generate("ecdsa-sha2-nistp384").public_key
+    line = rich.known_hosts.splitlines(keepends=True)[0]
+    text = f"# mine\n{line}other {old.openssh()}\n".replace("other ", f"[{HOST}]:{rich.port} ")
+    hosts.write_text(text)
+    hosts.chmod(0o640)
+    assert execute(rich, user, hosts, "UpdateHostKeys=no").returncode == 0
+    assert hosts.read_text() == text
+    ran = execute(rich, user, hosts, "UpdateHostKeys=yes")
+    assert ran == Ran(0, b"here\n", b"")
+    assert hosts.read_text().splitlines(keepends=True)[:2] == ["# mine\n", line]
+    found = known_hosts.parse(hosts.read_text()).find(HOST, rich.port)
+    assert {f"{entry.key_type} {entry.key().openssh().split()[1]}" for entry in found} == set(rich.host_keys)
+    assert hosts.stat().st_mode & 0o777 == 0o640
+    assert hosts.with_name("known_hosts.old").read_text() == text
+    hosts.write_text(line)
+    assert execute(rich, user, hosts, "UpdateHostKeys=yes", "HashKnownHosts=yes").returncode == 0
+    assert hosts.read_text().count("|1|") == 2
+
+
+def test_ssh_believes_the_certificate_of_sshproto_serve(user: Key, tmp_path: Path) -> None:
+    with peers.scratch() as directory:
+        path = directory / "host"
+        path.touch(mode=0o600)
+        path.write_bytes(KEYS["ecdsa-sha2-nistp384"].openssh())
+        certificate = directory / "host-cert.pub"
+        certificate.write_text(issue(KEYS["ecdsa-sha2-nistp384"]).openssh() + "\n")
+        options = ("--host-key", str(path), "--host-certificate", str(certificate))
+        with ours.serve(options, authorized_keys=[user.public]) as server:
+            hosts = tmp_path / "known_hosts"
+            hosts.write_text(authority(server.port))
+            ran = peers.ssh(server, "echo here", key=user, options=(f"-oUserKnownHostsFile={hosts}",))
+            assert ran.stdout == b"here\n", ran.stderr
+            ran = execute(server, user, hosts)
+            assert ran == Ran(0, b"here\n", b"")
