@@ -69,7 +69,7 @@ class AgentForwarding:
         yield from visits.join(session)
         granted = False
         try:
-            standard = AGENT_FORWARD in hub.conn.peer_extensions
+            standard = hub.conn.peer_extensions.get(AGENT_FORWARD) == b"0"  # of another version nothing is known
             request = AgentRequest() if standard else AuthAgentRequest()
             granted = yield from channel.request(request)
         finally:

@@ -124,13 +124,18 @@ def asked(desk: Desk) -> list[str]:
 
 
 @pytest.mark.covers("R12", "V75")
-@pytest.mark.parametrize("standard", [True, False])
-def test_bytes_pass_as_they_are(desk: Desk, standard: bool) -> None:
-    if not standard:
-        del desk.scene.client.conn._engine.peer_extensions[AGENT_FORWARD]
+@pytest.mark.parametrize(
+    ("announced", "name"),
+    [(b"0", "agent-connect"), (b"1", "auth-agent@openssh.com"), (None, "auth-agent@openssh.com")],
+)
+def test_bytes_pass_as_they_are(desk: Desk, announced: bytes | None, name: str) -> None:
+    extensions = desk.scene.client.conn._engine.peer_extensions
+    assert extensions.pop(AGENT_FORWARD) == b"0"
+    if announced is not None:
+        extensions[AGENT_FORWARD] = announced
     desk.start()
     program, agent = desk.bound()
-    assert asked(desk) == ["agent-connect" if standard else "auth-agent@openssh.com"]
+    assert asked(desk) == [name]
     desk.write(program, b"\0\0\0\1\x0b and anything else")
     assert desk.read(agent) == b"\0\0\0\1\x0b and anything else"
     desk.write(agent, bytes(50_000))
