@@ -20,6 +20,7 @@ TARGETS = (
     "certificates",
     "hosts",
     "trust",
+    "signatures",
     "keylogs",
     "traces",
     "specs",

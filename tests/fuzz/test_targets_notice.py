@@ -17,6 +17,7 @@ from sshproto.auth.server import ServerAuth
 from sshproto.channels.mux import Mux
 from sshproto.connection import Connection
 from sshproto.keys import certificates, host_lines
+from sshproto.keys.allowed_signers import AllowedSigner
 from sshproto.keys.authorized_keys import AuthorizedKeys
 from sshproto.keys.known_hosts import KnownHosts, Match, Trust
 from sshproto.keys.krl import RevokedCertificates
@@ -93,6 +94,8 @@ BROKEN: list[tuple[str, Any, str, Any]] = [
     ("hosts", KnownHosts, "lookup", lambda *arguments: Match(Trust.MATCH, 1, None, ())),
     ("trust", KnownHosts, "lookup", lambda *arguments, **more: Match(Trust.MATCH, 1, None, ())),
     ("trust", host_lines, "remove", lambda text, *where: host_lines.Edited(text, ())),
+    ("signatures", AllowedSigner, "_has", lambda self, signer: True),
+    ("signatures", PublicKey, "verify", nothing),
     ("trust", Sshfp, "matches", lambda self, key: True),
     ("keylogs", secrets, "_parse_line", not_read),
     ("traces", Trace, "encode", lambda self: b""),
