@@ -113,13 +113,16 @@ def identify(content: str | Buffer) -> Contents:
     """What is in the content of a file. No passphrase is needed, and none is asked for.
 
     Raises:
-        KeyFormatError: It is nothing that keys are kept in (and what it seems to be), malformed, or too long.
+        KeyFormatError: It is nothing that keys are kept in (and what it seems to be), malformed, or too long; or not
+            one of its lines can be read.
     """
     if not isinstance(content, str) and bytes(content[: len(MAGIC)]) == MAGIC:
         return Contents((Content(ContentKind.REVOKED, "KRL", krl=KRL.parse(content)),))
     if len(content) > MAXIMUM_TEXT:
         raise KeyFormatError(f"{len(content)} bytes came; files of keys have at most {MAXIMUM_TEXT}")
     words = decode_text(content)
+    if "\0" in words:
+        raise KeyFormatError("there are NULs in it, so it is no text; expected keys, certificates or a revocation list")
     if ppk.is_ppk(words) or openssh.BEGIN in words or (block := pem.find(words)) is not None:
         return Contents((_private(words),))
     if rfc4716.is_rfc4716(words):
@@ -204,6 +207,9 @@ def _lines(content: str) -> Contents:
             problems.append((number, str(error)))
     if not entries and not problems:
         raise KeyFormatError("there is nothing in it but comments; expected keys, certificates or a revocation list")
+    if not entries:
+        (number, problem), *more = problems
+        raise KeyFormatError(f"line {number}: {problem}" + (f" (and {len(more)} more such lines)" if more else ""))
     return Contents(tuple(entries), tuple(problems))
 
 

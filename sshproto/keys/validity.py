@@ -19,6 +19,7 @@ LONGEST = 64
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _PARTS = re.compile("([0-9]+)([sSmMhHdDwW]?)")
 _INTERVAL = re.compile("(?:[0-9]+[sSmMhHdDwW])*(?:[0-9]+)?")
+_SHORTEST_DATE = 8
 _HEXADECIMAL = re.compile("0[xX]([0-9a-fA-F]{1,16})")
 _EXPECTED = (
     "an interval like +52w or -1d12h, a date YYYYMMDD or YYYYMMDDHHMM[SS] (with Z: in UTC), "
@@ -59,6 +60,8 @@ def parse_moment(text: str, now: int, *, local: LocalTime = utc) -> int:
     elif found := _HEXADECIMAL.fullmatch(text):
         moment = int(found[1], 16)
     elif text[:1].isdigit():
+        if len(text) < _SHORTEST_DATE and _INTERVAL.fullmatch(text):
+            raise InvalidArgument(f"not a time: {text!r} is an interval; +{text} is that much from now on")
         try:
             return read_timestamp(text, local)
         except KeyFormatError as error:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sshproto_cli.key.common import STDIO, TROUBLE, load_private, named, only, read
+from sshproto_cli.key.common import STDIO, TROUBLE, load_private, named, only, read, refuse_passphrases
 from sshproto_cli.options import Failure, Misuse, carry_out, put, say
 from sshproto_cli.terminal import Terminal
 
@@ -91,6 +91,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "-o", dest="output", metavar="FILE", help=f'write to FILE, of one key; "{STDIO}" is standard output'
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing")
+    refuse_passphrases(parser)
     parser.set_defaults(run=run)
     _take_dashes(parser)
     return parser

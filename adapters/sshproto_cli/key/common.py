@@ -199,8 +199,26 @@ def new_passphrase(args: argparse.Namespace, path: str, terminal: Terminal) -> b
 # -------------------------------------------------------------------------------------------------------------- writing
 
 
+class _NotHere(argparse.Action):
+    """What ssh-keygen takes a passphrase with, and nobody should."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        parser.error(
+            "a passphrase is not taken from the command line, where every user could see it; it is asked for, or in the"
+            f" environment: {PASSPHRASE_VARIABLE} opens a key, {NEW_PASSPHRASE_VARIABLE} is a new one, and"
+            " --no-passphrase writes without"
+        )
+
+
+def refuse_passphrases(parser: argparse.ArgumentParser) -> None:
+    """Say what to do instead to who gives a passphrase as to ssh-keygen."""
+    for option in ("-N", "-P"):
+        parser.add_argument(option, action=_NotHere, dest=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
 def add_writing(parser: argparse.ArgumentParser) -> None:
     """Add the options about how a private key is encrypted."""
+    refuse_passphrases(parser)
     parser.add_argument(
         "--no-passphrase", action="store_true", help="write the private key without encryption, and ask for nothing"
     )

@@ -252,10 +252,15 @@ def _added(krl: KRL, path: str, authorities: list[PublicKey], everybody: bool) -
 
 
 def _counted(krl: KRL) -> str:
-    serials = sum(high - low + 1 for each in krl.certificates for low, high in each.serials)
-    identities = sum(len(each.key_ids) for each in krl.certificates)
-    digests = len(krl.sha1) + len(krl.sha256)
-    return (
-        f"version {krl.version} revokes {len(krl.keys)} keys, {digests} by their digests, and of"
-        f" {len(krl.certificates)} authorities {serials} serial numbers and {identities} identities"
+    counts = (
+        (len(krl.keys), "key", "keys"),
+        (len(krl.sha1) + len(krl.sha256), "key by its digest", "keys by their digests"),
+        (
+            sum(high - low + 1 for part in krl.certificates for low, high in part.serials),
+            "serial number",
+            "serial numbers",
+        ),
+        (sum(len(part.key_ids) for part in krl.certificates), "identity", "identities"),
     )
+    shown = ", ".join(f"{count} {one if count == 1 else many}" for count, one, many in counts if count)
+    return f"version {krl.version} revokes {shown or 'nothing'}"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sshproto.keys import KRL, Certificate, Content
 
 _INDENT = "    "
+_NAMED = 20  # lines that can't be read
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
@@ -85,9 +86,11 @@ def _show(args: argparse.Namespace) -> int:
                 if entry.problem:
                     complain(f"{_where(path, entry)}: {entry.problem}")
                     status = TROUBLE
-            for number, problem in found.problems:
+            for number, problem in found.problems[:_NAMED]:
                 complain(f"{named(path)} line {number}: {problem}")
                 status = TROUBLE
+            if len(found.problems) > _NAMED:
+                complain(f"{named(path)}: {len(found.problems) - _NAMED} more lines can't be read")
         except Failure as failure:
             complain(str(failure))
             status = TROUBLE

@@ -146,6 +146,7 @@ def test_what_goes_wrong_changes_nothing(convert, monkeypatch):
     assert "--to rfc4716 is for public keys" in fails("id", "-i", "--to", "rfc4716")
     assert "-p asks for a new passphrase" in fails("id", "-i", "-p", "--no-passphrase")
     assert "-i replaces FILE" in fails("id", "-i", "-y")
+    assert "a passphrase is not taken from the command line" in fails("id", "-i", "-p", "-P", "x")
     assert "name one file" in fails("id", "-f", "id", "-i")
     Path("there").write_text("x")
     assert "there: it is there already" in fails("id", "-o", "there")
@@ -211,7 +212,7 @@ def test_certificates_and_lists(convert):
     assert "it is a certificate, which has one form only" in convert("id", id=certificate.openssh())[2]
     assert "it is a revocation list" in convert("id", id=KRL().encode())[2]
     assert "2 keys are in it" in convert("id", id=f"{PUBLIC.openssh()}\n{PUBLIC.openssh()}\n")[2]
-    assert convert("id", id="oops")[2].startswith("sshproto: id line 1: not a key")
+    assert convert("id", id="oops")[2].startswith("sshproto: id: line 1: not a key")
 
 
 def test_streams(convert, monkeypatch):

@@ -152,6 +152,16 @@ def test_on_a_terminal(place):
     assert PrivateKey.load(Path("id").read_bytes(), b"canary").comment == "me"
 
 
+def test_given_up_on_a_terminal(place):
+    argv = [sys.executable, "-m", "sshproto_cli", "key", "generate", "id"]
+    with console(argv, ours._environment(place), columns=100, rows=30) as terminal:
+        terminal.expect("New passphrase")
+        terminal.type("\x03")
+        assert terminal.wait() == 130
+        assert terminal.modes() == terminal.before
+    assert names() == ["home"]
+
+
 @pytest.mark.parametrize("there", ["id", "id.pub"])
 def test_nothing_is_overwritten_unasked(generate, monkeypatch, there):
     monkeypatch.setattr(Terminal, "ask", lambda *_, **__: pytest.fail("asked for what could not be saved"))
@@ -246,6 +256,7 @@ def test_what_cannot_be_written_leaves_nothing(monkeypatch):
         (("-C", "a\nb"), "a comment is one line"),
         (("-C", "x" * 2000), "at most 1024 bytes"),
         (("-Z", "rot13"), "there is no cipher 'rot13'; there are aes256-ctr"),
+        (("-N", ""), "a passphrase is not taken from the command line"),
         (("-f", "other"), "two files are named, 'id' and 'other'"),
     ],
 )

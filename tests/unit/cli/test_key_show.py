@@ -114,6 +114,16 @@ def test_many_lines(show):
     assert status == 1
 
 
+def test_files_of_something_else(show):
+    """Which are not shown line by line."""
+    for content in (b"oops\n" * 500, b"\x7fELF\0\n" * 500):
+        status, out, err = show("a", a=content)
+        assert (status, out, len(err)) == (1, [], 1)
+    status, out, err = show("a", a=b"oops\n" * 30 + PUBLIC.openssh().encode())
+    assert (status, out, len(err)) == (1, [LINE], 21)
+    assert err[-1] == "sshproto: a: 10 more lines can't be read"
+
+
 def test_what_cannot_be_used(show):
     weak = "ssh-dss AAAAB3NzaC1kc3MAAAABBQ== old"
     status, out, err = show("a", a=weak)

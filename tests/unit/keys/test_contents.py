@@ -156,6 +156,9 @@ def _token_file() -> bytes:
     [
         (b"", "this is empty"),
         (b"# nothing\n\n", "nothing in it but comments"),
+        (b"oops\n", "line 1: not a key: 'oops'"),
+        (b"#\noops\nx\ny", r"line 2: not a key: 'oops'; expected 'type base64 \[comment\]' \(and 2 more such lines\)"),
+        (b"\x7fELF\0\n", "there are NULs in it"),
         (b"-----BEGIN CERTIFICATE-----\n", "this is an X.509 certificate; expected keys"),
         (b"-----BEGIN DSA PRIVATE KEY-----\n", "DSA is too weak"),
         (b"SSHKRL\n\0\0\0\0\2", "of format 2"),

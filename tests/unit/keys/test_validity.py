@@ -52,6 +52,7 @@ def test_intervals(text, interval):
         ("20240102:20240101", "ends before it has begun"),
         ("20241301:forever", "not a time: there is no 20241301"),
         ("2024010:forever", "not a time"),
+        ("52w", "'52w' is an interval; \\+52w is that much from now on"),
         ("20240101T00:forever", "not a time"),
         ("0x:forever", "not a time"),
         ("0x10000000000000000:forever", "not a time"),
