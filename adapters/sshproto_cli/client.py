@@ -346,7 +346,11 @@ class Leg:
 
     def _why(self, loss: ConnectionLoss) -> str:
         """Why the login failed: what happened on this side explains more than what became of the connection."""
-        own = self._policy.problem or self.credentials.problem or self.reach.problem
+        from sshproto.errors import UnexpectedEof
+
+        own = self._policy.problem or self.credentials.problem
+        if not own and isinstance(loss, UnexpectedEof):
+            own = self.reach.problem
         if own:
             return own
         hints = "; ".join(self.credentials.hints)

@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 _FAMILIES = {"any": socket.AF_UNSPEC, "inet": socket.AF_INET, "inet6": socket.AF_INET6}
 _PAUSE = 1.0  # seconds between attempts, as in ssh
+_MOMENT = 0.5  # seconds in which it ends if it has closed its output because of that
 _PATIENCE = 2.0  # seconds that a command has to end once it was told to
 
 
@@ -32,7 +33,7 @@ class Reach:
         config: What holds for the host.
 
     Attributes:
-        problem: What became of the command; "" if there is none, or if it still runs.
+        problem: What became of a command that has closed its output; "" if there is none, or if it still runs.
 
     Raises:
         Failure: It says what can't be done here.
@@ -49,9 +50,12 @@ class Reach:
 
     @property
     def problem(self) -> str:
-        if self._process is None or self._process.poll() is None:
+        if self._process is None:
             return ""
-        status = self._process.returncode
+        try:
+            status = self._process.wait(_MOMENT)
+        except subprocess.TimeoutExpired:
+            return ""
         return (
             f"the ProxyCommand was ended by signal {-status}" if status < 0 else f"the ProxyCommand ended with {status}"
         )
