@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 MAXIMUM_LINE = 64 * 1024
 """Longest line that is looked at, in characters."""
 
+MAXIMUM_PATTERN = 1022
+"""Longest pattern in a list that is matched, in bytes, as in OpenSSH."""
+
 _EXPECTED = "expected 'principals [options] type base64 [comment]'"
 _OPTION = re.compile(
     r'(?P<flag>cert-authority)|(?P<name>namespaces|valid-after|valid-before)="(?P<value>(?:\\"|[^"\\]|\\(?!"))*)"',
@@ -78,6 +81,14 @@ def _octets(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
+def _listed(name: str, patterns: str) -> bool:
+    """Whether a list of patterns has a name in it. In one with a pattern that is too long there is nobody."""
+    octets = _octets(patterns)
+    if any(len(pattern.removeprefix("!")) > MAXIMUM_PATTERN for pattern in octets.split(",")):
+        return False
+    return match_patterns(_octets(name), octets)
+
+
 @frozen
 class AllowedSigner:
     """One line.
@@ -102,7 +113,7 @@ class AllowedSigner:
 
     def covers(self, identity: str) -> bool:
         """Whether the line is about a signer."""
-        return match_patterns(_octets(identity), _octets(self.principals))
+        return _listed(identity, self.principals)
 
     def _has(self, signer: PublicKey | Certificate) -> bool:
         """Whether the line is about the key, or about the authority of a certificate."""
@@ -112,11 +123,7 @@ class AllowedSigner:
 
     def _restrict(self, namespace: str | None, now: int) -> None:
         """Hold the options of the line against a signature; ``namespace`` None is any."""
-        if (
-            self.namespaces is not None
-            and namespace is not None
-            and not match_patterns(_octets(namespace), _octets(self.namespaces))
-        ):
+        if self.namespaces is not None and namespace is not None and not _listed(namespace, self.namespaces):
             may, asked = printable(self.namespaces, 64), printable(namespace, 64)
             raise _Passed(f"the key may sign for the namespaces {may}, not for {asked!r}", "namespace")
         if self.valid_after is not None and now < self.valid_after:
@@ -309,7 +316,7 @@ class AllowedSigners:
             KeyFormatError: A line about the signer cannot be read, at which ssh-keygen stops, too.
         """
         for line, principals in self._unread:
-            if principals is None or match_patterns(_octets(identity), _octets(principals)):
+            if principals is None or _listed(identity, principals):
                 why = dict(self.problems)[line]
                 raise KeyFormatError(f"line {line}, which may be about {printable(identity, 128)!r}: {why}")
         return tuple(entry.principals for entry in self.entries if entry.covers(identity))
