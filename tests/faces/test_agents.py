@@ -154,6 +154,7 @@ def test_many_at_once(face: Face, home: Path) -> None:
     face.play(scenario)
 
 
+@pytest.mark.covers("V74")
 def test_who_gives_up_leaves_nothing_to_others(face: Face, home: Path) -> None:
     release = threading.Event()
 
@@ -177,6 +178,7 @@ def test_who_gives_up_leaves_nothing_to_others(face: Face, home: Path) -> None:
     assert [request[0] for request in requests] == [13, 11]  # the second had not been its turn
 
 
+@pytest.mark.covers("V74")
 @pytest.mark.parametrize(
     ("reply", "error", "said"),
     [

@@ -234,6 +234,7 @@ def test_ssh_add_locks(mine: Place, home: Path, keys: dict[str, Key]) -> None:
     assert peers.run([program, "-X"], env).returncode != 0
 
 
+@pytest.mark.covers("V74")
 def test_tokens_are_refused(mine: Place, home: Path) -> None:
     ran = add(mine, home, "-s", "/nowhere.so")
     assert ran.returncode != 0
@@ -329,6 +330,7 @@ def test_we_log_in_by_an_agent(place: Place, server: Server, keys: dict[str, Key
         assert log_in(server, agent, keys=given) == b"here\n"
 
 
+@pytest.mark.covers("V74")
 @pytest.mark.parametrize(
     ("allowed", "good"),
     [("{user}@{here}", True), ("*@{here}", True), ("nobody@{here}", False), ("{there}", False)],
@@ -366,6 +368,7 @@ def test_destinations_that_we_add(
     assert (ran.stdout == b"here\n") is (whose == "ours"), ran.stderr
 
 
+@pytest.mark.covers("V74")
 @pytest.mark.parametrize(
     ("constraints", "seen", "good"),
     [

@@ -56,6 +56,7 @@ SECRETS: list[Any] = [
 ]
 
 
+@pytest.mark.covers("R169")
 @pytest.mark.parametrize("request_", SECRETS, ids=lambda request: type(request).__name__)
 def test_requests_show_no_secret_and_stay_here(request_: Any) -> None:
     CANARIES.hunt(f"{request_} {request_!r}", "a request")
@@ -65,6 +66,7 @@ def test_requests_show_no_secret_and_stay_here(request_: Any) -> None:
         copy.copy(request_)
 
 
+@pytest.mark.covers("R169")
 def test_keyrings_show_no_secret_and_stay_here() -> None:
     keyring = Keyring()
     held = [keyring.add(key, now=NOW, confirm=True) for key in KEYS.values()]
@@ -75,6 +77,7 @@ def test_keyrings_show_no_secret_and_stay_here() -> None:
             pickle.dumps(thing)
 
 
+@pytest.mark.covers("R169")
 @pytest.mark.parametrize("request_", ADDS, ids=lambda add: add.key.public_key.type)
 def test_no_error_of_reading_a_key_tells_it(request_: m.AddIdentity) -> None:
     payloads = damaged(request_)
@@ -104,6 +107,7 @@ def hunt(error: BaseException) -> None:
     CANARIES.hunt_bytes(pickle.dumps(error), "the pickle of an error")
 
 
+@pytest.mark.covers("R169")
 def test_a_conversation_tells_no_secret() -> None:
     talk = Talk()
 
@@ -123,6 +127,7 @@ def test_a_conversation_tells_no_secret() -> None:
     ask(m.RequestIdentities())
 
 
+@pytest.mark.covers("R169")
 def test_nothing_is_kept_of_what_was_removed() -> None:
     talk = Talk()
     key = PrivateKey.generate()
@@ -186,6 +191,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.covers("R169")
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize("face", ["blocking", "asyncio", "trio"])
 def test_no_error_of_a_face_tells_what_was_to_be_sent(path: Path, face: str, call: Callable[[Any], Any]) -> None:

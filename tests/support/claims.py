@@ -334,7 +334,6 @@ P21 everything that grows is bounded
 LEFT_OUT: dict[str, str] = {
     "V72": "no file is read or written: there is no SCP, and no SFTP client",
     "V73": "there is no SFTP",
-    "V74": "the agent protocol is not spoken; a forwarded agent is a channel of bytes",
     "V84": "Python has no such memory errors; what led to them, bad lengths and states, is V21 to V33 and V40",
     "R80": "GSSAPI is not offered",
     "R81": "GSSAPI is not offered",

@@ -120,7 +120,9 @@ V71 CVE-2023-51385 CVE-2025-61984 CVE-2026-59846 CVE-2026-54591 | The library st
     The command line's server runs a shell only for what a logged-in user has asked to run.
 V72 CVE-2020-15778 CVE-2019-6111 CVE-2026-0964 CVE-2026-35385 CVE-2023-35887 |
 V73 CVE-2026-59848 CVE-2025-5318 CVE-2025-5449 CVE-2025-48038 CVE-2025-48041 |
-V74 CVE-2023-38408 CVE-2025-47913 CVE-2025-47914 |
+V74 CVE-2023-38408 CVE-2025-47913 CVE-2025-47914 | A reply is read as what was asked for, or it is an error; messages,
+    lists and constraints have bounds; no library is loaded for a token; what is constrained in a way that is not known
+    is refused, and destination constraints are obeyed.
 V75 - | Refused without a question, unless that very forwarding was asked for and granted.
 V76 - | A handler that says nothing grants no variable; names, values and their number are bounded; `serve` takes
     locale variables only.

@@ -79,6 +79,7 @@ def test_a_login_that_is_allowed(bound: bool) -> None:
 LOGIN = login("one")
 
 
+@pytest.mark.covers("V74")
 @pytest.mark.parametrize(
     ("data", "why"),
     [
@@ -121,6 +122,7 @@ def test_another_host() -> None:
     assert "allows to go from here to the host with the key" in talk.refusals[-1]
 
 
+@pytest.mark.covers("V74")
 @pytest.mark.parametrize(
     ("ways", "visible", "good"),
     [
@@ -302,6 +304,7 @@ def test_certificates_that_are_not_the_hosts(what: str) -> None:
 NAMES = sorted(HOSTS)
 
 
+@pytest.mark.covers("V74")
 @given(
     st.lists(
         st.tuples(st.sampled_from(["", *NAMES]), st.sampled_from(NAMES), st.sampled_from(["", "alice"])), min_size=1

@@ -71,6 +71,7 @@ def test_messages_come_out_of_any_pieces(payloads: list[bytes], size: int) -> No
     framer.end()
 
 
+@pytest.mark.covers("V74")
 def test_what_is_too_long_or_empty() -> None:
     assert len(frame(bytes(MAXIMUM_MESSAGE))) == MAXIMUM_MESSAGE + 4
     with pytest.raises(AgentMessageError, match=r"of 262145 bytes: 262144 can be sent"):
@@ -130,6 +131,7 @@ def test_requests_that_are_cut_or_too_long(encoded: bytes) -> None:
             m.parse_request(encoded + b"\0")
 
 
+@pytest.mark.covers("V74")
 @given(st.binary(max_size=400))
 @example(b"")
 def test_arbitrary_requests(data: bytes) -> None:
@@ -193,6 +195,7 @@ def test_small_rsa_keys_are_for_who_accepts_them() -> None:
 # ---------------------------------------------------------------------------------------------------------- constraints
 
 
+@pytest.mark.covers("V74")
 def test_constraints_that_are_refused() -> None:
     add = m.AddIdentity(KEY).encode()[1:]
     destinations = EVERYTHING.encode()[6:]
@@ -233,6 +236,7 @@ def test_destinations_that_make_no_sense() -> None:
             Constraints(lifetime=lifetime).encode()
 
 
+@pytest.mark.covers("V74")
 def test_there_are_bounds_on_what_is_counted() -> None:
     many = HostKeySpec(b"", authority=False)
     cases = [
@@ -321,6 +325,7 @@ def test_what_is_listed_need_not_be_known() -> None:
     assert pickle.loads(pickle.dumps(LISTED)) == LISTED
 
 
+@pytest.mark.covers("V74")
 @pytest.mark.parametrize(
     ("request_", "reply", "said"),
     [
@@ -351,6 +356,7 @@ def test_refusals_of_extensions() -> None:
     assert type(caught.value) is AgentRefused
 
 
+@pytest.mark.covers("V74")
 @given(st.binary(max_size=200), st.sampled_from(REQUESTS))
 def test_arbitrary_replies(data: bytes, request_: m.Request) -> None:
     for payload in (data, *(byte(number) + data for number in (5, 6, 12, 14, 28, 29))):

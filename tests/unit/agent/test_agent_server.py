@@ -295,6 +295,7 @@ def test_what_is_unknown_or_malformed_is_refused_and_it_goes_on() -> None:
     assert listed(talk) == []
 
 
+@pytest.mark.covers("V74")
 @pytest.mark.parametrize("size", [0, MAXIMUM_MESSAGE + 1, 2**32 - 1])
 def test_what_can_not_be_read_any_further_ends_it(size: int) -> None:
     talk = Talk()
@@ -305,6 +306,7 @@ def test_what_can_not_be_read_any_further_ends_it(size: int) -> None:
     assert talk.give(frame(LIST.encode())) == []
 
 
+@pytest.mark.covers("V74")
 def test_what_nobody_reads_is_bounded() -> None:
     talk = Talk()
     for index in range(100):
@@ -331,6 +333,7 @@ def test_events_that_nobody_takes_are_bounded() -> None:
     assert len(talk.server._events) == 64
 
 
+@pytest.mark.covers("V74")
 @given(st.lists(st.one_of(st.binary(max_size=60), st.binary(max_size=60).map(frame)), max_size=8), st.integers(1, 99))
 def test_arbitrary_bytes(pieces: list[bytes], size: int) -> None:
     """In any pieces the same, and never an exception."""
