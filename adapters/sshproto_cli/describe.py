@@ -322,7 +322,7 @@ def _ext_info(message: m.ExtInfo) -> Words:
 
 
 def _userauth_request(message: m.UserauthRequest) -> Words:
-    who = f"{printable(message.user)}, {message.method}"
+    who = f"{printable(message.user)}, {methods.listed(message.method)}"
     try:
         form = methods.parse(message.method, message.payload)
     except WireError:
@@ -342,7 +342,7 @@ def _bound(form: methods.KeyQuery | methods.KeySigned) -> Iterable[Detail]:
     if host_key is None:
         return ()
     shown = dict(_key(host_key))
-    return (("bound to the host key", shown.get("fingerprint") or shown["key"]),)
+    return (("host key", shown.get("fingerprint") or shown["key"]),)
 
 
 def _userauth_failure(message: m.UserauthFailure) -> Words:
