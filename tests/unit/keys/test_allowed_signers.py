@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import random
 import subprocess
@@ -30,6 +31,7 @@ from sshproto.keys import (
     read_timestamp,
     sshsig,
 )
+from sshproto.wire.codec import text
 from tests.support.authenticator import ED25519, TOUCHED, VERIFIED, Authenticator
 from tests.unit.keys.conftest import SSH_KEYGEN
 
@@ -432,6 +434,17 @@ def test_revoked_keys_count_as_with_ssh_keygen(keygen, revoked, by_key, by_certi
         except KeyFormatError:
             found = False
         assert found == good
+
+
+def test_lists_that_ssh_keygen_gives_up(keygen):
+    """It accepts nothing then; these lines revoke nobody, so there is no need to."""
+    keygen.write(f"{ALICE} {LINE}\n")
+    words = ("verify", "-f", keygen.signers, "-I", ALICE, "-n", "file", "-s", keygen.signature)
+    unknown = b"ssh-foo " + base64.b64encode(text("ssh-foo") + b"whatever") + b"\n"
+    for data in (b"\r\n", b"# x\r\n\r\n", unknown):
+        (keygen.folder / "revoked").write_bytes(data)
+        assert not keygen.run(*words, "-r", keygen.folder / "revoked", stdin=MESSAGE)[0]
+        assert verifies(f"{ALICE} {LINE}\n", revoked=read_revoked(data))
 
 
 # --------------------------------------------------------------------------------------------- stricter than ssh-keygen
