@@ -27,6 +27,9 @@ from sshproto.values import frozen
 MAXIMUM_KEYS = 1024
 """Most keys and certificates that are held."""
 
+MAXIMUM_CONSTRAINTS = 1024 * 1024
+"""Most bytes that the destination constraints of all keys may have, as they travel."""
+
 UNLOCK_DELAY = 0.1
 """Seconds after a wrong passphrase in which no other is looked at; so many more after each that follows."""
 
@@ -86,7 +89,17 @@ class Keyring(Unpicklable):
         entropy: Source of the salt of the lock's passphrase.
     """
 
-    __slots__ = ("_entropy", "_failures", "_keys", "_lifetime", "_lock", "_locked_out", "minimum_rsa_bits", "sha1")
+    __slots__ = (
+        "_entropy",
+        "_failures",
+        "_keys",
+        "_lifetime",
+        "_lock",
+        "_locked_out",
+        "_weights",
+        "minimum_rsa_bits",
+        "sha1",
+    )
 
     def __init__(
         self,
@@ -136,7 +149,8 @@ class Keyring(Unpicklable):
 
         Raises:
             InvalidArgument: The certificate is another key's, or the constraints make no sense.
-            LimitReached: There is no room: there are too many keys, or their list would not fit into a message.
+            LimitReached: There is no room: there are too many keys or constraints, or the list of keys would not fit
+                into a message.
         """
         if certificate is not None and certificate.key != key.public_key:
             raise InvalidArgument(
@@ -158,6 +172,9 @@ class Keyring(Unpicklable):
         size = _LIST_HEAD + sum(map(_listed_size, (*others, held)))
         if size > MAXIMUM_MESSAGE:
             raise LimitReached(f"the agent's keys would fill {size} bytes, {MAXIMUM_MESSAGE} fit into a message")
+        total = sum(map(_weight, (*others, held)))
+        if total > MAXIMUM_CONSTRAINTS:
+            raise LimitReached(f"the keys' constraints have {total} bytes, at most {MAXIMUM_CONSTRAINTS} are kept")
         self._keys[held.blob] = held
         return held
 
@@ -231,6 +248,10 @@ class Keyring(Unpicklable):
 
 def _listed_size(held: HeldKey) -> int:
     return 8 + len(held.blob) + len(held.comment.encode("utf-8", "surrogateescape"))
+
+
+def _weight(held: HeldKey) -> int:
+    return sum(len(each.encode()) for each in held.destinations)
 
 
 def _digest(passphrase: bytes, salt: bytes) -> bytes:

@@ -12,10 +12,11 @@ import attrs
 
 from sshproto.agent.constraints import NONE, Constraints
 from sshproto.agent.framing import AgentMessageError
+from sshproto.agent.signing import MAXIMUM_SESSION_ID
 from sshproto.errors import InvalidArgument, KeyFormatError, WireError, discreet
 from sshproto.keys.certificates import CERTIFICATE_ALGORITHMS, Certificate
 from sshproto.keys.private import PrivateKey, read_half, read_private, write_private
-from sshproto.keys.public import MINIMUM_RSA_BITS
+from sshproto.keys.public import MAXIMUM_BLOB, MINIMUM_RSA_BITS
 from sshproto.values import frozen
 from sshproto.wire.codec import Buffer, Reader, byte, string, text, uint32
 
@@ -288,9 +289,9 @@ class SessionBind:
         """
         reader = Reader(contents, SESSION_BIND)
         bind = cls(
-            reader.string("hostkey"),
-            reader.string("session identifier"),
-            reader.string("signature"),
+            reader.string("hostkey", MAXIMUM_BLOB),
+            reader.string("session identifier", MAXIMUM_SESSION_ID),
+            reader.string("signature", MAXIMUM_BLOB),
             reader.boolean("is_forwarding"),
         )
         reader.end()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from sshproto.errors import WireError
 from sshproto.keys.certificates import CERTIFICATE_ALGORITHMS
+from sshproto.keys.public import MAXIMUM_BLOB
 from sshproto.keys.signatures import SIGNATURES
 from sshproto.text import printable
 from sshproto.values import frozen
@@ -19,6 +20,9 @@ _SERVICE = "ssh-connection"
 _METHODS = {"publickey": False, "publickey-hostbound-v00@openssh.com": True}
 _SSHSIG = b"SSHSIG"
 _MAXIMUM_NAME = 1024
+
+MAXIMUM_SESSION_ID = 256
+"""Longest session identifier in bytes; they are hashes, of 64 at most."""
 
 
 @frozen
@@ -67,7 +71,7 @@ def parse_login(data: Buffer) -> LoginRequest:
         WireError: It is something else.
     """
     reader = Reader(data, "login request")
-    session_id = reader.string("session identifier")
+    session_id = reader.string("session identifier", MAXIMUM_SESSION_ID)
     number = reader.byte("message")
     if number != _USERAUTH_REQUEST:
         raise reader.error("message", f"is {number}, not SSH_MSG_USERAUTH_REQUEST ({_USERAUTH_REQUEST})")
@@ -79,8 +83,8 @@ def parse_login(data: Buffer) -> LoginRequest:
         raise reader.error("method", f"is {printable(method, 64)!r}: {' and '.join(_METHODS)} sign")
     if reader.byte("has_signature") != 1:
         raise reader.error("has_signature", "says that there is to be none")
-    algorithm, key = reader.name("algorithm"), reader.string("public key")
-    host_key = reader.string("server host key") if bound else None
+    algorithm, key = reader.name("algorithm"), reader.string("public key", MAXIMUM_BLOB)
+    host_key = reader.string("server host key", MAXIMUM_BLOB) if bound else None
     reader.end()
     return LoginRequest(session_id, user, algorithm, key, host_key)
 

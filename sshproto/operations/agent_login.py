@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sshproto.agent.framing import AgentError, AgentRefused
+from sshproto.agent.framing import AgentError, AgentRefused, ExtensionUnsupported
 from sshproto.agent.replies import Identity
 from sshproto.errors import KeyFormatError
 from sshproto.keys.certificates import Certificate
@@ -101,7 +101,9 @@ class AgentKeys:
             if host_key is not None and session_id is not None and signature is not None:
                 try:
                     yield from call(self._agent.bind, host_key, session_id, signature)
-                except AgentRefused as error:  # it knows nothing of that, or is bound elsewhere: some keys are missing
+                except ExtensionUnsupported:  # as of most agents but OpenSSH's and ours
+                    pass
+                except AgentRefused as error:  # it is bound elsewhere: some keys are missing
                     self.problem = error
             identities = yield from call(self._agent.identities)
         except AgentError as error:

@@ -29,7 +29,7 @@ from sshproto.errors import InvalidArgument, KeyFormatError
 from sshproto.keys import PrivateKey, PublicKey
 from sshproto.keys.known_hosts import parse
 from sshproto.wire.codec import byte, string, text, uint32
-from tests.support.agents import AUTHORITY, CERTIFICATES, HOSTS, KEY, KEYS, TYPES, hop, way
+from tests.support.agents import AUTHORITY, CERTIFICATES, HOSTS, KEY, KEYS, TYPES, hop, user_certificate, way
 
 EVERYTHING = Constraints(lifetime=60, confirm=True, destinations=(way("", "one", "al*"), way("one", "two")))
 REQUESTS: list[m.Request] = [
@@ -178,6 +178,17 @@ def test_keys_that_are_no_good() -> None:
             m.parse_request(payload)
     with pytest.raises(InvalidArgument, match="the certificate is for the key"):
         m.AddIdentity(other, CERTIFICATES["ssh-ed25519"]).encode()
+
+
+def test_the_experimental_composite() -> None:
+    pytest.importorskip("cryptography.hazmat.primitives.asymmetric.mldsa")
+    key = PrivateKey.generate("ssh-mldsa44-ed25519@openssh.com")
+    certificate = user_certificate(key)
+    for add in (m.AddIdentity(key), m.AddIdentity(key, certificate)):
+        read = m.parse_request(add.encode())
+        assert isinstance(read, m.AddIdentity)
+        assert (read.key.public_key, read.certificate) == (key.public_key, add.certificate)
+        key.public_key.verify(read.key.sign(b"data"), b"data", key.public_key.type)
 
 
 def test_small_rsa_keys_are_for_who_accepts_them() -> None:

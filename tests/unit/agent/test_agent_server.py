@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sshproto.agent import AgentRefused, Constraints, Keyring, KeyUsed, RequestRefused, purpose_of
+from sshproto.agent import (
+    AgentRefused,
+    Constraints,
+    DestinationConstraint,
+    Hop,
+    HostKeySpec,
+    Keyring,
+    KeyUsed,
+    RequestRefused,
+    purpose_of,
+)
 from sshproto.agent import messages as m
 from sshproto.agent.framing import MAXIMUM_MESSAGE, frame
 from sshproto.agent.keyring import MAXIMUM_KEYS
@@ -129,6 +139,19 @@ def test_the_list_fits_into_a_message() -> None:
     assert 200 < len(Talk(keyring).ask(LIST)) < 260
     with pytest.raises(InvalidArgument, match="at most 1024 characters"):
         keyring.add(KEY, now=NOW, comment="x" * 1025)
+
+
+def test_there_is_room_for_so_many_constraints() -> None:
+    keyring = Keyring()
+    large = DestinationConstraint(Hop(), Hop("host", (HostKeySpec(bytes(1000)),) * 200))
+    with pytest.raises(LimitReached, match="the keys' constraints have 1206"):
+        for _ in range(10):
+            keyring.add(PrivateKey.generate(), now=NOW, destinations=[large])
+    assert len(keyring.keys(NOW)) == 5
+    [first, *_] = keyring.keys(NOW)
+    keyring.add(first.key, now=NOW, destinations=[large])
+    keyring.remove(first.blob)
+    keyring.add(KEY, now=NOW, destinations=[large])
 
 
 def test_a_keyring_takes_what_belongs_together() -> None:
