@@ -61,6 +61,9 @@ class Channel:
             still read.
         eof_sent, eof_received: Which directions have been ended by EOF.
         writable: Fires when there is room to send, or never will be.
+        room: What :meth:`write` waits for, if it does: the same, but one after the other.
+        called: That has fired, and who writes has not had its turn yet.
+        missed: It had, but found no room.
         changed: Fires when any of the other attributes has changed, or what the peer asks, tells and answers.
         on_end: Called when the channel has ended, unless by :meth:`close`; never from within an operation.
         breaks: The peer's ``Break`` requests are granted and passed on as notices.
@@ -77,6 +80,7 @@ class Channel:
         "_unasked",
         "_writing",
         "breaks",
+        "called",
         "changed",
         "closed",
         "eof_received",
@@ -87,10 +91,12 @@ class Channel:
         "inboxes",
         "kind",
         "lost",
+        "missed",
         "number",
         "on_end",
         "opened",
         "peer_reads",
+        "room",
         "serving",
         "writable",
     )
@@ -113,6 +119,9 @@ class Channel:
         self.eof_sent = False
         self.eof_received = False
         self.writable = Wait()
+        self.room: Wait | None = None
+        self.called = False
+        self.missed = False
         self.changed = Wait()
         self._refusal: OpenRefused | None = None
         self._replies: dict[int, bool | None] | None = None
@@ -238,11 +247,21 @@ class Channel:
             while queue[0] is not ticket:
                 yield turn
             while (rest := self._send_some(data, stream)) is not None:
+                self.missed = self.called and len(rest) == len(data)
                 data = rest
-                yield self.writable
+                self._had_turn()
+                self.room = self.room or Wait()
+                yield self.room
         finally:
+            self._had_turn()
             queue.remove(ticket)
             turn.fire()
+
+    def _had_turn(self) -> None:
+        """If the hub has called the one who writes, let it call the next."""
+        if self.called:
+            self.called = False
+            self.hub.had_turn()
 
     def send_eof(self) -> Operation[None]:
         """Send no more data; what is being written is sent first. Nothing happens if EOF was sent or nobody listens.
@@ -379,7 +398,7 @@ class Channel:
                 self.exit_signal = notice
             case EndOfWrite():
                 self.peer_reads = False
-                self.writable.fire()
+                self._nobody_listens()
             case WindowChange() if self._notices and isinstance(self._notices[-1], WindowChange):
                 self._notices[-1] = notice
             case _:
@@ -420,7 +439,7 @@ class Channel:
             if not self.lost:
                 inbox.finish()
             inbox.arrived.fire()
-        self.writable.fire()
+        self._nobody_listens()
         self.changed.fire()
         if self._turn is not None:
             self._turn.fire()
@@ -428,6 +447,11 @@ class Channel:
             self.on_end()
 
     # --------------------------------------------------------------------------------------------------------- internal
+
+    def _nobody_listens(self) -> None:
+        self.writable.fire()
+        if self.room is not None:
+            self.room.fire()
 
     def _queue(self) -> tuple[list[object], Wait]:
         """Who writes, and what fires when one of them is done."""

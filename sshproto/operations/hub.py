@@ -65,6 +65,9 @@ ASKED: dict[Role, tuple[type[Question], ...]] = {
 """The questions that the application answers; ``next_question`` gives them out. The others are answered here."""
 
 
+_SHARE = 32 * 1024  # bytes that one who waits to send is expected to have, one with another
+
+
 class Reply:
     """The reply to a request of ours, when it comes.
 
@@ -166,6 +169,9 @@ class Hub(Generic[C]):
         self._unasked = 0
         self._replies: dict[int, Reply] = {}
         self._late: list[Callable[[], None]] = []
+        # Those that want to send and have not been called yet; before them, those that have, but others were faster.
+        self._line: tuple[deque[Channel], deque[Channel]] | None = None
+        self._called = 0  # those that have, and have not had their turn yet
         self._take = ASKED[conn.role]
 
     # ---------------------------------------------------------------------------------------------------- for the faces
@@ -186,6 +192,8 @@ class Hub(Generic[C]):
                 route(self, event)
             elif isinstance(event, Question):
                 self._ask(event)
+        if self._line is not None:
+            self._call()
 
     # ------------------------------------------------------------------------------------------------------- operations
 
@@ -386,6 +394,29 @@ class Hub(Generic[C]):
         channel = self.channels.get(event.channel)
         if channel is not None:
             channel.writable.fire()
+            if channel.room is not None and channel.room.wanted:
+                if self._line is None:
+                    self._line = deque(), deque()
+                self._line[not channel.missed].append(channel)
+
+    def _call(self) -> None:
+        """Call as many of those that wait to send as there may be room for: of a thousand, most would find none."""
+        room = self.limits.output_high - self.conn.output_size
+        for line in self._line or ():
+            while line and self._called * _SHARE < room:
+                channel = line.popleft()
+                if channel.room is not None and channel.room.wanted:
+                    self._called += 1
+                    channel.called = True
+                    channel.room.fire()
+        if self._line is not None and not any(self._line):
+            self._line = None
+
+    def had_turn(self) -> None:
+        """One that was called has sent something, or found no room, or does not want to any more."""
+        self._called -= 1
+        if self._line is not None:
+            self._call()
 
     def _eof(self, event: EofReceived) -> None:
         channel = self.channels.get(event.channel)
