@@ -234,6 +234,9 @@ class Agent:
                 yield self._turn
             while self._owed:
                 yield from self._reply()
+            if self._framer.waiting:  # or it would be taken for the reply to what is sent now
+                self._close("the agent has said something that nobody has asked for")
+                raise AgentMessageError(self._closed)
             yield from self._send(message)
             reply = yield from self._reply()
         finally:
