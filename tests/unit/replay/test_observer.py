@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sshproto import algorithms
 from sshproto import events as ev
 from sshproto.config import ClientConfig, Limits, Preferences, ServerConfig
+from sshproto.keys import FOREVER, Certificate, CertificateKind
 from sshproto.keys.private import PrivateKey
 from sshproto.replay.events import (
     Ended,
@@ -610,6 +611,28 @@ def test_a_host_key_that_cannot_be_asked(plain: Recording, monkeypatch: pytest.M
     events = observe(plain.wire, secrets(wrong))
     assert len(told(events, KeysMissing)) == 2
     assert not told(events, SecretFound)
+
+
+def test_host_certificates() -> None:
+    """The key that one is for has signed, now and when keys are exchanged anew: what it says is verified."""
+    key, authority = PrivateKey.generate(), PrivateKey.generate()
+    certificate = Certificate.issue(
+        authority, key.public_key, CertificateKind.HOST, key_id="x", principals=("h",), valid_before=FOREVER
+    )
+    asking = Preferences(host_key=(certificate.type,))
+    recording = session(
+        preferences=asking,
+        server=ServerConfig(host_keys=(key,), host_certificates=(certificate,), debug_raise=True),
+        rekeys="cs",
+    )
+    events = observe(recording.wire, recording.secrets)
+    check(recording, events)
+    seen = told(events, KexSeen)
+    assert [(it.host_key, it.host_key_blob, it.fingerprint) for it in seen] == [
+        (key.public_key, certificate.blob, key.public_key.fingerprint())
+    ] * 3
+    assert all(it.verified for it in told(events, SecretFound))
+    assert [it.host_key for it in told(events, ev.KeysExchanged)] == [key.public_key] * 3
 
 
 @pytest.mark.parametrize("kind", ["ssh-rsa", "ecdsa-sha2-nistp384"])
