@@ -168,7 +168,9 @@ def test_a_reply_that_nobody_waits_for_is_nobody_elses() -> None:
     assert stream.requests == [13]  # the other's reply first
     again.operation.close()  # who clears away may give up as well
     last = Run(agent.identities())
-    stream.put(frame(encode_signature(b"late")) + frame(LISTED))
+    stream.put(frame(encode_signature(b"late")))
+    last.go()
+    stream.put(frame(LISTED))
     assert len(last.go().result()) == 1
     assert stream.requests == [13, 11]
 
