@@ -73,6 +73,21 @@ class _Secrets:
     exchange_hash: bytes = attrs.field(repr=False)
 
 
+@frozen
+class _Shown:
+    """What a server shows for one algorithm.
+
+    Attributes:
+        key: The host key that signs.
+        blob: It, or its certificate, as it is sent.
+        signature: The algorithm of the signature.
+    """
+
+    key: PrivateKey | PublicKey
+    blob: bytes
+    signature: str
+
+
 @define(eq=False)
 class _Round:
     """One key exchange, from the moment that both KEXINITs are known.
@@ -83,6 +98,7 @@ class _Round:
         exchange: Our half of it.
         client_kexinit, server_kexinit: The payloads, for the exchange hash.
         skip_guess: The next packet of the method follows a wrong guess and is ignored.
+        shown: What a server shows: its key, or the certificate.
         signing: The server's reply without its signature, while the application makes that; and its secrets.
         secrets: Known once the method is complete; on a client, once the signature has been verified.
     """
@@ -93,6 +109,7 @@ class _Round:
     client_kexinit: bytes
     server_kexinit: bytes
     skip_guess: bool
+    shown: _Shown | None = None
     signing: tuple[Reply, _Secrets] | None = None
     secrets: _Secrets | None = None
     sent_new_keys: bool = False
@@ -190,10 +207,12 @@ class KeyExchange:
         chosen = negotiate(client, server, us=self._role, preferences=config.preferences, strict=self.strict)
         method = kex.METHODS[chosen.kex]
         mine = self._our_payload
+        shown = _shown(config, chosen.host_key) if isinstance(config, ServerConfig) else None
         self._round = _Round(
             chosen=chosen,
             method=method,
-            exchange=self._half(method, chosen),
+            exchange=self._half(method, shown),
+            shown=shown,
             client_kexinit=mine if self._role is Role.CLIENT else payload,
             server_kexinit=payload if self._role is Role.CLIENT else mine,
             skip_guess=theirs.first_kex_packet_follows and not negotiation.guess_is_right(client, server),
@@ -201,12 +220,12 @@ class KeyExchange:
         if isinstance(self._round.exchange, kex.ClientExchange):
             self._outlet.outbox.send_now(self._round.exchange.start())
 
-    def _half(self, method: kex.KexMethod, chosen: Negotiated) -> kex.ClientExchange | kex.ServerExchange:
+    def _half(self, method: kex.KexMethod, shown: _Shown | None) -> kex.ClientExchange | kex.ServerExchange:
         """Our half of the method. A server creates no key before it is asked for one."""
         config = self._config
         if isinstance(config, ClientConfig):
             return kex.client_exchange(method, entropy=config.entropy, oracle=config.oracle, gex_bits=config.gex_bits)
-        blob = _shown(config, chosen.host_key).blob
+        blob = _given(shown).blob
         return kex.server_exchange(method, entropy=config.entropy, oracle=config.oracle, host_key=blob)
 
     # -------------------------------------------------------------------------------------------- the method's messages
@@ -292,7 +311,7 @@ class KeyExchange:
     # ---------------------------------------------------------------------------------------------------- server's half
 
     def _sign(self, now: _Round, reply: Reply, secret: bytes) -> None:
-        shown = _shown(self._config, now.chosen.host_key)
+        shown = _given(now.shown)
         key = shown.key
         secrets = self._hash(now, shown.blob, secret)
         if isinstance(key, PrivateKey):
@@ -330,7 +349,7 @@ class KeyExchange:
 
     def _reply(self, now: _Round, reply: Reply, secrets: _Secrets, signature: bytes) -> None:
         self._outlet.outbox.send_now(attrs.evolve(reply, signature=signature))
-        shown = _shown(self._config, now.chosen.host_key)
+        shown = _given(now.shown)
         self.host_key = _public(shown.key)
         self._agree(now, secrets, shown.blob, signature)
         self._send_new_keys(now)
@@ -469,31 +488,21 @@ def _public(key: PrivateKey | PublicKey) -> PublicKey:
 # A server shows a key, or a certificate of it; either way the key signs, under a plain algorithm (PROTOCOL.certkeys).
 
 
-@frozen
-class _Shown:
-    """What a server shows for one algorithm.
-
-    Attributes:
-        key: The host key that signs.
-        blob: It, or its certificate, as it is sent.
-        signature: The algorithm of the signature.
-    """
-
-    key: PrivateKey | PublicKey
-    blob: bytes
-    signature: str
+def _given(shown: _Shown | None) -> _Shown:
+    if shown is None:
+        raise InternalError("a client was to show a host key")
+    return shown
 
 
-def _shown(config: Config, algorithm: str) -> _Shown:
+def _shown(config: ServerConfig, algorithm: str) -> _Shown:
     """What a server shows for an algorithm that it has offered."""
-    if isinstance(config, ServerConfig):
-        for key in config.host_keys:
-            if algorithm in _public(key).signature_algorithms:
-                return _Shown(key, _public(key).blob, algorithm)
-        for certificate in config.host_certificates:
-            if algorithm in certificate.signature_algorithms:
-                key = next(key for key in config.host_keys if _public(key) == certificate.key)
-                return _Shown(key, certificate.blob, _plain(algorithm))
+    for key in config.host_keys:
+        if algorithm in _public(key).signature_algorithms:
+            return _Shown(key, _public(key).blob, algorithm)
+    for certificate in config.host_certificates:
+        if algorithm in certificate.signature_algorithms:
+            key = next(key for key in config.host_keys if _public(key) == certificate.key)
+            return _Shown(key, certificate.blob, _plain(algorithm))
     raise KeyExchangeFailed(f"no host key makes {algorithm} signatures")
 
 
