@@ -67,6 +67,34 @@ def test_sshproto_exec_shows_the_certificate_beside_its_key(server: Server) -> N
         assert ours.execute(server, "echo in", key=key).returncode == 255
 
 
+def test_ssh_and_our_server_believe_one_authority() -> None:
+    """A certificate each way: the server's, which ssh checks, and the user's, which it shows."""
+    with peers.scratch() as directory:
+        host, user = peers.make_key(directory, name="host"), peers.make_key(directory)
+        for key, kind, name in ((host, CertificateKind.HOST, HOST), (user, CertificateKind.USER, "alice")):
+            told = {"key_id": name, "principals": [name], "valid_before": FOREVER}
+            extensions = {} if kind is CertificateKind.HOST else None
+            made = Certificate.issue(AUTHORITY, PublicKey.parse(key.public), kind, **told, extensions=extensions)
+            key.path.with_name(key.path.name + "-cert.pub").write_text(made.openssh() + "\n")
+        trusted = directory / "authority"
+        trusted.write_text(AUTHORITY.public_key.openssh() + "\n")
+        argv = [*ours.PROGRAM, "serve", "--listen", f"{HOST}:0", "--exec", "--host-key", str(host.path)]
+        argv += ["--host-certificate", f"{host.path}-cert.pub", "--trusted-user-ca", str(trusted)]
+        log = directory / "log"
+        with peers.listening(argv, log, "listening on ", ours._environment(directory)):
+            port = int(log.read_text().rpartition(":")[2])
+            server = Server(port=port, user="alice", host_keys=(), log_file=log)
+            hosts = directory / "hosts"
+            options = [f"-oUserKnownHostsFile={hosts}", "-v"]
+            hosts.write_text(f"@cert-authority [{HOST}]:{port} {AUTHORITY.public_key.openssh()}\n")
+            ran = peers.ssh(server, "echo in", key=user, options=options)
+            assert (ran.returncode, ran.stdout) == (0, b"in\n"), ran.stderr
+            assert b"ED25519-CERT" in ran.stderr
+            assert peers.ssh(server, "echo in", key=user, options=["-lbob", *options]).returncode == 255
+            hosts.write_text(f"@cert-authority [{HOST}]:{port} {PrivateKey.generate().public_key.openssh()}\n")
+            assert peers.ssh(server, "echo in", key=user, options=options).returncode == 255
+
+
 def test_what_a_certificate_says_counts(server: Server) -> None:
     key = PrivateKey.generate()
     forcing = certify(key.public_key, critical_options={"force-command": "echo forced"})
