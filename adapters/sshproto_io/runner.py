@@ -109,6 +109,7 @@ class Runner:
         "_call",
         "_deadline",
         "_driver",
+        "_expired",
         "_inline",
         "_over",
         "_parked",
@@ -146,6 +147,7 @@ class Runner:
         self._call: tuple[Task, Call] | None = None
         self._deadline: float | None = None
         self._begun = False
+        self._expired = False
         self._over = False
         self._resume: Callable[[], object] | None = None
         self._patient = False  # it sleeps for so long that it should rather wait in the lot then
@@ -180,7 +182,7 @@ class Runner:
         root = self._root = Task(self, operation)
         try:
             self._loop(root)
-            if not root.ended:
+            if self._expired:
                 raise TimeoutExpired(what, timeout or 0.0)
         finally:
             if not self._over:
@@ -240,6 +242,8 @@ class Runner:
                         self._clear_away()
                         return False
                     if self._deadline is not None and time.monotonic() >= self._deadline:
+                        self._expired = True
+                        self._clear_away()  # now: else another thread might take it to an end that nobody hears of
                         return False
                     if call is None:
                         seconds = self._lie_down()
