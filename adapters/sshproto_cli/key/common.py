@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -240,24 +241,48 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there already")
 
 
-def written(key: PrivateKey, form: str, passphrase: bytes | None, args: argparse.Namespace) -> bytes:
-    """The content of a file for a private key.
+def check_writing(args: argparse.Namespace, form: str) -> None:
+    """See that what :func:`add_writing` added makes sense, before anybody types a passphrase.
 
     Raises:
-        Failure: It can't be encrypted as ``args`` say.
+        Misuse: It does not.
+        Failure: A package is missing.
     """
-    from sshproto.errors import InvalidArgument, KeyFormatError
+    from sshproto.keys import openssh, pem
+
+    if form == "pkcs8":
+        if args.encryption is not None:
+            raise Misuse("-Z is for OpenSSH's format; PKCS#8 is encrypted with AES-256-CBC")
+        most, what = pem.MAXIMUM_ITERATIONS, "iterations of PBKDF2"
+    else:
+        if args.encryption is not None and args.encryption not in openssh.CIPHERS:
+            raise Misuse(f"-Z: there is no cipher {args.encryption!r}; there are {', '.join(openssh.CIPHERS)}")
+        most, what = openssh.MAXIMUM_ROUNDS, "rounds of bcrypt"
+        if not args.no_passphrase and importlib.util.find_spec("bcrypt") is None:
+            raise Failure(
+                "the package bcrypt, with which OpenSSH's format is encrypted, is not installed;"
+                " pip install 'sshproto[encrypted-keys]', or -m pkcs8 or --no-passphrase do without"
+            )
+    if args.rounds is not None and not 1 <= args.rounds <= most:
+        raise Misuse(f"-a: 1 to {most} {what} can be done, not {args.rounds}")
+
+
+def written(key: PrivateKey, form: str, passphrase: bytes | None, args: argparse.Namespace) -> bytes:
+    """The content of a file for a private key, as :func:`check_writing` has found it to make sense.
+
+    Raises:
+        Failure: It can't be encrypted.
+    """
+    from sshproto.errors import KeyFormatError
 
     options: dict[str, int | str] = {}
     if args.rounds is not None:
         options["iterations" if form == "pkcs8" else "rounds"] = args.rounds
     if args.encryption is not None:
-        if form == "pkcs8":
-            raise Misuse("-Z is for OpenSSH's format; PKCS#8 is encrypted with AES-256-CBC")
         options["cipher"] = args.encryption
     try:
         return getattr(key, form)(passphrase, **options)  # type: ignore[no-any-return]
-    except (InvalidArgument, KeyFormatError) as error:
+    except KeyFormatError as error:
         raise Failure(str(error)) from None
 
 

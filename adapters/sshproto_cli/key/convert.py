@@ -14,6 +14,7 @@ from sshproto_cli.key.common import (
     add_writing,
     beside,
     check_comment,
+    check_writing,
     load_private,
     named,
     new_passphrase,
@@ -151,6 +152,8 @@ def _private(args: argparse.Namespace, path: str, data: bytes, form: str) -> int
         raise Misuse("a private key is not shown on a terminal; name a file with -o")
     if output != STDIO:
         refuse_existing(output, args.overwrite or args.in_place)
+    if args.new_passphrase or args.rounds is not None or args.encryption is not None:
+        check_writing(args, to)
     terminal = Terminal()
     key, passphrase = load_private(path, data, terminal, minimum=LOWEST_RSA_BITS)
     lies = beside(path)
@@ -161,6 +164,8 @@ def _private(args: argparse.Namespace, path: str, data: bytes, form: str) -> int
     if args.new_passphrase or args.no_passphrase:
         passphrase = new_passphrase(args, output, terminal)
     content = written(key, to, passphrase, args)
+    if args.in_place and read(path) != data:
+        raise Failure(f"{path}: somebody has changed it meanwhile; nothing is written")
     if output == STDIO:
         put(content.decode("ascii"))
     else:

@@ -16,6 +16,7 @@ from sshproto_cli.key.common import (
     add_overwrite,
     add_writing,
     check_comment,
+    check_writing,
     new_passphrase,
     written,
 )
@@ -86,12 +87,10 @@ def run(args: argparse.Namespace) -> int:
 def _generate(args: argparse.Namespace) -> int:
     from sshproto.errors import InvalidArgument, KeyFormatError
     from sshproto.keys import PrivateKey
-    from sshproto.keys.openssh import CIPHERS
     from sshproto_cli.key.saving import Saved, refuse_existing
 
     kind = _kind(args.type, args.bits)
-    if args.encryption is not None and args.encryption not in CIPHERS:
-        raise Misuse(f"-Z: there is no cipher {args.encryption!r}; there are {', '.join(CIPHERS)}")
+    check_writing(args, args.format)
     comment = _usual_comment() if args.comment is None else args.comment
     check_comment(comment)
     path = _path(args, kind)

@@ -142,6 +142,7 @@ def test_what_goes_wrong_changes_nothing(convert, monkeypatch):
     assert "SSHPROTO_NEW_PASSPHRASE may hold one" in fails("id", "-i", "-p")
     assert "a private key is written with -i in place, or with -o" in fails("id")
     assert "1 to 2048 rounds" in fails("id", "-i", "-a", 2**31)
+    assert "-Z is for OpenSSH's format" in fails("id", "-i", "--to", "pkcs8", "-Z", "aes256-ctr")
     assert "no cipher 'x'" in fails("id", "-i", "-Z", "x")
     assert "--to rfc4716 is for public keys" in fails("id", "-i", "--to", "rfc4716")
     assert "-p asks for a new passphrase" in fails("id", "-i", "-p", "--no-passphrase")
@@ -151,6 +152,25 @@ def test_what_goes_wrong_changes_nothing(convert, monkeypatch):
     Path("there").write_text("x")
     assert "there: it is there already" in fails("id", "-o", "there")
     assert Path("there").read_text() == "x"
+
+
+def test_who_changes_the_file_meanwhile_is_not_overruled(convert, monkeypatch):
+    monkeypatch.setattr(Terminal, "present", True)
+    monkeypatch.setattr(Terminal, "ask", lambda *_, **__: (Path("id").write_bytes(EC.openssh()), NEW)[1])
+    status, _, err = convert("id", "-i", "-p", "-a", 1, id=KEY.openssh())
+    assert (status, err) == (1, "sshproto: id: somebody has changed it meanwhile; nothing is written\n")
+    assert load("id").public_key == EC.public_key
+
+
+def test_without_the_package_for_encryption(convert, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(Terminal, "present", True)
+    monkeypatch.setattr(Terminal, "ask", lambda *_, **__: pytest.fail("asked for what can't be used"))
+    assert (
+        "the package bcrypt, with which OpenSSH's format is encrypted" in convert("id", "-i", "-p", id=KEY.openssh())[2]
+    )
+    assert "the package bcrypt, which that takes, is not installed" in convert("id", "-i", id=LOCKED)[2]
+    assert convert("id", "-i", "--no-passphrase", id=KEY.openssh())[0] == 0
 
 
 def test_comments(convert):

@@ -272,7 +272,7 @@ def test_costs_that_are_none(generate, monkeypatch):
     monkeypatch.setenv("SSHPROTO_NEW_PASSPHRASE", "canary")
     for words, said in (
         (("-a", 2**31), "1 to 2048 rounds of bcrypt can be done, not 2147483648"),
-        (("-m", "pkcs8", "-a", 0), "1 to 10000000 iterations can be done, not 0"),
+        (("-m", "pkcs8", "-a", 0), "1 to 10000000 iterations of PBKDF2 can be done, not 0"),
         (("-m", "pkcs8", "-Z", "aes256-ctr"), "-Z is for OpenSSH's format"),
     ):
         status, _, err = generate("id", *words)
