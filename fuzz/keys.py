@@ -30,8 +30,8 @@ from sshproto.wire.codec import Reader, string
 from tests.support import ppk
 from tests.support.seeds import USER_KEY
 
-MODULES = ("sshproto.keys.private", "sshproto.keys.public", "sshproto.keys.openssh", "sshproto.keys.pem",
-           "sshproto.keys.ppk", "sshproto.keys.rfc4716", "sshproto.keys.security_keys",
+MODULES = ("sshproto.keys.private", "sshproto.keys.private_fields", "sshproto.keys.public", "sshproto.keys.openssh",
+           "sshproto.keys.pem", "sshproto.keys.ppk", "sshproto.keys.rfc4716", "sshproto.keys.security_keys",
            "sshproto.keys.signatures", "sshproto.keys.contents")  # fmt: skip
 _SIGNED = b"what was signed"
 _OPENSSH_END = "-----END OPENSSH PRIVATE KEY-----"

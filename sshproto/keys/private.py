@@ -16,6 +16,7 @@ from typing import Any, NoReturn, Self
 from sshproto.config import Entropy, system_entropy
 from sshproto.errors import InvalidArgument, KeyFormatError, SignatureInvalid, WireError, discreet
 from sshproto.keys import openssh, pem, ppk, signatures
+from sshproto.keys.private_fields import COMPOSITE, FIELDS, HALVES, PPK, mismatch, write_fields
 from sshproto.keys.public import (
     KEY_TYPES,
     MAXIMUM_RSA_BITS,
@@ -35,8 +36,6 @@ MAXIMUM_FILE = 64 * 1024
 """Longest private key file that is looked at, in bytes."""
 
 DEFAULT_RSA_BITS = 3072
-
-_COMPOSITE = "ssh-mldsa44-ed25519@openssh.com"
 
 
 class PassphraseNeeded(KeyFormatError):
@@ -89,8 +88,8 @@ class PrivateKey:
             InvalidArgument: There is no such type or size.
             KeyFormatError: The backend has no such keys.
         """
-        if type not in _PRIVATE:
-            raise InvalidArgument(f"a key of type {type!r} cannot be made; there are {', '.join(_PRIVATE)}")
+        if type not in FIELDS:
+            raise InvalidArgument(f"a key of type {type!r} cannot be made; there are {', '.join(FIELDS)}")
         if bits is not None and type != "ssh-rsa":
             raise InvalidArgument(f"a {type} key has one size only, {bits} bits were asked for")
         handle: Any
@@ -105,7 +104,7 @@ class PrivateKey:
             from cryptography.hazmat.primitives.asymmetric import ed25519
 
             handle = ed25519.Ed25519PrivateKey.generate()
-        elif type == _COMPOSITE:
+        elif type == COMPOSITE:
             from sshproto.keys.composite import CompositePrivateKey
 
             handle = CompositePrivateKey.generate()
@@ -224,7 +223,7 @@ class PrivateKey:
             raise InvalidArgument(f"1 to {openssh.MAXIMUM_ROUNDS} rounds of bcrypt can be done, not {rounds}")
         return openssh.write(
             self.public_key.blob,
-            _private_fields(self.public_key, self._handle),
+            write_fields(self.public_key, self._handle),
             self.public_key.comment,
             passphrase,
             entropy(4, "key file check"),
@@ -256,8 +255,8 @@ class PrivateKey:
         _check_passphrase(passphrase)
         if not 1 <= iterations <= pem.MAXIMUM_ITERATIONS:
             raise InvalidArgument(f"1 to {pem.MAXIMUM_ITERATIONS} iterations can be done, not {iterations}")
-        if self.public_key.type == _COMPOSITE:
-            raise InvalidArgument(f"a {_COMPOSITE} key has no form in PKCS#8")
+        if self.public_key.type == COMPOSITE:
+            raise InvalidArgument(f"a {COMPOSITE} key has no form in PKCS#8")
         der: bytes = self._handle.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         if passphrase is None:
             return pem.armour("PRIVATE KEY", der)
@@ -292,25 +291,6 @@ def _check_passphrase(passphrase: bytes | None) -> None:
         raise InvalidArgument("an empty passphrase protects nothing; None writes the key unencrypted")
 
 
-# -------------------------------------------------------------------------------------------------- cryptography's keys
-
-
-def _private_fields(public_key: PublicKey, handle: Any) -> bytes:
-    """The private key as OpenSSH's format and the agent protocol write it, from its type on, without the comment."""
-    kind = public_key.type
-    if kind == "ssh-ed25519":
-        point = public_key.blob[-32:]
-        return public_key.blob + string(handle.private_bytes_raw() + point)
-    if kind == _COMPOSITE:
-        return public_key.blob + string(handle.seeds)
-    numbers = handle.private_numbers()
-    if kind == "ssh-rsa":
-        public = numbers.public_numbers
-        values = (public.n, public.e, numbers.d, numbers.iqmp, numbers.p, numbers.q)
-        return text(kind) + b"".join(map(mpint, values))
-    return public_key.blob + mpint(numbers.private_value)
-
-
 # --------------------------------------------------------------------------------------------------- for key agents
 
 
@@ -321,11 +301,11 @@ def write_private(key: PrivateKey, *, half: bool = False) -> bytes:
         key: The key.
         half: Without its type and the fields that stand in a certificate for it, which goes before.
     """
-    fields = _private_fields(key.public_key, key._handle)
+    fields = write_fields(key.public_key, key._handle)
     if not half:
         return fields
     reader = Reader(fields, "private key")
-    for _ in range({"ssh-ed25519": 1, _COMPOSITE: 2}.get(key.public_key.type, 3)):
+    for _ in range({"ssh-ed25519": 1, COMPOSITE: 2}.get(key.public_key.type, 3)):
         reader.string()
     return reader.rest()
 
@@ -340,20 +320,20 @@ def read_private(reader: Reader, *, minimum_rsa_bits: int = MINIMUM_RSA_BITS) ->
     kind = reader.name("type")
     if kind not in KEY_TYPES:
         raise unsupported_type(kind)
-    if kind not in _PRIVATE:
+    if kind not in FIELDS:
         raise KeyFormatError(f"the private half of a {kind} key is in a security token, which is out of reach here")
     start = reader.offset
     if kind == "ssh-rsa":
         n, e = reader.mpint("n"), reader.mpint("e")
         blob = text(kind) + mpint(e) + mpint(n)
-    elif kind in ("ssh-ed25519", _COMPOSITE):
+    elif kind in ("ssh-ed25519", COMPOSITE):
         blob = text(kind) + string(reader.string("public"))
     else:
         blob = text(kind) + string(reader.string("curve")) + string(reader.string("Q"))
     public = PublicKey.from_blob(blob, minimum_rsa_bits=minimum_rsa_bits)
     reader.offset = start
     with no_panic(f"{kind} private key"):
-        return _whole(_PRIVATE[kind](reader, public, minimum_rsa_bits), public)
+        return _whole(FIELDS[kind](reader, public, minimum_rsa_bits), public)
 
 
 def read_half(reader: Reader, public: PublicKey) -> PrivateKey:
@@ -367,7 +347,7 @@ def read_half(reader: Reader, public: PublicKey) -> PrivateKey:
         KeyFormatError: It is not the private half of ``public``.
         WireError: It is malformed.
     """
-    read = _HALVES.get(public.type)
+    read = HALVES.get(public.type)
     if read is None:
         raise KeyFormatError(f"the private half of a {public.type} key is in a security token, out of reach here")
     with no_panic(f"{public.type} private key"):
@@ -376,7 +356,7 @@ def read_half(reader: Reader, public: PublicKey) -> PrivateKey:
 
 def _whole(handle: Any, public: PublicKey) -> PrivateKey:
     if not hmac.compare_digest(public_blob(handle.public_key()), public.blob):
-        raise _mismatch(public.type, "private key")
+        raise mismatch(public.type, "private key")
     return PrivateKey(handle, public)
 
 
@@ -404,7 +384,7 @@ def _not_private(content: str, data: bytes | str) -> KeyFormatError:
 
 def _load_openssh(container: openssh.Container, passphrase: bytes | None, minimum: int) -> tuple[Any, PublicKey]:
     public = PublicKey.from_blob(container.public_blob, minimum_rsa_bits=minimum)
-    if public.type not in _PRIVATE:
+    if public.type not in FIELDS:
         raise KeyFormatError(
             f"OpenSSH private key: the private half of the {public.type} key {public.fingerprint()} is in a security "
             "token, for which the file has a handle only; what signs with it is an agent"
@@ -416,31 +396,31 @@ def _load_openssh(container: openssh.Container, passphrase: bytes | None, minimu
             raise unsupported_type(kind)
         if kind != public.type:
             raise KeyFormatError(f"OpenSSH private key: a private {kind} key with a public {public.type} key")
-        handle = _PRIVATE[kind](reader, public, minimum)
+        handle = FIELDS[kind](reader, public, minimum)
         comment = reader.text("comment")
         openssh.check_padding(reader)
     except WireError as error:
         raise KeyFormatError(f"malformed {error}") from None
     if not hmac.compare_digest(public_blob(handle.public_key()), public.blob):
-        raise _mismatch(kind)
+        raise mismatch(kind)
     return handle, PublicKey.from_blob(public.blob, comment, minimum_rsa_bits=minimum)
 
 
 def _load_ppk(container: ppk.Container, passphrase: bytes | None, minimum: int) -> tuple[Any, PublicKey]:
     what = "PuTTY private key"
     public = PublicKey.from_blob(container.public_blob, container.comment, minimum_rsa_bits=minimum)
-    if public.type not in _PPK:
+    if public.type not in PPK:
         raise KeyFormatError(f"{what}: the private half of a {public.type} key is in no file of PuTTY's")
     if container.type != public.type:
         raise KeyFormatError(f"{what}: it says {printable(container.type)}, the public key in it is {public.type}")
     reader = Reader(_open(ppk, container, passphrase, public), what)
     try:
-        handle = _PPK[public.type](reader, public)
+        handle = PPK[public.type](reader, public)
         ppk.check_padding(reader.rest(), container.encrypted)
     except WireError as error:
         raise KeyFormatError(f"malformed {error}") from None
     if not hmac.compare_digest(public_blob(handle.public_key()), public.blob):
-        raise _mismatch(public.type, what)
+        raise mismatch(public.type, what)
     return handle, public
 
 
@@ -453,131 +433,6 @@ def _open(form: Any, container: Any, passphrase: bytes | None, public: PublicKey
     if plain is None:
         raise PassphraseWrong(f"the passphrase does not open {which} ({container.cipher})")
     return plain
-
-
-def _mismatch(kind: str, what: str = "OpenSSH private key") -> KeyFormatError:
-    return KeyFormatError(f"{what}: the private and the public part are different {kind} keys")
-
-
-def _private_ed25519(reader: Reader, public: PublicKey, minimum: int) -> Any:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    point, both = reader.string("public"), reader.string("private")
-    if len(both) != 64:
-        raise KeyFormatError(f"Ed25519 private key of {len(both)} bytes: seed and public key have 64")
-    if not hmac.compare_digest(both[32:], point) or not hmac.compare_digest(point, public.blob[-32:]):
-        raise _mismatch(public.type)
-    return Ed25519PrivateKey.from_private_bytes(both[:32])
-
-
-def _private_ecdsa(reader: Reader, public: PublicKey, minimum: int) -> Any:
-    name, point, value = reader.name("curve"), reader.string("Q"), reader.mpint("d")
-    if text(public.type) + text(name) + string(point) != public.blob:
-        raise _mismatch(public.type)
-    return _make_ecdsa(public, value)
-
-
-def _make_ecdsa(public: PublicKey, value: int) -> Any:
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    name = public.type.removeprefix("ecdsa-sha2-")
-    if value <= 0:
-        raise KeyFormatError("ECDSA private key: the private value is not positive")
-    try:
-        return ec.derive_private_key(value, curve(name))
-    except ValueError:  # its words might show the value
-        raise KeyFormatError(f"ECDSA private key: the private value is out of range for {name}") from None
-
-
-def _private_rsa(reader: Reader, public: PublicKey, minimum: int) -> Any:
-    n, e, d, iqmp, p, q = (reader.mpint(name) for name in ("n", "e", "d", "iqmp", "p", "q"))
-    if text("ssh-rsa") + mpint(e) + mpint(n) != public.blob:
-        raise _mismatch("ssh-rsa")
-    return _make_rsa(n, e, d, iqmp, p, q)
-
-
-def _make_rsa(n: int, e: int, d: int, iqmp: int, p: int, q: int) -> Any:
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
-    if p <= 2 or q <= 2 or p * q != n or not 1 < d < n or not 0 < iqmp < p:
-        raise KeyFormatError("RSA private key: the private numbers do not fit the modulus")
-    try:
-        return rsa.RSAPrivateNumbers(
-            p, q, d, rsa.rsa_crt_dmp1(d, p), rsa.rsa_crt_dmq1(d, q), iqmp, rsa.RSAPublicNumbers(e, n)
-        ).private_key()
-    except ValueError:
-        raise KeyFormatError("RSA private key: the private numbers do not belong together") from None
-
-
-def _private_composite(reader: Reader, public: PublicKey, minimum: int) -> Any:
-    if text(public.type) + string(reader.string("public")) != public.blob:
-        raise _mismatch(public.type)
-    return _half_composite(reader, public)
-
-
-_PRIVATE = {
-    "ssh-ed25519": _private_ed25519,
-    "ecdsa-sha2-nistp256": _private_ecdsa,
-    "ecdsa-sha2-nistp384": _private_ecdsa,
-    "ecdsa-sha2-nistp521": _private_ecdsa,
-    "ssh-rsa": _private_rsa,
-    _COMPOSITE: _private_composite,
-}
-
-
-def _ppk_ed25519(reader: Reader, public: PublicKey) -> Any:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    seed = reader.string("private", 32)  # a number, least significant byte first: PuTTY has left out zeros at the end
-    return Ed25519PrivateKey.from_private_bytes(seed.ljust(32, b"\0"))
-
-
-def _ppk_ecdsa(reader: Reader, public: PublicKey) -> Any:
-    return _make_ecdsa(public, reader.mpint("d"))
-
-
-def _ppk_rsa(reader: Reader, public: PublicKey) -> Any:
-    known = Reader(public.blob, "public key")
-    known.string()
-    e, n = known.mpint(), known.mpint()
-    d, p, q, iqmp = (reader.mpint(name) for name in ("d", "p", "q", "iqmp"))
-    return _make_rsa(n, e, d, iqmp, p, q)
-
-
-def _half_rsa(reader: Reader, public: PublicKey) -> Any:
-    known = Reader(public.blob, "public key")
-    known.string()
-    e, n = known.mpint(), known.mpint()
-    d, iqmp, p, q = (reader.mpint(name) for name in ("d", "iqmp", "p", "q"))
-    return _make_rsa(n, e, d, iqmp, p, q)
-
-
-def _half_ed25519(reader: Reader, public: PublicKey) -> Any:
-    return _private_ed25519(reader, public, 0)
-
-
-def _half_composite(reader: Reader, public: PublicKey) -> Any:
-    from sshproto.keys.composite import read_private
-
-    return read_private(reader)
-
-
-_HALVES = {
-    "ssh-ed25519": _half_ed25519,
-    "ecdsa-sha2-nistp256": _ppk_ecdsa,
-    "ecdsa-sha2-nistp384": _ppk_ecdsa,
-    "ecdsa-sha2-nistp521": _ppk_ecdsa,
-    "ssh-rsa": _half_rsa,
-    _COMPOSITE: _half_composite,
-}
-
-_PPK = {
-    "ssh-ed25519": _ppk_ed25519,
-    "ecdsa-sha2-nistp256": _ppk_ecdsa,
-    "ecdsa-sha2-nistp384": _ppk_ecdsa,
-    "ecdsa-sha2-nistp521": _ppk_ecdsa,
-    "ssh-rsa": _ppk_rsa,
-}
 
 
 def _load_pem(block: pem.Block, passphrase: bytes | None, minimum: int) -> tuple[Any, PublicKey]:
