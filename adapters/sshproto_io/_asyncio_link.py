@@ -13,6 +13,7 @@ import math
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+from weakref import WeakKeyDictionary
 
 from sshproto.connection import Connection
 from sshproto.operations.hub import Hub
@@ -26,6 +27,59 @@ if TYPE_CHECKING:
     from sshproto.operations.steps import Operation, Step
 
 C = TypeVar("C", bound=Connection[Any])
+
+_MUCH = 256 * 1024  # bytes that are bulk data
+_TURN = 4 * 1024 * 1024  # bytes of bulk data that leave in one turn of the loop
+
+
+class Share:
+    """What all connections of a loop may send in one of its turns.
+
+    Whoever has little to send waits as long as a turn takes: with hundreds that each send a megabyte, a third of a
+    second. So they do that one after the other, a few in each turn.
+    """
+
+    __slots__ = ("_called", "_line", "_spent")
+
+    _all: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, Share]] = WeakKeyDictionary()
+
+    def __init__(self) -> None:
+        self._spent = 0
+        self._line: dict[Peer[Any], int] = {}
+        self._called: set[Peer[Any]] = set()
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> Share:
+        """The loop's."""
+        share = cls._all.get(loop)
+        if share is None:
+            share = cls._all[loop] = cls()
+        return share
+
+    def take(self, peer: Peer[Any], size: int, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether ``peer`` may send so much now. If not, it will be told to go on."""
+        if peer in self._called:
+            self._called.discard(peer)
+            return True
+        if self._spent >= _TURN or self._line:
+            self._line.setdefault(peer, size)
+            return False
+        if not self._spent:
+            loop.call_soon(self._over, loop)
+        self._spent += size
+        return True
+
+    def _over(self, loop: asyncio.AbstractEventLoop) -> None:
+        """A turn is over: as many go on as may in the next."""
+        self._spent = 0
+        self._called.clear()
+        while self._line and self._spent < _TURN:
+            peer = next(iter(self._line))
+            self._spent += self._line.pop(peer)
+            self._called.add(peer)
+            loop.call_soon(peer.go_on)
+        if self._spent:
+            loop.call_soon(self._over, loop)
 
 
 class Peer(asyncio.Protocol, Link, Generic[C]):
@@ -41,6 +95,7 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
         self._transport: asyncio.Transport | None = None
         self._reading = True
         self._blocked = False
+        self._share = Share.of(self._loop)
         self._ending = False
         self._flushing = False  # a turn has begun, or will soon
         self._woken = False  # tasks of ours go on after this turn
@@ -122,8 +177,11 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
 
     def _send(self, transport: asyncio.Transport) -> None:
         conn = self.conn
-        while not self._blocked and (data := conn.data_to_send()):
-            transport.write(data)
+        while not self._blocked:
+            size = conn.output_size
+            if not size or (size >= _MUCH and not self._share.take(self, size, self._loop)):
+                break
+            transport.write(conn.data_to_send())
             self.turn()
         if conn.should_close:
             self._end(transport)
@@ -132,6 +190,10 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
             self._reading = not self._reading
             (transport.resume_reading if self._reading else transport.pause_reading)()
         self._arm()
+
+    def go_on(self) -> None:
+        """It is this one's turn; see :class:`Share`."""
+        self._pump()
 
     def _arm(self) -> None:
         deadline = self.conn.next_deadline()
