@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from sshproto.config import ClientConfig, ServerConfig
     from sshproto.events import Event
     from sshproto.keys.known_hosts import KnownHosts
-    from sshproto.keys.private import PrivateKey
     from sshproto.keys.public import PublicKey
     from sshproto.operations.host_keys import HostKeyCheck
-    from sshproto.operations.login import Credentials
+    from sshproto.operations.login import Credentials, LoginKey
     from sshproto.operations.steps import Operation
 
 
@@ -75,7 +74,7 @@ class Client(Peer[ClientConnection], ClientLink[Process, Stream]):
         *,
         user: str | None = None,
         host_key: KnownHosts | PublicKey | HostKeyCheck,
-        keys: Iterable[PrivateKey | PublicKey] = (),
+        keys: Iterable[LoginKey] = (),
         password: str | None = None,
         credentials: Credentials | None = None,
         config: ClientConfig | None = None,

@@ -11,13 +11,12 @@ from sshproto.config import ClientConfig
 from sshproto.errors import InvalidArgument, discreet
 from sshproto.keys.known_hosts import KnownHosts
 from sshproto.operations.host_keys import HostKeyCheck, host_key_check, prefer_known
-from sshproto.operations.login import Credentials, LoginPlan
+from sshproto.operations.login import Credentials, LoginKey, LoginPlan
 from sshproto.values import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sshproto.keys.private import PrivateKey
     from sshproto.keys.public import PublicKey
 
 
@@ -47,7 +46,7 @@ class Setup:
         *,
         user: str | None,
         host_key: KnownHosts | PublicKey | HostKeyCheck,
-        keys: Iterable[PrivateKey | PublicKey],
+        keys: Iterable[LoginKey],
         password: str | None,
         credentials: Credentials | None,
         config: ClientConfig | None,

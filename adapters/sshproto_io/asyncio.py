@@ -26,10 +26,9 @@ if TYPE_CHECKING:
     from sshproto.config import ClientConfig, ServerConfig
     from sshproto.events import Event
     from sshproto.keys.known_hosts import KnownHosts
-    from sshproto.keys.private import PrivateKey
     from sshproto.keys.public import PublicKey
     from sshproto.operations.host_keys import HostKeyCheck
-    from sshproto.operations.login import Credentials
+    from sshproto.operations.login import Credentials, LoginKey
     from sshproto.operations.serving import Handler
     from sshproto_io._async import Forward
     from sshproto_io._async_agents import Agent, ServedAgent
@@ -80,7 +79,7 @@ def connect(
     *,
     user: str | None = None,
     host_key: KnownHosts | PublicKey | HostKeyCheck,
-    keys: Iterable[PrivateKey | PublicKey] = (),
+    keys: Iterable[LoginKey] = (),
     password: str | None = None,
     credentials: Credentials | None = None,
     config: ClientConfig | None = None,
@@ -96,7 +95,7 @@ def connect(
         user: Whom to log in as; what ``config`` says if None.
         host_key: Who the server is: keys that are known, the one key that is good, or a function that decides
             (see :data:`~sshproto.operations.host_keys.HostKeyCheck`).
-        keys: Private keys to log in with, in the order in which they are tried.
+        keys: Private keys to log in with, in the order in which they are tried; or pairs of one and a certificate.
         password: The password, tried after the keys.
         credentials: Who answers the questions of the login, in the place of ``keys`` and ``password``; a
             :class:`~sshproto.operations.login.LoginPlan`, or a function.

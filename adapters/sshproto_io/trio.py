@@ -33,10 +33,9 @@ if TYPE_CHECKING:
     from sshproto.config import ClientConfig, ServerConfig
     from sshproto.events import Event
     from sshproto.keys.known_hosts import KnownHosts
-    from sshproto.keys.private import PrivateKey
     from sshproto.keys.public import PublicKey
     from sshproto.operations.host_keys import HostKeyCheck
-    from sshproto.operations.login import Credentials
+    from sshproto.operations.login import Credentials, LoginKey
     from sshproto.operations.steps import Operation
     from sshproto_io._async_agents import Agent, ServedAgent
     from sshproto_io._trio_agents import open_agent, serve_agent
@@ -108,7 +107,7 @@ class Client(Peer[ClientConnection], ClientLink[Process, Stream]):
         *,
         user: str | None = None,
         host_key: KnownHosts | PublicKey | HostKeyCheck,
-        keys: Iterable[PrivateKey | PublicKey] = (),
+        keys: Iterable[LoginKey] = (),
         password: str | None = None,
         credentials: Credentials | None = None,
         config: ClientConfig | None = None,
@@ -138,7 +137,7 @@ def connect(
     *,
     user: str | None = None,
     host_key: KnownHosts | PublicKey | HostKeyCheck,
-    keys: Iterable[PrivateKey | PublicKey] = (),
+    keys: Iterable[LoginKey] = (),
     password: str | None = None,
     credentials: Credentials | None = None,
     config: ClientConfig | None = None,
@@ -154,7 +153,7 @@ def connect(
         user: Whom to log in as; what ``config`` says if None.
         host_key: Who the server is: keys that are known, the one key that is good, or a function that decides
             (see :data:`~sshproto.operations.host_keys.HostKeyCheck`).
-        keys: Private keys to log in with, in the order in which they are tried.
+        keys: Private keys to log in with, in the order in which they are tried; or pairs of one and a certificate.
         password: The password, tried after the keys.
         credentials: Who answers the questions of the login, in the place of ``keys`` and ``password``; a
             :class:`~sshproto.operations.login.LoginPlan`, or a function.

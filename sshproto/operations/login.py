@@ -33,10 +33,10 @@ Credentials = Callable[[ClientConnection, Question], Any]
 functions may be, or an operation."""
 
 
-_Given = Union["PrivateKey", PublicKey, tuple[Union["PrivateKey", PublicKey], "Certificate"]]
+LoginKey = Union["PrivateKey", PublicKey, tuple[Union["PrivateKey", PublicKey], "Certificate"]]
 """What a login may be given to try: a key, or a key and a certificate to be shown in its place."""
 
-_Offer = Union[_Given, "AgentKey"]
+_Offer = Union[LoginKey, "AgentKey"]
 """What it may be tried with."""
 
 
@@ -81,7 +81,7 @@ class LoginPlan:
 
     def __init__(
         self,
-        keys: Iterable[_Given] = (),
+        keys: Iterable[LoginKey] = (),
         *,
         signer: Callable[[SignatureNeeded], Any] | None = None,
         password: str | Callable[[], Any] | None = None,
