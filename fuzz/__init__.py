@@ -24,6 +24,7 @@ TARGETS = (
     "keylogs",
     "traces",
     "specs",
+    "ssh_config",
     "x11",
     "agent",
     "capture",

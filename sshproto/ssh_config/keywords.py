@@ -145,7 +145,9 @@ KEYWORDS: tuple[Keyword, ...] = (
         algorithms("signature", "bad key types"),
         aliases=("pubkeyacceptedkeytypes",),
     ),
-    Keyword("CASignatureAlgorithms", "ca_signature_algorithms", algorithms("authority", "bad key types")),
+    Keyword(
+        "CASignatureAlgorithms", "ca_signature_algorithms", algorithms("authority", "bad key types"), standing=_KEPT
+    ),
     Keyword(
         "HostbasedAcceptedAlgorithms",
         "hostbased_accepted_algorithms",

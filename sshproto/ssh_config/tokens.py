@@ -36,7 +36,9 @@ def expand(text: str, tokens: Mapping[str, str], environment: Mapping[str, str] 
             if letter == "%":
                 return "%"
             if letter not in tokens:
-                raise LineError(f"%{letter} in {printable(text)!r} is no token here; there are %%{_listed(tokens)}")
+                raise LineError(
+                    f"%{printable(letter)} in {printable(text)!r} is no token here; there are %%{_listed(tokens)}"
+                )
             return tokens[letter]
         if environment is None:
             return match.group()

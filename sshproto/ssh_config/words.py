@@ -8,6 +8,7 @@ the backslash, and ends at a word that begins with ``#``.
 from __future__ import annotations
 
 from sshproto.ssh_config.problems import LineError
+from sshproto.text import printable
 
 _SPACE = " \t\r\n"
 _ENDS = frozenset(_SPACE + '"=')
@@ -59,7 +60,7 @@ def keyword_of(line: str) -> tuple[str, str]:
         return "", ""
     rest = (rest or "").lstrip(_SPACE)
     if not rest:
-        raise LineError(f'no argument after keyword "{keyword.lower()}"')
+        raise LineError(f'no argument after keyword "{printable(keyword.lower(), 80)}"')
     return keyword.lower(), rest
 
 

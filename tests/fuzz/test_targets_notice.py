@@ -28,6 +28,7 @@ from sshproto.keys.sshfp import Sshfp
 from sshproto.operations.x11_setup import Setup
 from sshproto.replay import secrets
 from sshproto.replay.trace.file import Trace
+from sshproto.ssh_config.reader import Reader as ConfigReader
 from sshproto.transport import negotiation
 from sshproto.transport.ident import IdentReader
 from sshproto.transport.macs import Mac
@@ -100,6 +101,7 @@ BROKEN: list[tuple[str, Any, str, Any]] = [
     ("keylogs", secrets, "_parse_line", not_read),
     ("traces", Trace, "encode", lambda self: b""),
     ("specs", specs, "_fail", nothing),
+    ("ssh_config", ConfigReader, "set", lambda self, slot, value: self.values.update({slot: value})),
     ("x11", Setup, "encode", lambda self, cookie: b"B\0\0\x0b" + bytes(8)),
     ("agent", Bindings, "check_login", nothing),
     ("agent", PrivateKey, "sign", lambda *arguments: string(b"ssh-ed25519") + string(bytes(64))),
