@@ -267,6 +267,20 @@ def test_the_agent_alone(run, agent, monkeypatch):
     assert run("sign", "-q", "-f", "id", "--overwrite", "message")[0] == 0
 
 
+def test_our_agent_signs_for_ssh_keygen(run, agent):
+    certified = certificate()
+    agent.add(KEY, certified)
+    agent.add(KEY)
+    write("id-cert.pub", certified.openssh().encode())
+    Path("id").unlink()
+    for name, signer in (("id.pub", KEY.public_key), ("id-cert.pub", certified)):
+        status, out = keygen("sign", "-q", "-f", name, "-n", "file")
+        assert status == 0
+        signature = FileSignature.parse(out)
+        assert signature.signer == signer
+        signature.verify(MESSAGE, "file")
+
+
 def test_an_agent_of_openssh_signs(run, tmp_path, monkeypatch):
     need("ssh-agent")
     path = str(tmp_path / "theirs")
