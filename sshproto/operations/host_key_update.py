@@ -28,12 +28,16 @@ if TYPE_CHECKING:
     from sshproto.operations.hub import Hub
 
 
+_SOUND = frozenset(name for name, algorithm in SIGNATURES.items() if algorithm.hash != "sha1")
+
+
 @frozen
 class HostKeyUpdate:
     """What is to be changed in what is known of a host.
 
     Attributes:
-        added: Keys that are not known yet, each proved to be the server's, in its order.
+        added: Keys that are not known yet, each proved to be the server's, in its order; only such as would be asked
+            for (``Preferences.host_key``).
         removed: Lines with keys that the server does not have any more.
         problem: Why nothing is to be changed although the server has told of keys that are not known, or no longer of
             some that are; ``""`` if nothing is to be said.
@@ -73,19 +77,20 @@ def update_host_keys(
     conn, blobs = hub.conn, hub.announced
     if blobs is None or conn.host_key is None or conn.session_id is None:
         return HostKeyUpdate()
-    minimum = hub.limits.minimum_rsa_bits
-    announced = tuple(_readable(blobs, minimum))
+    wanted = [name for name in conn._engine.config.preferences.host_key if name in SIGNATURES]
+    announced = tuple(_readable(blobs, hub.limits.minimum_rsa_bits))
     new, old = _differences(known, host, port, announced, frozenset(blobs))
+    new = tuple(key for key in new if not frozenset(key.signature_algorithms).isdisjoint(wanted))
     if not (new or old):
         return HostKeyUpdate()
     problem = _objection(known, host, port, conn.host_key, announced, old)
     if problem:
         return HostKeyUpdate(problem=problem)
     if new:
-        wanted = hub.conn._engine.config.preferences.host_key
         try:
             proofs = yield from hub.request(HostKeysProve(tuple(key.blob for key in new)))
-            check_proofs(proofs, new, conn.session_id, [name for name in wanted if name in SIGNATURES])
+            # An RSA key may sign with either SHA-2: the server does not know which of them we would ask for.
+            check_proofs(proofs, new, conn.session_id, {*wanted, *_SOUND})
         except (RequestRefused, SignatureInvalid) as error:
             return HostKeyUpdate(problem=f"the server has told of host keys that it does not prove: {error}")
     return HostKeyUpdate(new, old)

@@ -141,6 +141,14 @@ def test_short_keys_are_not_learned() -> None:
     assert learn(scene, knowing(PUBLICS[0])).added == (PUBLICS[1],)
 
 
+def test_keys_that_would_not_be_asked_for_are_not_learned() -> None:
+    for names, learned in ((("ssh-ed25519",), ()), (("ssh-ed25519", "rsa-sha2-256"), (PUBLICS[2],))):
+        scene = served(client={"preferences": attrs.evolve(QUICK, host_key=names)})
+        assert learn(scene, knowing(PUBLICS[0])) == HostKeyUpdate(learned)
+        # They are the server's all the same, and are not forgotten.
+        assert learn(scene, knowing(*PUBLICS)) == HostKeyUpdate()
+
+
 @pytest.mark.parametrize("wrong", [b"", b"\0\0\0\1x", None])
 def test_proofs_that_are_none(wrong: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
     def lie(self: Any, question: Any) -> None:
