@@ -18,12 +18,12 @@ from typing import Any
 import attrs
 import pytest
 
-from sshproto.keys import FOREVER, KRL, Certificate, CertificateKind, PrivateKey, PublicKey, certificate_text
+from sshproto.keys import FOREVER, KRL, Certificate, CertificateKind, PrivateKey, PublicKey, certificate_text, sshsig
 from sshproto.wire.codec import string, text
 from sshproto_cli.main import main
 from sshproto_cli.terminal import Terminal
 from tests.support import formats, peers
-from tests.support.formats import BOTH, KINDS, READ, TOKENS, Form, List, Same, Scheme
+from tests.support.formats import BOTH, KINDS, READ, TOKENS, Form, List, Same, Scheme, Signature
 
 WORD = "correct horse"
 PACKAGES = {"ssh-keygen": "openssh-client", "puttygen": "putty-tools", "openssl": "openssl"}
@@ -391,6 +391,47 @@ def test_revocation_lists(key, capfd, items, each: List):
         for name in ("theirs", "ours")
     ]
     assert without_head[0] == without_head[1]
+
+
+# ---------------------------------------------------------------------------------------------------------- signatures
+
+
+@pytest.mark.parametrize("each", formats.SIGNATURES, ids=lambda it: it.name)
+def test_signatures(capfd, made, each: Signature):
+    shutil.copy(made[each.kind], "id")
+    Path("id.pub").write_text(public(made[each.kind]).openssh() + "\n")
+    Path("message").write_bytes(b"a message\n")
+    signer = "id"
+    if each.certified:
+        signer = "id-cert.pub"
+        authority = PrivateKey.load(made["ecdsa-sha2-nistp256"].read_bytes())
+        values = {"key_id": "x", "principals": ["me"], "valid_before": FOREVER}
+        certificate = Certificate.issue(authority, public(made[each.kind]), CertificateKind.USER, **values)
+        Path(signer).write_text(certificate.openssh() + "\n")
+    names = {"KEY": public(made[each.kind]).openssh(), "AUTHORITY": public(made["ecdsa-sha2-nistp256"]).openssh()}
+    Path("good").write_text(each.good.format(**names) + "\n")
+    Path("bad").write_text(each.bad.format(**names) + "\n")
+
+    def ours(*words: object) -> bool:
+        status = main([*map(str, words)])
+        capfd.readouterr()
+        return status == 0
+
+    run("ssh-keygen", "-q", "-Y", "sign", "-f", signer, "-n", each.namespace, "-O", f"hashalg={each.hash}", "message")
+    assert ours("sign", "-q", "-f", signer, "-n", each.namespace, "--hash", each.hash, "-o", "ours.sig", "message")
+    signed = [sshsig.FileSignature.parse(Path(name).read_bytes()) for name in ("message.sig", "ours.sig")]
+    assert {(it.hash_name, it.namespace) for it in signed} == {(each.hash, each.namespace)}
+    assert signed[0].signer == signed[1].signer
+    Path("other").write_bytes(b"another message\n")
+    for signature in ("message.sig", "ours.sig"):
+        for signers, message, good in (("good", "message", True), ("bad", "message", False), ("good", "other", False)):
+            said = run(
+                *("ssh-keygen", "-Y", "verify", "-f", signers, "-I", "me", "-n", each.namespace, "-s", signature),
+                stdin=Path(message).read_text(),
+                check=False,
+            )
+            assert said.startswith("Good") is good
+            assert ours("verify", "-f", signers, "-I", "me", "-n", each.namespace, "-s", signature, message) is good
 
 
 # ------------------------------------------------------------------------------------------------------------- the page

@@ -97,6 +97,29 @@ class List:
     more: tuple[str, ...] = ()
 
 
+@attrs.frozen
+class Signature:
+    """A signature over a file, by ``ssh-keygen -Y sign`` and ``sshproto sign``, which either checks.
+
+    Attributes:
+        name: What it is about.
+        kind: The type of the key.
+        hash: How the file is hashed.
+        namespace: What the signature is for.
+        certified: By a certificate.
+        good: A line of allowed signers that allows it. ``{KEY}`` and ``{AUTHORITY}`` are filled in.
+        bad: One that does not.
+    """
+
+    name: str
+    kind: str = "ssh-ed25519"
+    hash: str = "sha512"
+    namespace: str = "file"
+    certified: bool = False
+    good: str = "me {KEY}"
+    bad: str = "other {KEY}"
+
+
 def _all(way: str, kinds: Iterable[str] = KINDS) -> dict[str, str]:
     return dict.fromkeys(kinds, way)
 
@@ -212,6 +235,17 @@ LISTS = (
     List("an update", ("serial: 5",), more=("serial: 6-9", "{KEY}")),
 )
 
+SIGNATURES = (
+    *(Signature(f"a `{kind}` key", kind) for kind in KINDS),
+    *(Signature(f"the hash `{each}`", hash=each) for each in ("sha512", "sha256")),
+    *(Signature(f"the namespace `{each}`", namespace=each) for each in ("git", "one@example.org")),
+    Signature("a certificate", certified=True, good="me cert-authority {AUTHORITY}", bad="me cert-authority {KEY}"),
+    Signature("`namespaces`", namespace="git", good='me namespaces="file,g*" {KEY}', bad='me namespaces="file" {KEY}'),
+    Signature("`valid-after`", good='me valid-after="20200101Z" {KEY}', bad='me valid-after="20400101Z" {KEY}'),
+    Signature("`valid-before`", good='me valid-before="20400101" {KEY}', bad='me valid-before="202001010203" {KEY}'),
+    Signature("patterns of signers", good='"!you,m*" {KEY}', bad="*,!me {KEY}"),
+)
+
 
 # ------------------------------------------------------------------------------------------------------------- the page
 
@@ -240,6 +274,7 @@ def tables() -> dict[str, str]:
         "public": _table(["form", "tool", *_short(kinds)], _forms(PUBLIC, kinds)),
         "certificates": _table(["what", "way"], ([each.name, BOTH] for each in CERTIFICATES)),
         "lists": _table(["what", "way"], ([each.name, BOTH] for each in LISTS)),
+        "signatures": _table(["what", "way"], ([each.name, BOTH] for each in SIGNATURES)),
     }
 
 
