@@ -285,7 +285,8 @@ class PublicKey:
 
     Attributes:
         type: ``"ssh-ed25519"``, ``"ecdsa-sha2-nistp256"`` (384, 521), ``"ssh-rsa"``, or of keys in a security token
-            ``"sk-ssh-ed25519@openssh.com"`` or ``"sk-ecdsa-sha2-nistp256@openssh.com"``.
+            ``"sk-ssh-ed25519@openssh.com"`` or ``"sk-ecdsa-sha2-nistp256@openssh.com"``; experimental is
+            ``"ssh-mldsa44-ed25519@openssh.com"``.
         blob: The key as it travels (RFC 4253 section 6.6).
         comment: Words that came with it, unverified; show them through :func:`sshproto.text.printable`.
     """

@@ -52,6 +52,9 @@ class MessageHash:
     Args:
         hash_name: ``"sha512"`` or ``"sha256"``.
 
+    Attributes:
+        name: The hash's name.
+
     Raises:
         InvalidArgument: Another hash was named.
     """
@@ -61,7 +64,6 @@ class MessageHash:
     def __init__(self, hash_name: str = HASHES[0]) -> None:
         _check_hash(hash_name)
         self.name = hash_name
-        """The hash's name."""
         self._hash = hashlib.new(hash_name)
 
     def update(self, data: Buffer) -> Self:
