@@ -44,12 +44,12 @@ class Sshfp:
 
     Attributes:
         algorithm: The number of the key's algorithm, see :data:`ALGORITHMS`; others are kept, and match nothing.
-        digest: The number of the fingerprint's type, see :data:`DIGESTS`; the same.
+        kind: The number of the fingerprint's type, see :data:`DIGESTS`; the same.
         fingerprint: The digest of the key's blob.
     """
 
     algorithm: int
-    digest: int
+    kind: int
     fingerprint: bytes
 
     @classmethod
@@ -62,7 +62,7 @@ class Sshfp:
         number = ALGORITHMS.get(key.type)
         if number is None:
             raise KeyFormatError(f"SSHFP has no number for keys of type {key.type}; it has for {', '.join(ALGORITHMS)}")
-        return tuple(cls(number, digest, hashlib.new(name, key.blob).digest()) for digest, name in DIGESTS.items())
+        return tuple(cls(number, kind, _hashed(name, key)) for kind, name in DIGESTS.items())
 
     @classmethod
     def from_rdata(cls, rdata: bytes) -> Self:
@@ -73,13 +73,13 @@ class Sshfp:
         """
         if not 2 < len(rdata) <= 2 + _LARGEST:
             raise KeyFormatError(f"SSHFP record of {len(rdata)} bytes; it has two and then a fingerprint")
-        algorithm, digest, fingerprint = rdata[0], rdata[1], bytes(rdata[2:])
-        expected = hashlib.new(DIGESTS[digest]).digest_size if digest in DIGESTS else len(fingerprint)
+        algorithm, kind, fingerprint = rdata[0], rdata[1], bytes(rdata[2:])
+        expected = hashlib.new(DIGESTS[kind]).digest_size if kind in DIGESTS else len(fingerprint)
         if len(fingerprint) != expected:
             raise KeyFormatError(
-                f"SSHFP record: a fingerprint of type {digest} has {expected} bytes, this one {len(fingerprint)}"
+                f"SSHFP record: a fingerprint of type {kind} has {expected} bytes, this one {len(fingerprint)}"
             )
-        return cls(algorithm, digest, fingerprint)
+        return cls(algorithm, kind, fingerprint)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -112,7 +112,7 @@ class Sshfp:
     @property
     def rdata(self) -> bytes:
         """The data of the record as the DNS has it."""
-        return bytes((self.algorithm, self.digest)) + self.fingerprint
+        return bytes((self.algorithm, self.kind)) + self.fingerprint
 
     def text(self, name: str = "", *, generic: bool = False) -> str:
         """The record as a zone file has it.
@@ -123,17 +123,21 @@ class Sshfp:
         """
         kind = f"TYPE{RECORD_TYPE}" if generic else "SSHFP"
         if generic:
-            data = f"\\# {len(self.rdata)} {self.algorithm:02x} {self.digest:02x} {self.fingerprint.hex()}"
+            data = f"\\# {len(self.rdata)} {self.algorithm:02x} {self.kind:02x} {self.fingerprint.hex()}"
         else:
-            data = f"{self.algorithm} {self.digest} {self.fingerprint.hex()}"
+            data = f"{self.algorithm} {self.kind} {self.fingerprint.hex()}"
         return f"{name} IN {kind} {data}" if name else data
 
     def matches(self, key: PublicKey) -> bool:
         """Whether it is a fingerprint of ``key``."""
-        name = DIGESTS.get(self.digest)
+        name = DIGESTS.get(self.kind)
         if name is None or self.algorithm != ALGORITHMS.get(key.type):
             return False
-        return hashlib.new(name, key.blob).digest() == self.fingerprint
+        return self.fingerprint == _hashed(name, key)
+
+
+def _hashed(name: str, key: PublicKey) -> bytes:
+    return hashlib.new(name, key.blob).digest()
 
 
 def compare(records: Iterable[Sshfp], key: PublicKey) -> Trust:
@@ -145,9 +149,9 @@ def compare(records: Iterable[Sshfp], key: PublicKey) -> Trust:
         ``MATCH`` if one is the key's; ``CHANGED`` if there are some for the algorithm, but of other keys; else
         ``UNKNOWN``.
     """
-    mine = [it for it in records if it.algorithm == ALGORITHMS.get(key.type) and it.digest in DIGESTS]
-    best = max((it.digest for it in mine), default=0)
-    usable = [it for it in mine if it.digest == best]
+    mine = [it for it in records if it.algorithm == ALGORITHMS.get(key.type) and it.kind in DIGESTS]
+    best = max((it.kind for it in mine), default=0)
+    usable = [it for it in mine if it.kind == best]
     if not usable:
         return Trust.UNKNOWN
     return Trust.MATCH if any(it.matches(key) for it in usable) else Trust.CHANGED

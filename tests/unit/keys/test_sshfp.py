@@ -50,7 +50,7 @@ def test_what_a_zone_file_has_is_read() -> None:
         assert Sshfp.parse(text) == sha256
     assert Sshfp.from_rdata(sha1.rdata) == sha1
     odd = Sshfp.from_rdata(b"\x63\x64abc")
-    assert (odd.algorithm, odd.digest, odd.matches(ED25519)) == (99, 100, False)
+    assert (odd.algorithm, odd.kind, odd.matches(ED25519)) == (99, 100, False)
 
 
 @pytest.mark.parametrize(
