@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -209,12 +210,15 @@ def _way(
 _MOST_HOPS = 16
 _NOT_IN_HOSTS = frozenset("'`\"$\\;&<>|(){}")
 _NOT_IN_USERS = frozenset("'`\";&<>|(){}")
+_SPACE = re.compile(r"\s")
+_MORE_IN_USERS = re.compile(r"\s-|\\\Z")  # what a command would take for an option, or joins what follows
 
 
 def _check_name(what: str, name: str, not_in: frozenset[str]) -> None:
     """See that a name can't be taken for something else by a shell, which may get it in a ProxyCommand."""
-    odd = name.startswith("-") or (not_in & set(name)) or (what == "user" and name.endswith("\\"))
-    if odd or any(char.isspace() or not char.isprintable() for char in name if what == "host"):
+    odd = name.startswith("-") or (not_in & set(name)) or not name.isprintable()  # a line end begins a new command
+    more = _MORE_IN_USERS if what == "user" else _SPACE
+    if odd or more.search(name):
         raise Failure(f"not a {what}: {name!r}")
 
 
@@ -277,7 +281,7 @@ class Leg:
         if self.verbose:
             tell_rest(settings)
         self.reach = Reach(settings)
-        self._policy = _host_policy(args, settings, terminal)
+        self._policy = _host_policy(args, settings, terminal, dialled=not via and settings.proxy_command is None)
         self.config = self._config(args, record, key_log)
         self.credentials = _login(args, settings, terminal, opened, last=last, verbose=self.verbose)
         self._report = reporter(self._name) if self.verbose else None
@@ -357,7 +361,15 @@ class Leg:
         return f"{reason(loss)} ({hints})" if hints else reason(loss)
 
 
-def _host_policy(args: argparse.Namespace, settings: HostConfig, terminal: Terminal) -> HostPolicy:
+def _host_policy(args: argparse.Namespace, settings: HostConfig, terminal: Terminal, *, dialled: bool) -> HostPolicy:
+    """What decides whether a host is the one that is meant.
+
+    Args:
+        args: Parsed arguments.
+        settings: What holds for the host.
+        terminal: Who to ask.
+        dialled: We dial it ourselves: what others call localhost is not this machine.
+    """
     from pathlib import Path
 
     from sshproto_cli.hosts import HostPolicy, Unknown
@@ -367,7 +379,12 @@ def _host_policy(args: argparse.Namespace, settings: HostConfig, terminal: Termi
         if given is not None:
             raise Failure("--known-hosts and --insecure-accept-any exclude each other")
         unknown = Unknown.ANY
-    elif settings.no_host_authentication_for_localhost and _is_loopback(settings.hostname):
+    elif (
+        settings.no_host_authentication_for_localhost
+        and dialled
+        and settings.host_key_alias is None
+        and _is_loopback(settings.hostname)
+    ):
         unknown = Unknown.ANY
     elif args.accept_new:
         unknown = Unknown.ACCEPT

@@ -123,6 +123,14 @@ def test_names_that_a_shell_would_not_take_for_names(home: Path) -> None:
         ran = run(home, "exec", "-oProxyCommand=echo %h", "--", name, "true")
         assert ran.returncode == 255
         assert "not a host" in said(ran)
+    (home / "config").write_text(f'Match exec "echo %r > {home}/made"\nPort 99\n')
+    for name in ("$(touch x)", "-x", "a;b", "`x`", "a\ntouch x", "a\rb", "a -oProxyCommand=x", "a\t-x", "a\\"):
+        ran = run(home, "exec", "-F", str(home / "config"), f"-l{name}", "box", "true")
+        assert ran.returncode == 255
+        assert "not a user" in said(ran), name
+    assert not (home / "made").exists()
+    ran = run(home, "exec", "-F", "none", "-J", "ssh://a%0Atouch@gate", "box", "true")
+    assert "not a user" in said(ran)
 
 
 def test_the_configuration_is_shown(server: Server, home: Path, key: Key) -> None:
@@ -239,6 +247,20 @@ def test_hosts_that_are_not_known(server: Server, home: Path, key: Key) -> None:
     assert run(home, "exec", "-oUserKnownHostsFile=none", "-oBatchMode=yes", "box", "true").returncode == 255
     words = ["-oUserKnownHostsFile=none", "-oNoHostAuthenticationForLocalhost=yes"]
     assert run(home, "exec", *words, "box", "echo x").stdout == b"x\n"
+
+
+def test_only_what_is_dialled_here_is_this_machine(server: Server, home: Path, key: Key) -> None:
+    script = home / "connect.py"
+    script.write_text(CONNECT)
+    gate = f"HostName localhost\nPort {server.port}\nUser {server.user}\nIdentityFile {key.path}\n"
+    configure(home, server, key, f"Host gate\nHostKeyAlias gate\n{gate}")
+    (home / ".ssh" / "known_hosts").write_text("gate " + server.known_hosts.split(" ", 1)[1])
+    words = ["-oNoHostAuthenticationForLocalhost=yes", "-oStrictHostKeyChecking=yes"]
+    assert run(home, "exec", *words, "box", "echo x").stdout == b"x\n"
+    for more in (["-J", "gate"], [f"-oProxyCommand=python3 {script} %h %p"], ["-oHostKeyAlias=other"]):
+        ran = run(home, "exec", *words, *more, "box", "echo x")
+        assert (ran.returncode, ran.stdout) == (255, b""), more
+        assert "is not known" in said(ran)
 
 
 def test_algorithms(server: Server, home: Path, key: Key) -> None:
