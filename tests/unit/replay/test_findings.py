@@ -290,6 +290,8 @@ def test_small_host_keys(bits: int, severity: str) -> None:
     for finding in found:
         assert f"{bits} bits" in finding.words
         assert (finding.side, finding.frames) == (S, (7,))
+    certificate = string(b"ssh-rsa-cert-v01@openssh.com") + string(b"nonce") + blob[len(string(b"ssh-rsa")) :] + b"more"
+    assert [it for it in find(exchanged(certificate)) if it.code == "weak-host-key"] == found
     for junk in (b"", b"junk", string(b"ssh-rsa"), string(b"ssh-rsa") + b"\0\0\0\1", string(b"ssh-dss")):
         assert "weak-host-key" not in codes(find(exchanged(junk)))
 
