@@ -14,6 +14,7 @@ from sshproto.agent import messages as m
 from sshproto.agent.bindings import MAXIMUM_BINDINGS
 from sshproto.keys import Certificate, PrivateKey
 from tests.support.agents import (
+    AUTHORITY,
     CERTIFICATES,
     HOSTS,
     KEY,
@@ -296,6 +297,13 @@ def test_certificates_that_are_not_the_hosts(what: str) -> None:
         case _:
             talk = with_ways(way("", "one"))
             bind(talk, "one", certificate=host_certificate("one"))  # its key is known, but not as that of a certificate
+    assert not seen(talk)
+
+
+def test_an_authority_is_no_host() -> None:
+    talk = with_ways(way("", "one", authority=True))
+    sid = session("one")
+    talk.ask(m.Extension(m.SESSION_BIND, m.SessionBind(AUTHORITY.public_key.blob, sid, AUTHORITY.sign(sid)).encode()))
     assert not seen(talk)
 
 
