@@ -330,6 +330,30 @@ def test_the_command_line_obeys_revoked_host_keys(folder: Path, user: Key, tmp_p
         assert execute(server, user, hosts, f"RevokedHostKeys={revoked}").returncode == 255  # as with ssh
 
 
+@pytest.mark.covers("V08")
+@pytest.mark.parametrize("strict", ["ask", "accept-new", "yes"])
+@pytest.mark.parametrize("known", ["ssh-ed25519", "ecdsa-sha2-nistp256"])
+def test_a_changed_key_stops_ssh_and_us_with_file_and_line(user: Key, tmp_path: Path, known: str, strict: str) -> None:
+    """Also one of another type than the one that is known."""
+    hosts = tmp_path / "known_hosts"
+    old = PrivateKey.generate(known).public_key
+    with serving() as server:
+        hosts.write_text("# mine\n" + line_for(HOST, server.port, old))
+        theirs = ssh(server, user, hosts, f"-oStrictHostKeyChecking={strict}")
+        mine = execute(server, user, hosts, f"StrictHostKeyChecking={strict}")
+        for ran, place in ((theirs, f"{hosts}:2"), (mine, f"{hosts} line 2")):
+            assert (ran.returncode, ran.stdout) == (255, b"")
+            said = ran.stderr.decode()
+            assert place in said
+            assert HOST_KEY.public_key.fingerprint() in said
+        assert old.fingerprint() in said
+        assert f"sshproto known-hosts remove --file {hosts} '[{HOST}]:{server.port}'" in said
+        words = ["known-hosts", "remove", "--file", str(hosts), f"[{HOST}]:{server.port}"]
+        assert ours.run(words, peers.environment(tmp_path)).returncode == 0
+        assert hosts.read_text() == "# mine\n"
+        assert execute(server, user, hosts, "StrictHostKeyChecking=accept-new").returncode == 0
+
+
 def test_the_command_line_learns_keys(rich: Server, user: Key, tmp_path: Path) -> None:
     hosts = tmp_path / "known_hosts"
     old = PrivateKey.generate("ecdsa-sha2-nistp384").public_key
