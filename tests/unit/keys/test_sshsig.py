@@ -346,7 +346,7 @@ ARMOURED = GOOD.armoured()
         (same_but(GOOD, key=string(b"")), "not a public key"),
         (same_but(GOOD, key=string(text("ssh-dss"))), "DSA is too weak"),
         (same_but(GOOD, key=string(text("x-cert-v01@openssh.com"))), "unsupported certificate type"),
-        (same_but(GOOD, key=string(CERTIFICATE.blob[:-1] + b"\0")), "certificate"),
+        (same_but(GOOD, key=string(CERTIFICATE.blob[:-1] + b"\xff")), "certificate"),
         (same_but(GOOD, signature=string(b"")), "malformed signature: not a signature blob"),
         (same_but(GOOD, signature=string(text("a\x80"))), "malformed signature: not a signature blob"),
     ],
