@@ -284,7 +284,7 @@ def test_the_announcement_is_an_event(rich: Server) -> None:
 
 
 def configured(hosts: Path, *more: str) -> list[str]:
-    words = [f"UserKnownHostsFile={hosts}", "GlobalKnownHostsFile=none", "StrictHostKeyChecking=yes", *more]
+    words = [*more, f"UserKnownHostsFile={hosts}", "GlobalKnownHostsFile=none", "StrictHostKeyChecking=yes"]
     return ["-F", "none", *(part for word in words for part in ("-o", word))]
 
 
