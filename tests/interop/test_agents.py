@@ -303,13 +303,13 @@ def name(server: Server) -> str:
     return f"[{HOST}]:{server.port}"
 
 
-def log_in(server: Server, agent: Any, **options: Any) -> bytes:
+def log_in(server: Server, agent: Any, hosts: str = "", **options: Any) -> bytes:
     plan = LoginPlan(agent=agent, **options)
     with blocking.connect(
         HOST,
         server.port,
         config=ClientConfig(user=server.user),
-        host_key=parse_known_hosts(server.known_hosts),
+        host_key=parse_known_hosts(hosts or server.known_hosts),
         credentials=plan,
     ) as client:
         return client.run("echo here").stdout
@@ -405,6 +405,43 @@ LOGIN = (
     *(string(bytes(32)), byte(50), text("root"), text("ssh-connection"), text("publickey"), boolean(True)),
     *(text("ssh-ed25519"), string(KEY.public_key.blob)),
 )
+
+
+@pytest.fixture(scope="module")
+def certified_server(keys: dict[str, Key]) -> Iterator[Server]:
+    """A server that shows a certificate for its address."""
+    with peers.scratch() as directory:
+        host = peers.make_key(directory, "ed25519", "host")
+        certificate = Certificate.issue(
+            AUTHORITY,
+            PublicKey.parse(host.public),
+            CertificateKind.HOST,
+            key_id="host",
+            principals=[HOST],
+            valid_before=FOREVER,
+        )
+        (directory / "host-cert.pub").write_text(certificate.openssh() + "\n")
+        config = (f"HostKey {host.path}", f"HostCertificate {directory}/host-cert.pub")
+        with peers.sshd(config, authorized_keys=[keys["ed25519"].public], host_keys=()) as server:
+            yield server
+
+
+@pytest.mark.parametrize("allowed", [HOST, "other"])
+def test_destinations_that_are_certified(
+    place: Place, home: Path, keys: dict[str, Key], certified_server: Server, allowed: str
+) -> None:
+    server = certified_server
+    authority = AUTHORITY.public_key.openssh()
+    lines = [f"@cert-authority {names} {authority}\n" for names in (f"{HOST},[{HOST}]:{server.port}", "other")]
+    (home / "hosts").write_text("".join(lines))
+    ran = add(place, home, "-H", home / "hosts", "-h", allowed, keys["ed25519"].path)
+    assert ran.returncode == 0, ran.stderr
+    trusting = (f"-oUserKnownHostsFile={home}/hosts",)
+    ran = peers.ssh(server, "echo here", options=agent_options(place, *trusting))
+    assert (ran.stdout == b"here\n") is (allowed == HOST), ran.stderr
+    expected = contextlib.nullcontext() if allowed == HOST else pytest.raises(AuthExhausted)
+    with blocking.open_agent(place.path, timeout=20) as agent, expected:
+        assert log_in(server, agent, "".join(lines)) == b"here\n"
 
 
 def test_a_forged_binding_makes_constrained_keys_useless(place: Place, server: Server) -> None:
