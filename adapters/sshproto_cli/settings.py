@@ -193,7 +193,8 @@ def _include(pattern: str) -> list[tuple[str, bytes]]:
     found: list[tuple[str, bytes]] = []
     for name in sorted(glob.glob(os.path.expanduser(pattern))):  # noqa: PTH111,PTH207  it may be absolute
         _check_owner(Path(name))
-        found.append((name, _read(Path(name))))
+        if not Path(name).is_dir():
+            found.append((name, _read(Path(name))))
     return found
 
 

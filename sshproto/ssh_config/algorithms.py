@@ -7,6 +7,7 @@ and offers, with which these lists mean what they mean to ``ssh``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 
 from sshproto import algorithms
 from sshproto.keys.known_hosts import match_pattern
@@ -81,7 +82,9 @@ class Catalogue:
         if found.sign == "-":
             return found
         known = self.known[category]
-        for name in found.names:
+        if found.names == ("",):
+            raise LineError(f"{what}: there is no name in {printable(text)!r}")
+        for name in takewhile(bool, found.names):  # as ssh, which looks no further than to an empty name
             good = name in known
             if not good and category in ("signature", "authority") and any(sign in name for sign in "*?"):
                 good = any(match_pattern(each, name) for each in known)

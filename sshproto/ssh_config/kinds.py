@@ -16,9 +16,12 @@ from sshproto.values import frozen
 
 _LARGEST = 2**31 - 1
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_TIME = re.compile(r"([0-9]+)([smhdw]?)", re.IGNORECASE)
-_SIZE = re.compile(r"([0-9]*)(\.[0-9]*)?([BKMGTPE]?)", re.IGNORECASE)
+_NUMBER = re.compile(r"[ \t-\r]*\+?([0-9]+)")
+_TIME = re.compile(r"[ \t-\r]*\+?([0-9]+)([smhdw]?)", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]*)(\.[0-9]*)?(?:([BKMGTPE])(?:[^0-9A-Za-z].*)?)?", re.IGNORECASE | re.DOTALL)
 _SCALE = "BKMGTPE"
+_OCTAL = re.compile("[0-7]+")
+_HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^\[:/][^:/]*)(?::(.*))?", re.DOTALL)
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _VARIABLE = re.compile(r"[A-Za-z_0-9]+")
 
@@ -98,10 +101,14 @@ class Rules:
 
     def port(self, text: str) -> int | None:
         """The number of a port, from 0 on, by number or name; None if it is none."""
-        if text.isascii() and text.isdigit():
-            number = int(text[:9])
-            return number if number < 65536 else None
-        return self.service(text)
+        number = whole_number(text)
+        return self.service(text) if number is None else number if number < 65536 else None
+
+
+def whole_number(text: str) -> int | None:
+    """A number from 0 on, as C reads it: white space and a plus may stand before it. None if it is none."""
+    match = _NUMBER.fullmatch(text)
+    return None if match is None else int(match.group(1)[-20:]) if len(match.group(1).lstrip("0")) < 20 else 10**20
 
 
 Read = Callable[[Arguments], Any]
@@ -183,9 +190,9 @@ TUNNEL = choice(_either("ethernet", "point-to-point", yes="point-to-point"), {"n
 
 def _integer(given: Arguments) -> int:
     word = given.need("integer value")
-    if not word.isascii() or not word.isdigit():
+    number = whole_number(word)
+    if number is None:
         raise LineError(f"integer value invalid: {printable(word, 80)!r}")
-    number = int(word[:12])
     if number > _LARGEST:
         raise LineError(f"integer value too large: {printable(word, 80)!r}")
     return number
@@ -312,9 +319,10 @@ def _remote_opens(given: Arguments) -> tuple[str, ...]:
         given.drop()
         return (words[0],)
     for word in words:
-        host, _, number = word.rpartition(":")
-        if not host:
+        match = _HOST_AND_PORT.fullmatch(word)
+        if match is None or match.group(1) == "[]":
             raise LineError(f"missing host in {given.keyword}: {printable(word, 80)!r}")
+        number = match.group(2) or ""
         if number != "*" and not given.rules.port(number):
             raise LineError(f"bad port number in {given.keyword}: {printable(word, 80)!r}")
     return tuple(words)
@@ -365,7 +373,7 @@ def scaled(text: str) -> int:
     if match is None:
         raise LineError(f"bad number {printable(text, 80)!r}; expected bytes, perhaps with K, M or G behind them")
     whole, part, unit = match.groups()
-    scale: int = 1024 ** _SCALE.index(unit.upper() or "B")
+    scale: int = 1024 ** _SCALE.index((unit or "B").upper())
     digits = (part or ".")[1:10]
     found = int(whole[:20] or "0") * scale + (int(digits) * scale // 10 ** len(digits) if digits else 0)
     if found >= 2**63:
@@ -524,10 +532,8 @@ TUNNEL_DEVICE = Kind(_tunnel_device)
 
 def _mask(given: Arguments) -> int:
     word = given.need("StreamLocalBindMask argument")
-    try:
-        found = int(word, 8)
-    except ValueError:
-        found = -1
+    match = _OCTAL.match(word)  # as ssh, which does not look at what follows
+    found = int(match.group()[:40], 8) if match else -1
     if not 0 <= found <= 0o777:
         raise LineError(f"bad mask {printable(word, 80)!r}; expected octal digits up to 0777")
     return found

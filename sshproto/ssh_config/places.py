@@ -16,6 +16,10 @@ _FIELD = re.compile(r"(?:\[([^]]*)\]|((?!\[)(?:[^:\\]|\\.)*))(:|\Z)", re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _URI = "ssh://"
 _ENCODED = re.compile("%([0-9A-Fa-f]{2})")
+_JUMP = re.compile(r"(?:(.*)@)?(\[[^]]+\]|[^\[\]:/@][^:/@]*)(?::([^/]*))?", re.DOTALL)
+_IN_URI = re.compile(
+    r"(?:((?:[^%@]|%[0-9A-Fa-f]{2})*)@)?((?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]*)(?::([^/]+)/?|:|/)?", re.DOTALL
+)
 
 Listen = str | tuple[str | None, int]
 """The path of a socket, or an address and a port; None where no address was written."""
@@ -163,36 +167,20 @@ def read_jumps(text: str, rules: Rules) -> tuple[Jump, ...]:
     """
     if text.lower() == "none":
         return ()
-    text = text.partition("#")[0].rstrip()
+    text = (text.partition("#")[0].split() or [""])[0]
     return tuple(_jump(part, text, rules) for part in text.split(","))
 
 
 def _jump(part: str, whole: str, rules: Rules) -> Jump:
-    problem = LineError(
-        f'invalid ProxyJump "{printable(whole)}"; expected [user@]host[:port] or ssh://[user@]host[:port]'
-    )
-    uri = part.lower().startswith(_URI)
-    rest = part[len(_URI) :] if uri else part
-    user: str | None
-    user, at, rest = rest.partition("@") if uri and "@" in rest else rest.rpartition("@")
-    if uri:
-        user = _ENCODED.sub(lambda match: chr(int(match.group(1), 16)), user.partition(";")[0])
-    if at and not user:
-        raise problem
-    if rest.startswith("["):
-        host, bracket, rest = rest[1:].partition("]")
-        if not bracket or rest[:1] not in ("", ":", "/"):
-            raise problem
-    else:
-        match = re.match("[^:/]*", rest)
-        host = match.group() if match else ""
-        rest = rest[len(host) :]
-    sign, number = rest[:1], rest[1:]
-    if uri and "/" in rest:
-        number, _, path = number.partition("/") if sign == ":" else ("", "", number)
-        if path:
-            raise problem
-    found = rules.port(number) if number else None
-    if not host or (number and not found):
-        raise problem
-    return Jump(user or None, host, found, part)
+    uri = part.startswith(_URI)
+    match = (_IN_URI if uri else _JUMP).fullmatch(part.removeprefix(_URI))
+    if match is not None:
+        user, host, number = match.groups()
+        if user is not None and uri:
+            user = _ENCODED.sub(lambda byte: chr(int(byte.group(1), 16)), user.partition(";")[0])
+        port = rules.port(number) if number else None
+        if user != "" and (port or not number):
+            host = host[1:-1] if host.startswith("[") else host.removesuffix(".") if uri else host
+            return Jump(user, host, port, part)
+    expected = "[user@]host[:port] or ssh://[user@]host[:port]"
+    raise LineError(f'invalid ProxyJump "{printable(whole)}"; expected {expected}')

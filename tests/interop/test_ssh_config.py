@@ -54,7 +54,7 @@ def world(home: Path) -> World:
 
     def include(pattern: str) -> Iterable[tuple[str, bytes]]:
         pattern = f"{home}{pattern[1:]}" if pattern.startswith("~/") else pattern
-        return [(name, Path(name).read_bytes()) for name in sorted(glob.glob(pattern))]  # noqa: PTH207
+        return [(name, Path(name).read_bytes()) for name in sorted(glob.glob(pattern)) if Path(name).is_file()]  # noqa: PTH207
 
     def address(text: str) -> str | None:
         try:
@@ -172,6 +172,12 @@ def test_most_generated_configurations_are_good_ones(home: Path) -> None:
         ("web", 'User "a\\"b"\nHostName "x"\nRemoteCommand echo "a\n'),
         ("web", "LocalForward [::1]:80 a\\:b:80\nLocalForward 1 [a]x:2\n"),
         ("web", "LocalForward 1 /a\\ b\nLocalForward /a%h /b%%\n"),
+        *(
+            ("web", f"ProxyJump {text}\n")
+            for text in ("a b,c", "ssh://h:22/", "ssh://[::1]", "h/22", "ssh://u%40x;y@h")
+        ),
+        ("web", "Port +22\nConnectTimeout +1m+5\nRekeyLimit 500M! 1h\nStreamLocalBindMask 07x\n"),
+        ("web", "KexAlgorithms +,nosuch\nPermitRemoteOpen a:1 [::1]:2\n"),
         ("web", "IPQoS 07 255\n"),
         ("web", "IPQoS 256\n"),
         ("web", "EscapeChar \\\\\nLogLevel silent\n"),
