@@ -71,7 +71,8 @@ class KeyFiles:
             Whether somebody could log in.
 
         Raises:
-            Failure: A file cannot be read, or the list of what is revoked is none.
+            Failure: A file cannot be read, others may write one that lets people in, or the list of what is revoked is
+                none.
         """
         keys, authorities, principals = self._read_keys(), self._read_authorities(), self._read_principals()
         self._read_revoked()
@@ -91,7 +92,7 @@ class KeyFiles:
 
         Raises:
             LoginRefused: They may not in.
-            Failure: A file cannot be read.
+            Failure: A file cannot be read, or others may write it.
         """
         if self.keys is None and self.authorities is None:
             raise LoginRefused("keys are not wanted")
@@ -108,15 +109,15 @@ class KeyFiles:
     def _read_keys(self) -> AuthorizedKeys:
         if self.keys is None:
             return AuthorizedKeys()
-        return parse(read_file(str(self.keys), "authorized keys file"), local=datetime.timestamp)
+        return parse(_read(self.keys, "authorized keys file"), local=datetime.timestamp)
 
     def _read_authorities(self) -> AuthorizedKeys:
-        return AuthorizedKeys() if self.authorities is None else parse(read_file(str(self.authorities), "user CA file"))
+        return AuthorizedKeys() if self.authorities is None else parse(_read(self.authorities, "user CA file"))
 
     def _read_principals(self) -> AuthorizedPrincipals | None:
         if self.principals is None:
             return None
-        return parse_principals(read_file(str(self.principals), "principals file"), local=datetime.timestamp)
+        return parse_principals(_read(self.principals, "principals file"), local=datetime.timestamp)
 
     def _read_revoked(self) -> KRL | None:
         if self.revoked is None:
@@ -127,6 +128,26 @@ class KeyFiles:
             return read_revoked(read_file(str(self.revoked), "revoked keys file", _LARGEST_LIST))
         except KeyFormatError as error:
             raise Failure(f"revoked keys file {self.revoked}: {error}") from None
+
+
+def _read(path: Path, what: str) -> bytes:
+    """The content of a file that lets people in.
+
+    Raises:
+        Failure: It cannot be read, or others may write it, who could let in anybody (see ``StrictModes`` of
+            sshd_config(5)).
+    """
+    from sshproto_cli.settings import _own_group
+
+    data = read_file(str(path), what)
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise Failure(f"{what} {path}: {error.strerror or error}") from None
+    others = stat.S_IWOTH | (0 if _own_group(status.st_gid) else stat.S_IWGRP)
+    if stat.S_ISREG(status.st_mode) and (status.st_uid not in (0, os.geteuid()) or status.st_mode & others):
+        raise Failure(f"{what} {path}: others may write it; it has to be yours or root's, and chmod go-w would help")
+    return data
 
 
 def _authorities(lines: AuthorizedKeys) -> list[PublicKey]:

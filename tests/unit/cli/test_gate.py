@@ -85,6 +85,21 @@ def test_what_is_revoked(files):
     assert "No such file" in refusal(other, KEY.public_key)
 
 
+@pytest.mark.parametrize("name", ["keys", "authorities", "principals"])
+def test_files_that_others_may_write_let_nobody_in(files, name):
+    """As with sshd's StrictModes: who can add a line to them is let in, as whoever runs the server."""
+    contents = {"keys": LINE, "authorities": AUTHORITY.public_key.openssh(), "principals": "alice"}
+    found = files(**contents)
+    shown = KEY.public_key if name == "keys" else certify()
+    assert found.authorize(shown, "alice", None) == Permit()
+    getattr(found, name).chmod(0o646)
+    assert "others may write it" in refusal(found, shown)
+    with pytest.raises(Failure, match="others may write it"):
+        found.check()
+    getattr(found, name).chmod(0o444)
+    assert found.check()
+
+
 def test_lines_that_are_not_used_are_told(files, capsys):
     found = files(
         keys=f"frob {LINE}\n{LINE}",
