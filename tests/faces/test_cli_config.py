@@ -423,3 +423,68 @@ def test_the_forwards_of_a_host(server: Server, home: Path, key: Key) -> None:
             assert process.wait(peers.SECONDS) == 0
     ran = run(home, "forward", "-oClearAllForwardings=yes", "box")
     assert "nothing to forward" in said(ran)
+
+
+# ------------------------------------------------------------------------------------- certificates, agents, stock sshd
+
+
+def certify(authority: Key, public: Path, user: str) -> Path:
+    """A certificate beside a public key's file."""
+    argv = ["ssh-keygen", "-q", "-s", str(authority.path), "-I", "test", "-n", user, str(public)]
+    subprocess.run(argv, check=True, timeout=peers.SECONDS, capture_output=True)
+    return public.with_name(public.name.removesuffix(".pub") + "-cert.pub")
+
+
+def test_certificates(home: Path, io: list[str], agent: str) -> None:
+    authority, other = peers.make_key(home, "ed25519", "authority"), peers.make_key(home, "nistp256", "other")
+    public = home / "other.pub"
+    public.write_text(other.public + "\n")
+    env = {"SSH_AUTH_SOCK": agent}
+    with ours.serve(["-v"], authorized_keys=[f"cert-authority {authority.public}"]) as server:
+        configure(home, server, other)
+        assert run(home, "exec", *io, "box", "true").returncode == 255
+        beside = certify(authority, public, server.user)
+        assert run(home, "exec", *io, "box", "echo x").stdout == b"x\n"
+        elsewhere = beside.rename(home / "elsewhere")
+        assert run(home, "exec", *io, "box", "true").returncode == 255
+        named = f"-oCertificateFile={elsewhere}"
+        assert run(home, "exec", *io, named, "box", "echo x").stdout == b"x\n"
+        subprocess.run(["ssh-add", "-q", str(other.path)], env={**os.environ, **env}, check=True, timeout=peers.SECONDS)
+        other.path.unlink()
+        ran = run(home, "exec", *io, named, "box", "echo x", env=env)
+        assert ran.stdout == b"x\n", said(ran)
+        ran = run(home, "exec", "-v", "-oCertificateFile=/nowhere", "box", "true")
+        assert ran.returncode == 255
+        assert "certificate /nowhere" in said(ran)
+
+
+def test_agents_are_forwarded(home: Path, key: Key, io: list[str], agent: str) -> None:
+    with ours.serve(["--agent-forwarding"], authorized_keys=[key.public]) as server:
+        configure(home, server, key, "Host box\nForwardAgent yes")
+        env = {"SSH_AUTH_SOCK": agent}
+        ran = run(home, "exec", *io, "box", "ssh-add -L", env=env)
+        assert ran.stdout == listed(agent).encode(), said(ran)
+        assert run(home, "exec", *io, "-a", "box", "echo -$SSH_AUTH_SOCK-", env=env).stdout == b"--\n"
+        ran = run(home, "exec", *io, f"-oForwardAgent={agent}", "box", "ssh-add -L")
+        assert ran.stdout == listed(agent).encode(), said(ran)
+
+
+def test_the_stock_server_by_way_of_the_stock_client(home: Path, key: Key) -> None:
+    with peers.sshd(["AcceptEnv LC_*"], authorized_keys=[key.public]) as server:
+        plain = f"ssh -F none -i {key.path} -o UserKnownHostsFile={home}/.ssh/known_hosts -l {server.user}"
+        configure(home, server, key, f"Host box\nProxyCommand {plain} -p {server.port} -W %h:%p {HOST}\nSetEnv LC_X=y")
+        ran = run(home, "exec", "box", "echo $LC_X; cat", stdin=b"z")
+        assert (ran.returncode, ran.stdout) == (0, b"y\nz"), said(ran)
+
+
+def test_keys_of_the_host_are_learned(home: Path, key: Key, io: list[str]) -> None:
+    with ours.serve(authorized_keys=[key.public], host_keys=("ed25519", "nistp256")) as server:
+        configure(home, server, key)
+        known = home / ".ssh" / "known_hosts"
+        one = next(line for line in server.known_hosts.splitlines() if "ed25519" in line)
+        known.write_text(one + "\n")
+        assert run(home, "exec", *io, "-oUpdateHostKeys=no", "box", "sleep 0.5; echo x").stdout == b"x\n"
+        assert known.read_text() == one + "\n"
+        ran = run(home, "exec", *io, "box", "sleep 1; echo x")
+        assert ran.stdout == b"x\n", said(ran)
+        assert "ecdsa-sha2-nistp256" in known.read_text()
