@@ -52,9 +52,16 @@ class ConfirmNeeded:
     path: tuple[Binding, ...] = ()
 
     def __str__(self) -> str:
+        """A question for a person."""
+        where = ""
+        hops = [binding for binding in self.path if binding.forwarding]
+        if len(hops) < len(self.path):
+            where += f" at the server with the key {self.path[-1].key.fingerprint()}"
+        if hops:
+            where += f", asked for from the server with the key {hops[-1].key.fingerprint()}"
         return (
             f"Allow use of the key {printable(self.key.comment) or self.key.type}, {self.key.fingerprint()}, "
-            f"for {self.purpose}?"
+            f"for {self.purpose}{where}?"
         )
 
 

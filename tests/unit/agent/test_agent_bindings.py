@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sshproto.agent import AgentRefused, Constraints, DestinationConstraint, Keyring
 from sshproto.agent import messages as m
 from sshproto.agent.bindings import MAXIMUM_BINDINGS
+from sshproto.agent.framing import frame
 from sshproto.keys import Certificate, PrivateKey
 from tests.support.agents import (
     AUTHORITY,
@@ -160,6 +161,25 @@ def test_two_hops() -> None:
     bind(talk, "two", forwarding=True)
     bind(talk, "three")
     assert not signs(talk, login("three"))
+
+
+def test_who_confirms_hears_where_it_comes_from() -> None:
+    talk = Talk()
+    talk.add(KEY, comment="mine", constraints=Constraints(confirm=True))
+    bind(talk, "one", forwarding=True)
+    bind(talk, "two", forwarding=True)
+    talk.give(frame(m.SignRequest(BLOB, b"data").encode()))
+    second, third = (HOSTS[name].public_key.fingerprint() for name in ("two", "three"))
+    start = f"Allow use of the key mine, {KEY.public_key.fingerprint()}, for "
+    tail = f", asked for from the server with the key {second}?"
+    assert str(talk.question) == f"{start}something that says not what it is{tail}"
+    talk.server.confirm(talk.question, False, NOW)
+    talk.replies()
+    talk.events.clear()
+    bind(talk, "three")
+    talk.give(frame(m.SignRequest(BLOB, login("three")).encode()))
+    assert str(talk.question) == f"{start}a login as alice at the server with the key {third}{tail}"
+    assert [each.forwarding for each in talk.question.path] == [True, True, False]
 
 
 def test_adding_and_removing_where_a_key_can_not_be_seen() -> None:
