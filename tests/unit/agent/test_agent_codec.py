@@ -30,6 +30,7 @@ from sshproto.keys import PrivateKey, PublicKey
 from sshproto.keys.known_hosts import parse
 from sshproto.wire.codec import byte, string, text, uint32
 from tests.support.agents import AUTHORITY, CERTIFICATES, HOSTS, KEY, KEYS, TYPES, hop, user_certificate, way
+from tests.support.postquantum import needs_mldsa44
 
 EVERYTHING = Constraints(lifetime=60, confirm=True, destinations=(way("", "one", "al*"), way("one", "two")))
 REQUESTS: list[m.Request] = [
@@ -180,8 +181,8 @@ def test_keys_that_are_no_good() -> None:
         m.AddIdentity(other, CERTIFICATES["ssh-ed25519"]).encode()
 
 
+@needs_mldsa44
 def test_the_experimental_composite() -> None:
-    pytest.importorskip("cryptography.hazmat.primitives.asymmetric.mldsa")
     key = PrivateKey.generate("ssh-mldsa44-ed25519@openssh.com")
     certificate = user_certificate(key)
     for add in (m.AddIdentity(key), m.AddIdentity(key, certificate)):

@@ -18,6 +18,7 @@ from sshproto_cli.options import Failure
 from sshproto_cli.terminal import Terminal
 from tests.support import ours
 from tests.support.console import console
+from tests.support.postquantum import needs_mldsa44
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +65,7 @@ def names():
         (("-t", "ecdsa", "-b", "521"), "ecdsa-sha2-nistp521", 521),
         (("-t", "ecdsa-sha2-nistp384"), "ecdsa-sha2-nistp384", 384),
         (("-t", "rsa", "-b", "2048"), "ssh-rsa", 2048),
-        (("-t", "mldsa44-ed25519"), "ssh-mldsa44-ed25519@openssh.com", 256),
+        pytest.param(("-t", "mldsa44-ed25519"), "ssh-mldsa44-ed25519@openssh.com", 256, marks=needs_mldsa44),
     ],
 )
 def test_types(generate, words, kind, bits):
@@ -172,6 +173,7 @@ def test_nothing_is_overwritten_unasked(generate, monkeypatch, there):
     assert names() == sorted(["home", there])
 
 
+@pytest.mark.covers("V82")
 def test_overwritten_when_asked(generate):
     Path("id").write_text("mine")
     Path("id").chmod(0o666)
@@ -183,6 +185,7 @@ def test_overwritten_when_asked(generate):
     assert Path("id.pub").is_symlink()
 
 
+@pytest.mark.covers("V82")
 def test_who_comes_between_keeps_the_name(generate, monkeypatch):
     """The name is free when it is looked at, and taken when it is to be given."""
     made = PrivateKey.generate.__func__
@@ -212,6 +215,7 @@ def test_where_there_are_no_links(generate, monkeypatch):
     assert names() == ["home", "id", "id.pub"]
 
 
+@pytest.mark.covers("V82")
 def test_never_readable_by_others(monkeypatch):
     """From the first moment on, and whatever the mode of what is replaced."""
     seen = []

@@ -23,6 +23,10 @@ from sshproto.keys.private import read_half, read_private, write_private
 from sshproto.keys.signatures import pack, unpack
 from sshproto.wire.codec import Reader, string, text
 from tests.support.pair import HOST_KEY, Pair, client_answers
+from tests.support.postquantum import HAS_MLDSA44, NO_MLDSA44
+
+if not HAS_MLDSA44:
+    pytest.skip(NO_MLDSA44, allow_module_level=True)
 
 DATA = b"some data"
 SEEDS = bytes(range(64))
