@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import subprocess
@@ -254,6 +255,41 @@ def test_ssh_keygen_signs_by_it(mine: Place, home: Path, keys: dict[str, Key]) -
         assert peers.run(argv, env, b"content").returncode == 0
     assert [str(event.purpose) for event in mine.events] == ["a signature for 'git'"] * 3
     assert [event.algorithm for event in mine.events] == ["ssh-ed25519", "rsa-sha2-512", "ecdsa-sha2-nistp384"]
+
+
+def test_paramiko_signs_by_it(mine: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    paramiko = peers.need_module("paramiko")
+    monkeypatch.setenv("SSH_AUTH_SOCK", mine.path)
+    with blocking.open_agent(mine.path) as agent:
+        for key in (KEY, KEYS["ssh-rsa"]):
+            agent.add(key)
+    found = paramiko.Agent()
+    try:
+        for held, algorithm in zip(found.get_keys(), ("ssh-ed25519", "rsa-sha2-256"), strict=True):
+            key = KEYS[held.get_name()]
+            key.public_key.verify(bytes(held.sign_ssh_data(b"data", algorithm)), b"data", algorithm)
+    finally:
+        found.close()
+
+
+def test_asyncssh_uses_it(mine: Place) -> None:
+    asyncssh = peers.need_module("asyncssh")
+
+    async def main() -> None:
+        async with asyncssh.connect_agent(mine.path) as agent:
+            key = asyncssh.generate_private_key("ssh-ed25519", comment="theirs")
+            await agent.add_keys([key], lifetime=60)
+            [held] = await agent.get_keys()
+            signature = await held.sign_async(b"data")
+            PublicKey.from_blob(held.public_data).verify(signature, b"data", "ssh-ed25519")
+            assert held.get_comment() == "theirs"
+            await agent.lock("phrase")
+            assert list(await agent.get_keys()) == []
+            await agent.unlock("phrase")
+            await agent.remove_all()
+            assert list(await agent.get_keys()) == []
+
+    asyncio.run(main())
 
 
 # --------------------------------------------------------------------------------------------------------------- logins
