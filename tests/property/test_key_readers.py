@@ -283,6 +283,7 @@ def _changed(draw: Any, content: bytes) -> bytes:
     return content
 
 
+@pytest.mark.covers("V82")
 @pytest.mark.parametrize("name", READERS)
 @settings(max_examples=30)
 @given(data=st.data())
@@ -290,6 +291,7 @@ def test_damage(name, data):
     check(name, data.draw(damaged(data.draw(st.sampled_from(READERS[name][2])))))
 
 
+@pytest.mark.covers("V82")
 @pytest.mark.parametrize("name", READERS)
 @settings(max_examples=20)
 @given(data=st.binary(max_size=120) | st.text(max_size=80).map(lambda words: words.encode("utf-8", "surrogatepass")))
@@ -385,6 +387,7 @@ COSTLY = {
 }
 
 
+@pytest.mark.covers("V82")
 @pytest.mark.parametrize("what", COSTLY)
 def test_nothing_costs_more_than_its_size_explains(what, monkeypatch):
     """With the bounds as they are: each is refused, or read, at once."""

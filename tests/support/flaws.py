@@ -129,8 +129,9 @@ V76 - | A handler that says nothing grants no variable; names, values and their 
 V77 - | A handler that says nothing forwards nothing; hosts and ports are checked.
 V80 CVE-2024-6387 | The core has no signal, thread or clock; its imports are held by a test.
 V81 - | There are no callbacks to come back from: events are pulled one at a time.
-V82 CVE-2022-24302 CVE-2022-45047 | The core opens no file; key files are parsed, not unpickled, and every damage is
-    one kind of error.
+V82 CVE-2022-24302 CVE-2022-45047 | The core opens no file; key files are parsed, not unpickled, every damage is one
+    kind of error, and no file can ask for more work than is reasonable. What `sshproto key` writes is never readable
+    by others, not for a moment, and replaces nothing unasked.
 V83 CVE-2025-26466 | Servers of the faces have room for so many connections, and for fewer that have not logged in. A
     connection of the core is alone.
 V84 CVE-2019-3858 CVE-2019-3859 CVE-2019-3860 CVE-2019-3862 CVE-2019-3863 |
