@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -43,6 +44,12 @@ def home() -> Iterator[Path]:
 def io(request: pytest.FixtureRequest) -> list[str]:
     """Options that choose a face."""
     return ["--io", request.param]
+
+
+@pytest.fixture
+def some(request: pytest.FixtureRequest) -> list[str]:
+    """Options that choose one of the faces: another for each test that asks."""
+    return ["--io", FACES[len(request.node.name) % len(FACES)]]
 
 
 def configure(home: Path, server: Server, key: Key | None, text: str = "") -> None:
@@ -198,14 +205,14 @@ def test_a_command_leads_to_the_host(server: Server, home: Path, key: Key, io: l
         pytest.fail("the command was left running")
 
 
-def test_a_command_that_leads_nowhere(server: Server, home: Path, key: Key, io: list[str]) -> None:
+def test_a_command_that_leads_nowhere(server: Server, home: Path, key: Key, some: list[str]) -> None:
     configure(home, server, key, "Host box\nProxyCommand sh -c 'exit 3'")
-    ran = run(home, "exec", *io, "box", "true")
+    ran = run(home, "exec", *some, "box", "true")
     assert ran.returncode == 255
     assert "ProxyCommand ended with 3" in said(ran)
 
 
-def test_how_long_and_how_often_to_dial(home: Path, io: list[str]) -> None:
+def test_how_long_and_how_often_to_dial(home: Path, some: list[str]) -> None:
     with socket.create_server((HOST, 0), backlog=0) as full:
         number = full.getsockname()[1]
         with socket.create_connection((HOST, number)), socket.socket() as waiting:
@@ -213,7 +220,7 @@ def test_how_long_and_how_often_to_dial(home: Path, io: list[str]) -> None:
             waiting.connect_ex((HOST, number))
             began = time.monotonic()
             words = ["-F", "none", "-oConnectTimeout=1", "-oConnectionAttempts=2", "-p", str(number)]
-            ran = run(home, "exec", *io, *words, HOST, "true")
+            ran = run(home, "exec", *some, *words, HOST, "true")
             assert ran.returncode == 255
             assert 2.5 < time.monotonic() - began < 20
             assert "timed out" in said(ran)
@@ -322,7 +329,7 @@ def test_keys_of_the_agent(server: Server, home: Path, key: Key, io: list[str], 
     assert ran.returncode == 255
 
 
-def test_keys_are_given_to_the_agent(home: Path, io: list[str], agent: str) -> None:
+def test_keys_are_given_to_the_agent(home: Path, some: list[str], agent: str) -> None:
     other = peers.make_key(home, "nistp256")
     locked = home / "locked"
     locked.touch(mode=0o600)
@@ -330,10 +337,10 @@ def test_keys_are_given_to_the_agent(home: Path, io: list[str], agent: str) -> N
     with ours.serve(authorized_keys=[other.public]) as server:
         configure(home, server, Key(locked, other.public), "Host box\nAddKeysToAgent yes")
         env = {"SSH_AUTH_SOCK": agent, "SSHPROTO_KEY_PASSPHRASE": "not a word"}
-        assert run(home, "exec", *io, "box", "echo x", env=env).stdout == b"x\n"
+        assert run(home, "exec", *some, "box", "echo x", env=env).stdout == b"x\n"
         assert other.public.split()[1] in listed(agent)
         del env["SSHPROTO_KEY_PASSPHRASE"]
-        assert run(home, "exec", *io, "box", "echo x", env=env).stdout == b"x\n"
+        assert run(home, "exec", *some, "box", "echo x", env=env).stdout == b"x\n"
 
 
 def test_methods(server: Server, home: Path, key: Key) -> None:
@@ -351,17 +358,17 @@ def test_methods(server: Server, home: Path, key: Key) -> None:
 # --------------------------------------------------------------------------------------------------------- the session
 
 
-def test_commands_and_variables(server: Server, home: Path, key: Key, io: list[str]) -> None:
+def test_commands_and_variables(server: Server, home: Path, key: Key, some: list[str]) -> None:
     configure(home, server, key, "Host box\nSendEnv LC_A* LC_B\nSetEnv LC_C=%n")
-    ran = run(home, "exec", *io, "box", "echo $LC_A1 $LC_B $LC_C", env={"LC_A1": "1", "LC_B": "2"})
+    ran = run(home, "exec", *some, "box", "echo $LC_A1 $LC_B $LC_C", env={"LC_A1": "1", "LC_B": "2"})
     assert ran.stdout == b"1 2 %n\n"
-    ran = run(home, "exec", *io, "-oRemoteCommand=echo %r at %h", "box")
+    ran = run(home, "exec", *some, "-oRemoteCommand=echo %r at %h", "box")
     assert ran.stdout == f"{server.user} at {HOST}\n".encode()
-    ran = run(home, "exec", *io, "-oRemoteCommand=true", "box", "false")
+    ran = run(home, "exec", *some, "-oRemoteCommand=true", "box", "false")
     assert ran.returncode == 255
     assert "only one can be run" in said(ran)
-    assert run(home, "exec", *io, "-oStdinNull=yes", "box", "cat", stdin=b"x").stdout == b""
-    assert b"refused" in run(home, "exec", *io, "-oSessionType=subsystem", "box", "sftp").stderr
+    assert run(home, "exec", *some, "-oStdinNull=yes", "box", "cat", stdin=b"x").stdout == b""
+    assert b"refused" in run(home, "exec", *some, "-oSessionType=subsystem", "box", "sftp").stderr
 
 
 def test_terminals(server: Server, home: Path, key: Key) -> None:
@@ -421,6 +428,20 @@ def test_the_forwards_of_a_host(server: Server, home: Path, key: Key) -> None:
             finally:
                 process.terminate()
             assert process.wait(peers.SECONDS) == 0
+        argv = [*ours.PROGRAM, "shell", "-oSessionType=none", "box"]
+        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=env) as process:
+            try:
+                for _ in range(100):
+                    with contextlib.suppress(OSError):
+                        places.browse(places.dial((HOST, local)), 50_000)
+                        break
+                    time.sleep(0.1)
+                else:
+                    pytest.fail("it does not forward")
+            finally:
+                process.terminate()
+            assert process.communicate(timeout=peers.SECONDS)[0] == b""
+            assert process.returncode == 128 + signal.SIGTERM
     ran = run(home, "forward", "-oClearAllForwardings=yes", "box")
     assert "nothing to forward" in said(ran)
 
@@ -435,37 +456,37 @@ def certify(authority: Key, public: Path, user: str) -> Path:
     return public.with_name(public.name.removesuffix(".pub") + "-cert.pub")
 
 
-def test_certificates(home: Path, io: list[str], agent: str) -> None:
+def test_certificates(home: Path, some: list[str], agent: str) -> None:
     authority, other = peers.make_key(home, "ed25519", "authority"), peers.make_key(home, "nistp256", "other")
     public = home / "other.pub"
     public.write_text(other.public + "\n")
     env = {"SSH_AUTH_SOCK": agent}
     with ours.serve(["-v"], authorized_keys=[f"cert-authority {authority.public}"]) as server:
         configure(home, server, other)
-        assert run(home, "exec", *io, "box", "true").returncode == 255
+        assert run(home, "exec", *some, "box", "true").returncode == 255
         beside = certify(authority, public, server.user)
-        assert run(home, "exec", *io, "box", "echo x").stdout == b"x\n"
+        assert run(home, "exec", *some, "box", "echo x").stdout == b"x\n"
         elsewhere = beside.rename(home / "elsewhere")
-        assert run(home, "exec", *io, "box", "true").returncode == 255
+        assert run(home, "exec", *some, "box", "true").returncode == 255
         named = f"-oCertificateFile={elsewhere}"
-        assert run(home, "exec", *io, named, "box", "echo x").stdout == b"x\n"
+        assert run(home, "exec", *some, named, "box", "echo x").stdout == b"x\n"
         subprocess.run(["ssh-add", "-q", str(other.path)], env={**os.environ, **env}, check=True, timeout=peers.SECONDS)
         other.path.unlink()
-        ran = run(home, "exec", *io, named, "box", "echo x", env=env)
+        ran = run(home, "exec", *some, named, "box", "echo x", env=env)
         assert ran.stdout == b"x\n", said(ran)
         ran = run(home, "exec", "-v", "-oCertificateFile=/nowhere", "box", "true")
         assert ran.returncode == 255
         assert "certificate /nowhere" in said(ran)
 
 
-def test_agents_are_forwarded(home: Path, key: Key, io: list[str], agent: str) -> None:
+def test_agents_are_forwarded(home: Path, key: Key, some: list[str], agent: str) -> None:
     with ours.serve(["--agent-forwarding"], authorized_keys=[key.public]) as server:
         configure(home, server, key, "Host box\nForwardAgent yes")
         env = {"SSH_AUTH_SOCK": agent}
-        ran = run(home, "exec", *io, "box", "ssh-add -L", env=env)
+        ran = run(home, "exec", *some, "box", "ssh-add -L", env=env)
         assert ran.stdout == listed(agent).encode(), said(ran)
-        assert run(home, "exec", *io, "-a", "box", "echo -$SSH_AUTH_SOCK-", env=env).stdout == b"--\n"
-        ran = run(home, "exec", *io, f"-oForwardAgent={agent}", "box", "ssh-add -L")
+        assert run(home, "exec", *some, "-a", "box", "echo -$SSH_AUTH_SOCK-", env=env).stdout == b"--\n"
+        ran = run(home, "exec", *some, f"-oForwardAgent={agent}", "box", "ssh-add -L")
         assert ran.stdout == listed(agent).encode(), said(ran)
 
 
@@ -477,14 +498,14 @@ def test_the_stock_server_by_way_of_the_stock_client(home: Path, key: Key) -> No
         assert (ran.returncode, ran.stdout) == (0, b"y\nz"), said(ran)
 
 
-def test_keys_of_the_host_are_learned(home: Path, key: Key, io: list[str]) -> None:
+def test_keys_of_the_host_are_learned(home: Path, key: Key, some: list[str]) -> None:
     with ours.serve(authorized_keys=[key.public], host_keys=("ed25519", "nistp256")) as server:
         configure(home, server, key)
         known = home / ".ssh" / "known_hosts"
         one = next(line for line in server.known_hosts.splitlines() if "ed25519" in line)
         known.write_text(one + "\n")
-        assert run(home, "exec", *io, "-oUpdateHostKeys=no", "box", "sleep 0.5; echo x").stdout == b"x\n"
+        assert run(home, "exec", *some, "-oUpdateHostKeys=no", "box", "sleep 0.5; echo x").stdout == b"x\n"
         assert known.read_text() == one + "\n"
-        ran = run(home, "exec", *io, "box", "sleep 1; echo x")
+        ran = run(home, "exec", *some, "box", "sleep 1; echo x")
         assert ran.stdout == b"x\n", said(ran)
         assert "ecdsa-sha2-nistp256" in known.read_text()
