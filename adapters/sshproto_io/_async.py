@@ -341,9 +341,20 @@ class ServerSession(Generic[R, W]):
         self.provided = served.provided
         self.display = served.display
         self.pty = served.pty
-        self.stdin = self.READER(link, served.channel)
-        self.stdout = self.WRITER(link, served.channel)
-        self.stderr = self.WRITER(link, served.channel, 1)
+
+    # Made when they are asked for: there may be many sessions that use but one, or are idle.
+
+    @functools.cached_property
+    def stdin(self) -> R:
+        return self.READER(self._link, self.channel)
+
+    @functools.cached_property
+    def stdout(self) -> W:
+        return self.WRITER(self._link, self.channel)
+
+    @functools.cached_property
+    def stderr(self) -> W:
+        return self.WRITER(self._link, self.channel, 1)
 
     @property
     def command(self) -> bytes | None:

@@ -93,7 +93,7 @@ class Link(ABC):
         Raises:
             Exception: What the operation raises.
         """
-        return self._run(operation, operation.send)
+        return self._run(operation)
 
     async def complete(self, operation: Operation[T]) -> T:
         """Run an operation whose result is nothing to be lost: this task is not woken before its end.
@@ -108,22 +108,24 @@ class Link(ABC):
             errand.go_on()
             if not errand.over:
                 await self._STEPS[Wait](self, errand.finished)
-            return errand.result() if errand.step is None else await self._run(operation, errand.next_step)
+            return errand.result() if errand.step is None else await self._run(operation, errand.step)
         finally:
             errand.give_up()
             self.flush()
 
-    async def _run(self, operation: Operation[T], advance: Callable[[Any], Any]) -> T:
+    async def _run(self, operation: Operation[T], step: Step | None = None) -> T:
+        """Run an operation, from a step that it has come to, or from its beginning."""
         argument: Any = None
+        failed = False
         try:
+            if step is None:
+                step = next(operation)
             while True:
-                step = advance(argument)
                 try:
-                    argument = await self._STEPS[type(step)](self, step)
-                    advance = operation.send
+                    argument, failed = await self._STEPS[type(step)](self, step), False
                 except Exception as error:  # noqa: BLE001  it is the operation's
-                    argument = self.told(error)
-                    advance = operation.throw
+                    argument, failed = self.told(error), True
+                step = operation.throw(argument) if failed else operation.send(argument)
         except StopIteration as end:
             result: T = end.value
             return result
@@ -323,10 +325,6 @@ class Errand(Job):
             return self._result
         finally:
             del error  # it knows this frame, and this frame knew it
-
-    def next_step(self, _: object) -> Step | None:
-        """For who goes on with it."""
-        return self.step
 
     def give_up(self) -> None:
         """Nobody waits for it any more."""

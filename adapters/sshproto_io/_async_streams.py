@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
@@ -161,9 +162,20 @@ class Process(Generic[R, W]):
     def __init__(self, link: Link, channel: Channel) -> None:
         self._link = link
         self.channel = channel
-        self.stdin = self.WRITER(link, channel)
-        self.stdout = self.READER(link, channel)
-        self.stderr = self.READER(link, channel, 1)
+
+    # Made when they are asked for: there may be many processes of which nobody uses all.
+
+    @functools.cached_property
+    def stdin(self) -> W:
+        return self.WRITER(self._link, self.channel)
+
+    @functools.cached_property
+    def stdout(self) -> R:
+        return self.READER(self._link, self.channel)
+
+    @functools.cached_property
+    def stderr(self) -> R:
+        return self.READER(self._link, self.channel, 1)
 
     def __repr__(self) -> str:
         return f"<Process on channel {self.channel.number}, status {self.exit_status}>"

@@ -313,7 +313,8 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
 
     def adopt(self, operation: Operation[Any], step: Step) -> Callable[[], object]:
         """Go on with an operation in a task; see the base class."""
-        task = self._loop.create_task(self._run(operation, lambda _: step))
+        name: str | None = getattr(operation, "__qualname__", None)
+        task = self._loop.create_task(self._run(operation, step), name=name)
         self._tasks[task] = None
         task.add_done_callback(functools.partial(self._done, operation, step))
         if self._over:

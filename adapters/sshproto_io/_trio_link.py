@@ -352,7 +352,7 @@ class Peer(Link, Generic[C]):
             self.flush()
             raise
         waits = self._waits
-        job = self._run(operation, lambda _: step)
+        job = self._run(operation, step)
         result = await (job if scope is None else _unless(scope(), job))
         if self._waits == waits:  # nobody has waited, so nobody else has run
             await trio.lowlevel.cancel_shielded_checkpoint()
@@ -417,7 +417,7 @@ class Peer(Link, Generic[C]):
 
         async def run(number: int, operation: Operation[Any]) -> None:
             try:
-                results[number] = await self._run(operation, operation.send)
+                results[number] = await self._run(operation)
             except Exception as error:  # noqa: BLE001  it is the operation's
                 problems.append(error)
                 nursery.cancel_scope.cancel()
@@ -436,17 +436,17 @@ class Peer(Link, Generic[C]):
     def adopt(self, operation: Operation[Any], step: Step) -> Callable[[], object]:
         """Go on with an operation in a task, in the connection's nursery; see the base class."""
         scope = trio.CancelScope()
-
-        async def run() -> None:
-            try:
-                with scope:
-                    await self._run(operation, lambda _: step)
-            finally:
-                self._adopted.discard(scope)
-
         self._adopted.add(scope)
-        self._nursery.start_soon(run, name=getattr(operation, "__qualname__", None))
+        name: str | None = getattr(operation, "__qualname__", None)
+        self._nursery.start_soon(self._foster, scope, operation, step, name=name)
         return scope.cancel
+
+    async def _foster(self, scope: trio.CancelScope, operation: Operation[Any], step: Step) -> None:
+        try:
+            with scope:
+                await self._run(operation, step)
+        finally:
+            self._adopted.discard(scope)
 
     def failed(self, error: Exception) -> None:
         """Something in the background has failed, and with it the connection's nursery; see the base class."""
