@@ -119,7 +119,7 @@ def reason(error: BaseException) -> str:
 
 
 def put(text: str) -> None:
-    """Write to standard output, now.
+    """Write to standard output, now; characters that its encoding has not are escaped.
 
     Raises:
         BrokenPipeError: Nobody reads it any more.
@@ -127,8 +127,9 @@ def put(text: str) -> None:
     """
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]  what Python makes of a closed descriptor
         raise Failure("standard output is closed")
+    encoding = sys.stdout.encoding or "utf-8"
     try:
-        sys.stdout.write(text)
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
     except OSError as error:
         # What is left in the buffer must not meet the same error at the interpreter's exit.

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sshproto_cli.key.common import STDIO, TROUBLE, load_private, named, only, read, refuse_passphrases
-from sshproto_cli.options import Failure, Misuse, carry_out, put, say
+from sshproto_cli.key.common import STDIO, TROUBLE, emit, load_private, named, only, read, refuse_passphrases
+from sshproto_cli.options import Failure, Misuse, carry_out, say
 from sshproto_cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -161,11 +161,11 @@ def _certify(args: argparse.Namespace) -> int:
                 raise Failure(f"{named(path)}: {error}") from None
             made.append((_output(args, path), certificate))
     for output, certificate in made:  # all, or if one can't be issued none
-        line = f"{certificate.openssh()}\n"
+        line = f"{certificate.openssh()}\n".encode("utf-8", "surrogateescape")
         if output == STDIO:
-            put(line)
+            emit(line)
         else:
-            save(output, line.encode("utf-8", "surrogateescape"), private=False, overwrite=True)
+            save(output, line, private=False, overwrite=True)
         if not args.quiet:
             _tell(output, certificate)
     return 0

@@ -286,6 +286,19 @@ def written(key: PrivateKey, form: str, passphrase: bytes | None, args: argparse
         raise Failure(str(error)) from None
 
 
+def emit(data: bytes) -> None:
+    """Write the content of a file to standard output, as it is.
+
+    Raises:
+        BrokenPipeError: Nobody reads it any more.
+        Failure: It can't be written.
+    """
+    from sshproto_cli.output import STDOUT, Output
+
+    with Output(STDOUT) as output:
+        output.write(data)
+
+
 def check_comment(comment: str) -> None:
     """See that a comment is one line.
 

@@ -15,6 +15,7 @@ from sshproto_cli.key.common import (
     beside,
     check_comment,
     check_writing,
+    emit,
     load_private,
     named,
     new_passphrase,
@@ -22,7 +23,7 @@ from sshproto_cli.key.common import (
     read,
     written,
 )
-from sshproto_cli.options import Failure, Misuse, carry_out, complain, put, say
+from sshproto_cli.options import Failure, Misuse, carry_out, complain, say
 from sshproto_cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def _private(args: argparse.Namespace, path: str, data: bytes, form: str) -> int
     if args.in_place and read(path) != data:
         raise Failure(f"{path}: somebody has changed it meanwhile; nothing is written")
     if output == STDIO:
-        put(content.decode("ascii"))
+        emit(content)
     else:
         _save(args, output, content, key, renew=lies is not None and lies == key.public_key)
     if to == "pkcs8" and comment and args.comment is not None:
@@ -223,11 +224,10 @@ def _write_public(args: argparse.Namespace, path: str, key: PublicKey) -> int:
         text: str = getattr(key, args.to or "openssh")()
     except InvalidArgument as error:
         raise Failure(f"{named(path)}: {error}") from None
-    content = text if text.endswith("\n") else f"{text}\n"
+    content = (text if text.endswith("\n") else f"{text}\n").encode("utf-8", "surrogateescape")
     output = path if args.in_place else args.output or STDIO
     if output == STDIO:
-        put(content)
+        emit(content)
     else:
-        data = content.encode("utf-8", "surrogateescape")
-        save(output, data, private=False, overwrite=args.overwrite or args.in_place)
+        save(output, content, private=False, overwrite=args.overwrite or args.in_place)
     return 0

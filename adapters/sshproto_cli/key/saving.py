@@ -97,8 +97,11 @@ class Saved:
         elif before is not None:
             os.fchmod(descriptor, stat.S_IMODE(before.st_mode) & 0o777)
         mine = os.fstat(descriptor)
-        if before is not None and (before.st_uid, before.st_gid) != (mine.st_uid, mine.st_gid):
+        if before is not None and before.st_uid != mine.st_uid:
             os.fchown(descriptor, before.st_uid, before.st_gid)
+        elif before is not None and before.st_gid != mine.st_gid:
+            with contextlib.suppress(PermissionError):  # a group that one is no member of
+                os.fchown(descriptor, -1, before.st_gid)
 
     def _before(self) -> os.stat_result | None:
         try:

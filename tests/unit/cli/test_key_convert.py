@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import stat
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import pytest
 from sshproto.keys import FOREVER, KRL, Certificate, CertificateKind, PrivateKey, PublicKey, identify
 from sshproto_cli.main import main
 from sshproto_cli.terminal import Terminal
-from tests.support import ppk
+from tests.support import ours, ppk
 
 KEY = PrivateKey.generate(comment="me@here")
 EC = PrivateKey.generate("ecdsa-sha2-nistp256", comment="ec")
@@ -244,6 +245,17 @@ def test_streams(convert, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     status, out, err = convert("id", "-o", "-", id=KEY.openssh())
     assert (status, out, err) == (2, "", "sshproto: a private key is not shown on a terminal; name a file with -o\n")
+
+
+def test_comments_of_any_bytes_go_through():
+    """What is a file is written as it is, whatever the terminal's encoding; what is shown is escaped."""
+    line = PublicKey.from_blob(PUBLIC.blob, "\udcff\u2603").openssh().encode("utf-8", "surrogateescape")
+    Path("id.pub").write_bytes(line)
+    env = ours._environment(Path.cwd(), PYTHONIOENCODING="ascii")
+    for verb, expected in (("convert", line + b"\n"), ("show", f"256 {PUBLIC.fingerprint()} ".encode())):
+        argv = [sys.executable, "-m", "sshproto_cli", "key", verb, "id.pub"]
+        done = subprocess.run(argv, env=env, capture_output=True, check=True, timeout=60)
+        assert done.stdout == (expected if verb == "convert" else expected + rb"\xff\u2603 (ED25519)" + b"\n")
 
 
 def test_weak_keys_can_still_be_converted(convert, openssl):
