@@ -372,6 +372,7 @@ def _host_policy(args: argparse.Namespace, settings: HostConfig, terminal: Termi
     """
     from pathlib import Path
 
+    from sshproto.ssh_config import OURS
     from sshproto_cli.hosts import HostPolicy, Unknown
 
     given = args.known_hosts
@@ -395,6 +396,9 @@ def _host_policy(args: argparse.Namespace, settings: HostConfig, terminal: Termi
         host, number = settings.host_key_alias, DEFAULT_PORT
     mine = settings.user_known_hosts_files if given is None else (given,)
     revoked = settings.revoked_host_keys
+    sound = None
+    if settings.ca_signature_algorithms is not None:
+        sound = settings.algorithms("ca_signature_algorithms", OURS)
     return HostPolicy(
         host,
         number,
@@ -406,6 +410,7 @@ def _host_policy(args: argparse.Namespace, settings: HostConfig, terminal: Termi
         revoked=None if revoked is None else Path(settings.expand(revoked)),
         update=settings.update_host_keys == "yes" and given is None,
         make_directory=given is None and "userknownhostsfile" not in settings.said,
+        authority_algorithms=sound,
     )
 
 

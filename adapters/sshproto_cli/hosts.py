@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import attrs
 
 from sshproto.errors import ConnectionLoss, InvalidArgument, KeyFormatError
 from sshproto.keys.known_hosts import HostEntry, KnownHosts, Match, Trust, line_for, lookup_name, parse
@@ -19,6 +21,7 @@ from sshproto_cli.options import Failure, complain, describe, read_file
 if TYPE_CHECKING:
     from sshproto.client import ClientConnection
     from sshproto.events import HostKeyOffered
+    from sshproto.keys.certificates import Certificate
     from sshproto.keys.host_lines import Edited
     from sshproto.keys.krl import KRL
     from sshproto.keys.public import PublicKey
@@ -57,6 +60,8 @@ class HostPolicy:
         revoked: A file of keys that are revoked, as lines or as a revocation list (``RevokedHostKeys``).
         update: Whether :meth:`after_login` learns keys (``UpdateHostKeys``).
         make_directory: Make the first file's directory if that is not there.
+        authority_algorithms: With what an authority has to have signed a certificate (``CASignatureAlgorithms``); None
+            leaves it at what certificates are read with.
 
     Attributes:
         problem: Why a key was not accepted; "" if none was rejected.
@@ -78,6 +83,7 @@ class HostPolicy:
         revoked: Path | None = None,
         update: bool = False,
         make_directory: bool = False,
+        authority_algorithms: Collection[str] | None = None,
     ) -> None:
         self._host = host
         self._port = port
@@ -87,6 +93,7 @@ class HostPolicy:
         self._hashed = hashed
         self._update = update
         self._make_directory = make_directory
+        self._authority_algorithms = authority_algorithms
         self._known = KnownHosts()
         if unknown is not Unknown.ANY:
             self._known = KnownHosts.joined(map(load, (*self._paths, *system)))
@@ -111,7 +118,7 @@ class HostPolicy:
             self.problem = f"the host key of {self._host} ({_show(key)}) is revoked: {why}" if why else ""
             return not self.problem
         try:
-            match = self._known.lookup(self._host, self._port, key, certificate, now=time.time(), revoked=self._revoked)
+            match = self._look_up(key, certificate)
         except InvalidArgument as error:
             self.problem = str(error)
             return False
@@ -122,6 +129,15 @@ class HostPolicy:
         self._match = match
         self.problem = _VERDICTS[match.trust](self, key, match)
         return not self.problem
+
+    def _look_up(self, key: PublicKey, certificate: Certificate | None) -> Match:
+        match = self._known.lookup(self._host, self._port, key, certificate, now=time.time(), revoked=self._revoked)
+        relied, allowed = match.certificate, self._authority_algorithms
+        if relied is None or allowed is None or relied.authority_algorithm in allowed:
+            return match
+        alone = self._known.lookup(self._host, self._port, key, revoked=self._revoked)
+        problem = f"it is signed with {relied.authority_algorithm}, which is none of {', '.join(allowed)}"
+        return attrs.evolve(alone, problem=alone.problem or problem)
 
     def after_login(self, hub: Hub[ClientConnection]) -> Operation[None]:
         """Learn the server's other keys, and forget those that it no longer has, if that is wanted: an operation for
@@ -237,8 +253,6 @@ class HostPolicy:
                     append_line(path, line_for(self._host, self._port, key, hashed=self._hashed))
 
     def _edit(self, gone: Sequence[bytes], new: Sequence[PublicKey], content: bytes) -> Edited[bytes]:
-        import attrs
-
         from sshproto.keys.host_lines import append, remove
 
         edited = remove(content, self._host, self._port, keys=gone)

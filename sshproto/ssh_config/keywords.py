@@ -145,9 +145,7 @@ KEYWORDS: tuple[Keyword, ...] = (
         algorithms("signature", "bad key types"),
         aliases=("pubkeyacceptedkeytypes",),
     ),
-    Keyword(
-        "CASignatureAlgorithms", "ca_signature_algorithms", algorithms("authority", "bad key types"), standing=_KEPT
-    ),
+    Keyword("CASignatureAlgorithms", "ca_signature_algorithms", algorithms("authority", "bad key types")),
     Keyword(
         "HostbasedAcceptedAlgorithms",
         "hostbased_accepted_algorithms",

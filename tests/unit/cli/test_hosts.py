@@ -157,6 +157,23 @@ def test_certificates(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert policy(mine).order(SIGNATURE_DEFAULT) == SIGNATURE_DEFAULT
 
 
+def test_algorithms_of_authorities(mine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine.write_text(marked_line("@cert-authority", "*", AUTHORITY.public_key))
+    marked = mine.read_text().replace("*", f"[{HOST}]:{PORT}")
+    mine.write_text(marked)
+    assert policy(mine, authority_algorithms=("rsa-sha2-512", "ssh-ed25519"))(offered(KEY, certify()))
+    it = policy(mine, authority_algorithms=("rsa-sha2-512",))
+    assert not it(offered(KEY, certify()))
+    assert "it is signed with ssh-ed25519, which is none of rsa-sha2-512" in capsys.readouterr().err
+    mine.write_text(marked + line_for(HOST, PORT, KEY))  # the key alone is good
+    assert policy(mine, authority_algorithms=("rsa-sha2-512",))(offered(KEY, certify()))
+    revoked = tmp_path / "revoked"
+    revoked.write_bytes(KRL().revoke(certify(serial=7)).encode())
+    it = policy(mine, authority_algorithms=("rsa-sha2-512",), revoked=revoked)
+    assert not it(offered(KEY, certify(serial=7)))
+    assert "is revoked" in it.problem
+
+
 def test_what_is_no_host_is_said_when_it_is_looked_up(mine: Path) -> None:
     it = HostPolicy("a*b", 22, [mine], Unknown.ACCEPT, Somebody(None))
     assert it.order(SIGNATURE_DEFAULT) == SIGNATURE_DEFAULT
