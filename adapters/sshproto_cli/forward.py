@@ -76,9 +76,10 @@ def run(args: argparse.Namespace) -> int:
     def forward(interrupts: Interrupts) -> int:
         from sshproto_cli.terminal import Interrupted
 
-        wanted = _read(args.forwards)
+        _read(args.forwards)  # what is wrong with them is said before anything else
         legs = route(args, interrupts)
-        job = _Forwarding([*wanted, *configured(legs[-1].settings)])
+        settings = legs[-1].settings
+        job = _Forwarding([*_read(args.forwards, everywhere=settings.gateway_ports), *configured(settings)])
 
         from sshproto_cli import faces
 
@@ -92,15 +93,24 @@ def run(args: argparse.Namespace) -> int:
     return guarded(forward)
 
 
-def _read(wanted: list[tuple[str, str]]) -> list[Spec]:
+def _read(wanted: list[tuple[str, str]], *, everywhere: bool = False) -> list[Spec]:
     """What options and their arguments ask for.
+
+    Args:
+        wanted: Options and their arguments.
+        everywhere: Where nothing else is said, listen on this side for other machines, too.
 
     Raises:
         Failure: They make no sense.
     """
-    from sshproto_cli.specs import dynamic_forward, local_forward, remote_forward
+    from sshproto_cli.specs import EVERYWHERE, LOOPBACK, dynamic_forward, local_forward, remote_forward
 
-    read: dict[str, Callable[[str], Spec]] = {"-L": local_forward, "-R": remote_forward, "-D": dynamic_forward}
+    usual = EVERYWHERE if everywhere else LOOPBACK
+    read: dict[str, Callable[[str], Spec]] = {
+        "-L": lambda text: local_forward(text, usual),
+        "-R": remote_forward,
+        "-D": lambda text: dynamic_forward(text, usual),
+    }
     return [read[name](text) for name, text in wanted]
 
 

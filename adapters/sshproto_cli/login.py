@@ -169,7 +169,7 @@ class Login:
 
     def show(self, event: Event) -> None:
         """What the server wants shown."""
-        quiet = self._settings is not None and self._settings.log_level in ("QUIET", "FATAL", "ERROR")
+        quiet = self._settings is not None and self._settings.quiet
         if isinstance(event, BannerReceived) and not quiet:
             say(event.text.rstrip("\n"))
         if isinstance(event, (AuthSucceeded, ConnectionLost)):

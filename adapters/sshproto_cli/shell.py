@@ -142,7 +142,8 @@ def interactive(face: str, legs: list[Leg], session: Session, escape: int | None
             status = faces.carry_out(face, legs, lambda link: session.with_forwards(link, work), interrupts)
         finally:
             raw.leave()
-    say(f"Connection to {legs[-1].host} closed.")
+    if not legs[-1].settings.quiet:
+        say(f"Connection to {legs[-1].host} closed.")
     return status
 
 

@@ -95,13 +95,17 @@ class Hop:
     port: int = DEFAULT_PORT
 
 
-def local_forward(text: str) -> LocalForward:
+def local_forward(text: str, usual: str = LOOPBACK) -> LocalForward:
     """Read the argument of ``-L``.
+
+    Args:
+        text: It.
+        usual: Where to listen if it has no address.
 
     Raises:
         Failure: It is malformed; what came and what was expected.
     """
-    return LocalForward(*_Spec("-L", text).forward())
+    return LocalForward(*_Spec("-L", text, usual).forward())
 
 
 def remote_forward(text: str) -> RemoteForward:
@@ -113,13 +117,17 @@ def remote_forward(text: str) -> RemoteForward:
     return RemoteForward(*_Spec("-R", text).forward())
 
 
-def dynamic_forward(text: str) -> DynamicForward:
+def dynamic_forward(text: str, usual: str = LOOPBACK) -> DynamicForward:
     """Read the argument of ``-D``.
+
+    Args:
+        text: It.
+        usual: Where to listen if it has no address.
 
     Raises:
         Failure: It is malformed.
     """
-    spec = _Spec("-D", text)
+    spec = _Spec("-D", text, usual)
     return DynamicForward(spec.listening(spec.parts))
 
 
@@ -201,7 +209,8 @@ class _Spec:
         parts: The argument in its parts.
     """
 
-    def __init__(self, option: str, text: str) -> None:
+    def __init__(self, option: str, text: str, usual: str = LOOPBACK) -> None:
+        self._usual = usual
         self._option = option
         self._text = text
         self.parts = self._cut()
@@ -234,7 +243,7 @@ class _Spec:
         if not listen and self._option != "-R":
             self._fail("port 0, which leaves the choice to the server, is for -R only")
         if bind is None:
-            return LOOPBACK, listen
+            return self._usual, listen
         return EVERYWHERE if bind.text == "*" else bind.text, listen
 
     def _fail(self, problem: str) -> NoReturn:

@@ -148,6 +148,11 @@ class HostConfig:
     tokens: Mapping[str, str] = attrs.field(repr=False, hash=False)
     world: World = attrs.field(repr=False, eq=False, hash=False)
 
+    @property
+    def quiet(self) -> bool:
+        """Whether ``LogLevel`` asks for errors only."""
+        return self.log_level in ("QUIET", "FATAL", "ERROR")
+
     def expand(self, text: str) -> str:
         """A path with ``~``, tokens and variables put in.
 

@@ -442,6 +442,14 @@ def test_the_forwards_of_a_host(server: Server, home: Path, key: Key) -> None:
                 process.terminate()
             assert process.communicate(timeout=peers.SECONDS)[0] == b""
             assert process.returncode == 128 + signal.SIGTERM
+    argv = [*ours.PROGRAM, "forward", "-oGatewayPorts=yes", "-D", str(peers.free_port()), "box"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, env=env) as process:
+        try:
+            assert process.stdout is not None
+            lines = [process.stdout.readline().decode() for _ in range(2)]
+            assert all(re.match(r"forwarding (\*|0\.0\.0\.0|\[?::\]?):", line) for line in lines), lines
+        finally:
+            process.terminate()
     ran = run(home, "forward", "-oClearAllForwardings=yes", "box")
     assert "nothing to forward" in said(ran)
 
