@@ -11,7 +11,7 @@ import attrs
 from sshproto.keys.known_hosts import match_patterns
 from sshproto.ssh_config.algorithms import ANYBODYS, Catalogue
 from sshproto.ssh_config.keywords import KEYWORDS, Rule
-from sshproto.ssh_config.kinds import Rules
+from sshproto.ssh_config.kinds import Rules, is_domain
 from sshproto.ssh_config.places import Forward
 from sshproto.ssh_config.problems import COMMAND_LINE, ConfigError, LineError, Place, Problem
 from sshproto.ssh_config.reader import Reader
@@ -168,7 +168,9 @@ def _followed(host: str, name: str, reader: Reader) -> str:
     values = reader.values
     wanted = values["canonicalize_hostname"]
     name = name.removesuffix(".")
-    if not name or name == host or wanted == "no" or (not _direct(reader) and wanted != "always"):
+    if not is_domain(name):  # whoever answers for names must not choose what a command makes of %h
+        return host
+    if name == host or wanted == "no" or (not _direct(reader) and wanted != "always"):
         return host
     for sources, targets in values.get("canonicalize_permitted_cnames", ()):
         if match_patterns(host.lower(), sources) and match_patterns(name.lower(), targets):

@@ -280,8 +280,13 @@ def several(most: int, alone: tuple[str, ...] = ("none",), check: Callable[[str]
     return Kind(read, words_of)
 
 
+def is_domain(text: str) -> bool:
+    """Whether this is the name of a domain: letters, digits, hyphens and underscores, with dots between them."""
+    return _LABEL.fullmatch(text) is not None and ".." not in text
+
+
 def _domain(text: str) -> str:
-    if not _LABEL.fullmatch(text) or ".." in text:
+    if not is_domain(text):
         raise LineError(f"no domain name: {printable(text, 80)!r}")
     return text.lower().removesuffix(".")
 

@@ -225,6 +225,8 @@ def test_aliases_are_followed_where_that_is_permitted(rules: str, expected: str)
     world, _ = naming({"web.b.org.": "real.example.net", "web": "real.example.net"})
     text = f"CanonicalizeHostname yes\nCanonicalDomains b.org\nCanonicalizePermittedCNAMEs {rules}\n"
     assert read(text, world=world).hostname == expected
+    for odd in ("$(touch x).net", "-x.net", "a b.net", ""):
+        assert read(text, world=naming({"web.b.org.": odd})[0]).hostname == "web.b.org"
     refused_rules = text.replace("yes", "no")
     assert read(refused_rules, world=world).hostname == "web"  # nothing is followed if it is not wanted
 
