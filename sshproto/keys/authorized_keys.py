@@ -48,6 +48,10 @@ class LoginRefused(SSHError):
     """A key or a certificate does not let a user in. Why is for the server's log: the client is not to know."""
 
 
+def _names(options: Mapping[str, tuple[str, ...]]) -> str:
+    return f"<{', '.join(options)}>"  # values of environment may be secrets
+
+
 def _no_options() -> Mapping[str, tuple[str, ...]]:
     return MappingProxyType({})
 
@@ -68,7 +72,7 @@ class AuthorizedKey:
 
     line: int
     key: PublicKey
-    options: Mapping[str, tuple[str, ...]] = attrs.field(factory=_no_options, hash=False)
+    options: Mapping[str, tuple[str, ...]] = attrs.field(factory=_no_options, hash=False, repr=_names)
     permit: Permit = Permit()
     sources: str | None = None
     principals: tuple[str, ...] | None = None

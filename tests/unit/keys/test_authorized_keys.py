@@ -165,6 +165,14 @@ def test_what_is_not_understood_grants_nothing(options, why):
     assert "no line has it" in refusal(keys, KEY)
 
 
+def test_values_of_variables_are_not_shown():
+    """They may be secrets: a token for what the forced command talks to."""
+    found = parse(f'environment="TOKEN=hush",no-pty {KEY.openssh()}')
+    assert found.entries[0].permit.environment == (("TOKEN", "hush"),)
+    assert "hush" not in repr(found)
+    assert "options=<environment, no-pty>" in repr(found)
+
+
 def test_lists_of_options_have_an_end():
     many = ",".join(f'permitopen="h:{number}"' for number in range(1, MOST_TARGETS + 1))
     assert len(permit(many).permit_open or ()) == MOST_TARGETS
