@@ -266,7 +266,7 @@ def test_who_is_told_nothing_waits_no_longer_than_asked() -> None:
             told(attrs.evolve(server, user="somebody"), line_for(HOST, server.port, HOST_KEY.public_key), 0.2)
             == HostKeyUpdate()
         )
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 20
 
 
 def test_the_announcement_is_an_event(rich: Server) -> None:
