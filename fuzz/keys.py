@@ -29,11 +29,12 @@ from sshproto.keys.private_fields import COMPOSITE
 from sshproto.keys.public import PublicKey
 from sshproto.wire.codec import Reader, string
 from tests.support import ppk
+from tests.support.postquantum import HAS_MLDSA44
 from tests.support.seeds import USER_KEY
 
 MODULES = ("sshproto.keys.private", "sshproto.keys.private_fields", "sshproto.keys.public", "sshproto.keys.openssh",
            "sshproto.keys.pem", "sshproto.keys.ppk", "sshproto.keys.rfc4716", "sshproto.keys.security_keys",
-           "sshproto.keys.signatures", "sshproto.keys.contents")  # fmt: skip
+           "sshproto.keys.signatures", "sshproto.keys.contents", "sshproto.keys.composite")  # fmt: skip
 _SIGNED = b"what was signed"
 _OPENSSH_END = "-----END OPENSSH PRIVATE KEY-----"
 
@@ -231,7 +232,20 @@ def seeds() -> list[bytes]:
         *(bytes((6,)) + it for _, _, it in _ASSERTIONS),
         *(b"\7" + it for it in (*files, *pems[:2], pems[-1], *lines)),
         b"\7@revoked *,!a " + lines[0] + b"\nb " + lines[1] + b'\nno-pty,command="a\\"b" ' + lines[0] + b"\n#\nx",
+        *_composite_seeds(),
     ]
+
+
+def _composite_seeds() -> list[bytes]:
+    """Of the experimental composite, where the backend has it."""
+    if not HAS_MLDSA44:
+        return []
+    from sshproto.keys.composite import CompositePrivateKey
+
+    handle = CompositePrivateKey.from_seeds(constant(64, "composite"))
+    key = PrivateKey(handle, PublicKey.from_blob(handle.public_key().blob))
+    container = base64.b64decode(b"".join(key.openssh(entropy=lambda count, label: bytes(count)).split(b"\n")[1:-2]))
+    return [b"\1" + container, b"\3" + key.public_key.blob]
 
 
 if __name__ == "__main__":
