@@ -170,8 +170,8 @@ def test_most_generated_configurations_are_good_ones(home: Path) -> None:
         ("web", "SendEnv A B -A C\nSendEnv -B*\nSetEnv A=1 A=2\nSetEnv B=3\n"),
         ("web", "IdentityFile none\nIdentityFile a\nidentityfile a\nCertificateFile a\nCertificateFile a\n"),
         ("web", 'User "a\\"b"\nHostName "x"\nRemoteCommand echo "a\n'),
-        ("web", "LocalForward [::1]:80 a\\:b:80\nLocalForward 1 [a]x:2\n"),
-        ("web", "LocalForward 1 /a\\ b\nLocalForward /a%h /b%%\n"),
+        ("web", "LocalForward [::1]:8080 a\\:b:80\nLocalForward 8081 [a]x:2\n"),
+        ("web", "LocalForward 8081 /a\\ b\nLocalForward /a%h /b%%\n"),
         *(
             ("web", f"ProxyJump {text}\n")
             for text in ("a b,c", "ssh://h:22/", "ssh://[::1]", "h/22", "ssh://u%40x;y@h")

@@ -89,7 +89,7 @@ def jump(rng: random.Random) -> str:
 def local(rng: random.Random) -> str:
     """A local or remote forward."""
     listen = rng.choice(
-        ("8080", "*:81", "[::1]:82", "localhost:83", "/tmp/s%p", "localhost:ssh", "${HOME}/sock", ":84")
+        ("8080", "*:8081", "[::1]:8082", "localhost:8083", "/tmp/s%p", "localhost:8084", "${HOME}/sock", ":8085")
     )
     return f"{listen} {rng.choice(('web:80', '[::2]:81', '/run/%h.sock', 'db:http', 'a:1'))}"
 
