@@ -101,6 +101,7 @@ def test_certificates_and_lists():
         (f"restrict {LINE}\r", "authorized_keys", "restrict"),
         (f"  {LINE}", "line", ""),
     ],
+    ids=range(9),  # keys in names would be others in each process
 )
 def test_lines(line, form, where):
     found = identify(f"# first\n\n{line}\n")

@@ -46,6 +46,7 @@ MINE = [AUTHORITY.public_key]
         ("# nothing\n\n \t\n", KRL()),
         ("ssh-dss AAAAB3NzaC1kc3MAAAABBQ==", KRL(keys=frozenset([b"\0\0\0\7ssh-dss\0\0\0\1\5"]))),
     ],
+    ids=range(16),  # keys in names would be others in each process
 )
 def test_lines(line, expected):
     assert revoke_specified(KRL(), line, authorities=MINE) == expected
@@ -91,6 +92,7 @@ def test_what_was_revoked_stays_so():
         ("revoke: x", "not a key: 'revoke: x'"),
         (SERIAL.openssh().replace("AAAA", "AAAB", 1), "line 3: "),
     ],
+    ids=range(19),
 )
 def test_lines_that_are_none(line, said):
     with pytest.raises(KeyFormatError, match=said) as raised:

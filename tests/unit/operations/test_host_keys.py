@@ -59,6 +59,7 @@ def test_a_certificate_counts_for_who_knows_the_time() -> None:
         (marked_line("@revoked", "*", AUTHORITY.public_key) + TRUSTED, HostKeyRevoked, r"line 1 of hosts"),
         ("", HostKeyUnknown, "which no @cert-authority line for the host has"),
     ],
+    ids=lambda _: "",  # keys in names would be others in each process
 )
 def test_an_error_names_the_line(lines: str, error: type[HostKeyRejected], words: str) -> None:
     with pytest.raises(HostKeyRejected, match=words) as caught:
