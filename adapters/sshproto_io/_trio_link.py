@@ -123,9 +123,12 @@ class Peer(Link, Generic[C]):
         self._gone = trio.Event()
         self._waits = 0
         self._turning = False
-        self._writer: trio.Nursery | None = None  # where it is to be started, once there is need for it
-        self._writing = True  # it has begun, or can't yet
-        self._busy = False  # it is about to write, or does
+        # The writer has a scope once there is need for it. It is a task of the same nursery, and so is what watches the
+        # time, where the reader can't.
+        self._carrying = False  # there may be one
+        self._pen: trio.CancelScope | None = None
+        self._clock: trio.CancelScope | None = None
+        self._busy = True  # it is about to write, or does; or nobody can yet
         self._swift = _SWIFT
         self._unsent: Buffer = b""
         self._adopted: set[trio.CancelScope] = set()
@@ -147,7 +150,7 @@ class Peer(Link, Generic[C]):
         ended = conn.should_close
         if ended and self._life.deadline == math.inf:
             patience = math.inf if self._linger is None else self._linger
-            self._life.deadline = trio.current_time() + patience + LINGER
+            self._limit(trio.current_time() + patience + LINGER)
         if ended or conn.output_size or self._unsent:
             self._stir()
         if self._room is not None and (ended or conn.want_read):
@@ -182,9 +185,15 @@ class Peer(Link, Generic[C]):
         self._busy = True
         if self._output is not None:
             self._output.set()
-        elif not self._writing and self._writer is not None:
-            self._writing = True
-            self._writer.start_soon(self._write_all)
+        elif self._carrying and self._pen is None:
+            self._pen = trio.CancelScope(shield=True, deadline=self._life.deadline)
+            self._nursery.start_soon(self._write_all, self._pen)
+
+    def _limit(self, deadline: float) -> None:
+        """It is to be over then."""
+        self._life.deadline = deadline
+        if self._pen is not None:
+            self._pen.deadline = deadline
 
     def _send(self, sock: socket.socket) -> None:
         """Send what there is, as far as the socket takes it."""
@@ -212,24 +221,29 @@ class Peer(Link, Generic[C]):
         try:
             # Shielded, so that who is cancelled can still take leave: that has a deadline of its own.
             with self._life:
-                async with plain_nursery() as self._writer:
-                    await trio.lowlevel.checkpoint_if_cancelled()  # who is turned away gets not a word
-                    self._writing = self._busy = False
-                    if isinstance(self._stream, trio.SocketStream):
-                        self._sock = _alias(self._stream.socket)
-                    self.flush()
-                    if self._sock is not None:
-                        await self._read_socket(self._sock)
-                    else:
-                        self._writer.start_soon(self._watch)
-                        await self._read()
-                    self.conn.receive_eof(trio.current_time())
-                    self._deaf = True
-                    self.flush()
-                    if self._finished is not None:
-                        self._finished.set()
+                await trio.lowlevel.checkpoint_if_cancelled()  # who is turned away gets not a word
+                self._carrying, self._busy = True, False
+                if isinstance(self._stream, trio.SocketStream):
+                    self._sock = _alias(self._stream.socket)
+                self.flush()
+                if self._sock is not None:
+                    await self._read_socket(self._sock)
+                else:
+                    self._clock = trio.CancelScope(shield=True)
+                    self._nursery.start_soon(self._watch, self._clock)
+                    await self._read()
+                self.conn.receive_eof(trio.current_time())
+                self._deaf = True
+                self.flush()
+                if self._finished is not None:
+                    self._finished.set()
+                if self._pen is not None:
+                    await trio.sleep_forever()  # until the writer has written all
         finally:
-            self._writer = None
+            self._carrying = False
+            for scope in (self._pen, self._clock):
+                if scope is not None:
+                    scope.cancel()
             try:
                 if self._sock is not None:
                     sock, self._sock = self._sock, None
@@ -243,18 +257,20 @@ class Peer(Link, Generic[C]):
                 for scope in self._adopted:
                     scope.cancel()
 
-    async def _write_all(self) -> None:
+    async def _write_all(self, pen: trio.CancelScope) -> None:
         """Write until the connection has ended, and give the peer a moment to see that."""
-        with contextlib.suppress(*_BROKEN):
-            await self._write()
-            if isinstance(self._stream, trio.abc.HalfCloseableStream):
-                await self._stream.send_eof()
-        if not self._deaf:
-            self._finished = trio.Event()
-            with trio.move_on_after(LINGER):
-                await self._finished.wait()
-        if self._writer is not None:
-            self._writer.cancel_scope.cancel()
+        try:
+            with pen:
+                with contextlib.suppress(*_BROKEN):
+                    await self._write()
+                    if isinstance(self._stream, trio.abc.HalfCloseableStream):
+                        await self._stream.send_eof()
+                if not self._deaf:
+                    self._finished = trio.Event()
+                    with trio.move_on_after(LINGER):
+                        await self._finished.wait()
+        finally:
+            self._life.cancel()
 
     async def _write(self) -> None:
         conn = self.conn
@@ -314,13 +330,14 @@ class Peer(Link, Generic[C]):
             await self._room.wait()
             self._room = None
 
-    async def _watch(self) -> None:
-        while True:
-            deadline = self.conn.next_deadline()
-            with trio.CancelScope(deadline=math.inf if deadline is None else deadline) as self._alarm:
-                await trio.sleep_forever()
-            self.conn.handle_timeout(trio.current_time())
-            self.flush()
+    async def _watch(self, clock: trio.CancelScope) -> None:
+        with clock:
+            while True:
+                deadline = self.conn.next_deadline()
+                with trio.CancelScope(deadline=math.inf if deadline is None else deadline) as self._alarm:
+                    await trio.sleep_forever()
+                self.conn.handle_timeout(trio.current_time())
+                self.flush()
 
     # ------------------------------------------------------------------------------------------------------- operations
 
@@ -486,7 +503,7 @@ class Peer(Link, Generic[C]):
         try:
             await self._gone.wait()
         except trio.Cancelled:
-            self._life.deadline = min(self._life.deadline, trio.current_time() + LINGER)
+            self._limit(min(self._life.deadline, trio.current_time() + LINGER))
             raise
 
     def abort(self) -> None:
