@@ -272,13 +272,15 @@ class _Criterion:
 
 
 _ADDRESS_CHARACTERS = frozenset("0123456789abcdefABCDEF.:")
+_OLD_FORM = re.compile(r"(?:0[xX][0-9a-fA-F]*|[0-9]+)(?:\.(?:0[xX][0-9a-fA-F]*|[0-9]+)){0,3}")
+"""What inet_aton(3) may take for an address: ``127.1``, ``0x7f.0.0.1``, ``0177.0.0.1``, ``2130706433``."""
 
 
 def _criteria(patterns: str) -> list[_Criterion]:
     """The patterns of a list.
 
     Raises:
-        InvalidArgument: One is empty, or a network with bits outside its mask.
+        InvalidArgument: One is empty, a network with bits outside its mask, or an address in an old form.
     """
     import ipaddress
 
@@ -302,6 +304,8 @@ def _criteria(patterns: str) -> list[_Criterion]:
                     raise InvalidArgument(f"{printable(pattern, 64)!r} is an address, but no network") from None
                 if slash and not (bits.isascii() and bits.isdigit()):
                     raise InvalidArgument(f"{printable(pattern, 64)!r} is no network: the mask is a number of bits")
+        if network is None and _OLD_FORM.fullmatch(address):  # which sshd knows, and excludes where there is a ! before
+            raise InvalidArgument(f"the address {printable(pattern, 64)!r} is not written as four numbers up to 255")
         found.append(_Criterion(pattern.lower(), negated, network))
     return found
 
@@ -316,7 +320,8 @@ def source_allowed(patterns: str, address: str | None, hostnames: Iterable[str] 
         hostnames: Names of the client's that have been verified; patterns match them in either case.
 
     Raises:
-        InvalidArgument: There is an empty pattern, or a network with bits outside its mask.
+        InvalidArgument: There is an empty pattern, a network with bits outside its mask, or an address in an old form
+            (``127.1``).
     """
     import ipaddress
 

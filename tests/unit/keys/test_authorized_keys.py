@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sshproto.errors import KeyFormatError
+from sshproto.errors import InvalidArgument, KeyFormatError
 from sshproto.keys import (
     FOREVER,
     KRL,
@@ -20,7 +20,7 @@ from sshproto.keys import (
     PublicKey,
 )
 from sshproto.keys.authorized_keys import parse, parse_principals
-from sshproto.keys.key_options import MOST_TARGETS, MOST_VARIABLES, read_options, split_options
+from sshproto.keys.key_options import MOST_TARGETS, MOST_VARIABLES, read_options, source_allowed, split_options
 from tests.support.authenticator import Authenticator
 
 KEY = PrivateKey.generate(comment="me here").public_key
@@ -328,6 +328,20 @@ def test_from(patterns, address, names, allowed):
         assert keys.authorize(KEY, "alice", now=NOW, address=address, hostnames=names) == Permit()
     else:
         assert "may be used from" in refusal(keys, KEY, address=address, hostnames=names)
+
+
+@pytest.mark.parametrize(
+    "address", ["127.1", "127.0.1", "0177.0.0.1", "127.0.0.01", "0x7f.1", "0x7f000001", "2130706433"]
+)
+def test_an_address_in_an_old_form_is_not_taken_for_a_pattern(address):
+    """sshd knows 127.1 as 127.0.0.1. As a pattern it would match nothing, and to exclude it would exclude nobody."""
+    for patterns in (f"!{address},*", f"*,!{address}/32", address):
+        found = line(f'from="{patterns}"')
+        assert not found.entries
+        assert "is not written as four numbers" in found.problems[0][1]
+    with pytest.raises(InvalidArgument):
+        source_allowed(f"!{address},*", "127.0.0.1")
+    assert source_allowed("127.*,0x7f.example.org", "127.0.0.1")
 
 
 @pytest.mark.covers("V52")
