@@ -137,15 +137,14 @@ def _read(path: Path, what: str) -> bytes:
         Failure: It cannot be read, or others may write it, who could let in anybody (see ``StrictModes`` of
             sshd_config(5)).
     """
-    from sshproto_cli.settings import _own_group
+    from sshproto_cli.settings import others_may_write
 
     data = read_file(str(path), what)
     try:
         status = path.stat()
     except OSError as error:
         raise Failure(f"{what} {path}: {error.strerror or error}") from None
-    others = stat.S_IWOTH | (0 if _own_group(status.st_gid) else stat.S_IWGRP)
-    if stat.S_ISREG(status.st_mode) and (status.st_uid not in (0, os.geteuid()) or status.st_mode & others):
+    if stat.S_ISREG(status.st_mode) and others_may_write(status):
         raise Failure(f"{what} {path}: others may write it; it has to be yours or root's, and chmod go-w would help")
     return data
 

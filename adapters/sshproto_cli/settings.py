@@ -99,30 +99,34 @@ def _sources(file: str | None) -> Iterable[Source]:
         return
     for path, system in ((home() / ".ssh" / "config", False), (SYSTEM, True)):
         try:
-            if not system:
-                _check_owner(path)
-            yield Source(str(path), _read(path), system)
+            yield Source(str(path), _read(path, guarded=not system), system)
         except FileNotFoundError:
             pass
         except OSError as error:
             raise Failure(f"configuration file {path}: {error.strerror or error}") from None
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, *, guarded: bool = False) -> bytes:
+    """The content of a file.
+
+    Args:
+        path: Which.
+        guarded: Nobody but the user, and root, may be able to write it.
+
+    Raises:
+        OSError: It can't be read, or somebody else can write it.
+    """
     with path.open("rb") as file:
+        if guarded and others_may_write(os.fstat(file.fileno())):
+            raise PermissionError(1, "bad owner or permissions: others may write it", str(path))
         return file.read(_LARGEST + 1)  # one more than there may be: who reads it says so
 
 
-def _check_owner(path: Path) -> None:
-    """See that nobody but the user, and root, can have written a file.
-
-    Raises:
-        OSError: Somebody can.
-    """
-    status = path.stat()
-    others = stat.S_IWOTH | (0 if _own_group(status.st_gid) else stat.S_IWGRP)
-    if status.st_uid not in (0, os.getuid()) or status.st_mode & others:
-        raise PermissionError(1, "bad owner or permissions: others may write it", str(path))
+def others_may_write(status: os.stat_result) -> bool:
+    """Whether somebody can write a file who is neither the user nor root."""
+    if status.st_uid not in (0, os.getuid()) or status.st_mode & stat.S_IWOTH:
+        return True
+    return bool(status.st_mode & stat.S_IWGRP) and not _own_group(status.st_gid)
 
 
 def _own_group(number: int) -> bool:
@@ -134,7 +138,9 @@ def _own_group(number: int) -> bool:
         me, group = pwd.getpwuid(os.getuid()), grp.getgrgid(number)
     except KeyError:
         return False
-    return me.pw_gid == number and all(name == me.pw_name for name in group.gr_mem)
+    if me.pw_gid != number or any(name != me.pw_name for name in group.gr_mem):
+        return False
+    return all(one.pw_uid == me.pw_uid for one in pwd.getpwall() if one.pw_gid == number)
 
 
 def home() -> Path:
@@ -190,12 +196,8 @@ def world() -> World:
 def _include(pattern: str) -> list[tuple[str, bytes]]:
     import glob
 
-    found: list[tuple[str, bytes]] = []
-    for name in sorted(glob.glob(os.path.expanduser(pattern))):  # noqa: PTH111,PTH207  it may be absolute
-        _check_owner(Path(name))
-        if not Path(name).is_dir():
-            found.append((name, _read(Path(name))))
-    return found
+    names = sorted(glob.glob(os.path.expanduser(pattern)))  # noqa: PTH111,PTH207  it may be absolute
+    return [(name, _read(Path(name), guarded=True)) for name in names if not Path(name).is_dir()]
 
 
 def _run(command: str) -> int:

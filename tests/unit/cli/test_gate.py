@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import grp
+import os
+import pwd
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +15,7 @@ from sshproto_cli import main as command
 from sshproto_cli import serve as serve_verb
 from sshproto_cli.gate import Gate, KeyFiles
 from sshproto_cli.options import Failure
+from sshproto_cli.settings import others_may_write
 
 KEY, OTHER, AUTHORITY, HOST_KEY = (PrivateKey.generate() for _ in range(4))
 LINE = KEY.public_key.openssh()
@@ -98,6 +103,24 @@ def test_files_that_others_may_write_let_nobody_in(files, name):
         found.check()
     getattr(found, name).chmod(0o444)
     assert found.check()
+
+
+@pytest.mark.parametrize(
+    ("members", "others", "own"),
+    [([], [], True), (["me"], [], True), (["me", "she"], [], False), ([], [5], True), ([], [7], False)],
+)
+def test_a_group_is_one_s_own_if_nobody_else_is_in_it(monkeypatch, tmp_path, members, others, own):
+    """Those whose usual group it is are in it, too, though no list of members has them."""
+    me = SimpleNamespace(pw_name="me", pw_uid=os.getuid(), pw_gid=7)
+    rest = [SimpleNamespace(pw_name="she", pw_uid=os.getuid() + 1, pw_gid=number) for number in others]
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: me)
+    monkeypatch.setattr(pwd, "getpwall", lambda: [me, *rest])
+    monkeypatch.setattr(grp, "getgrgid", lambda number: SimpleNamespace(gr_mem=members))
+    for mode, expected in ((0o664, not own), (0o644, False), (0o646, True)):
+        status = os.stat_result((0o100000 | mode, 0, 0, 1, os.getuid(), 7, 0, 0, 0, 0))
+        assert others_may_write(status) is expected
+    assert others_may_write(os.stat_result((0o100600, 0, 0, 1, os.getuid() + 1, 7, 0, 0, 0, 0)))
+    assert others_may_write(os.stat_result((0o100660, 0, 0, 1, os.getuid(), 8, 0, 0, 0, 0)))
 
 
 def test_lines_that_are_not_used_are_told(files, capsys):
