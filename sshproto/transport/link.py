@@ -247,7 +247,7 @@ class Link:
                         raise self._unexpected_eof()
                     self._idle = True
                     break
-                self._idle = not (self._eof or self.opener.buffered)
+                self._idle = self.opener.drained and not self._eof
                 number = payload[0]
                 if self._trace is not None:
                     self._trace_received(bytes(payload))

@@ -65,6 +65,7 @@ class Opener:
     Attributes:
         packet_limit: The largest packet_length accepted from now on, in bytes, and the largest inflated payload.
         sequence_number: That of the next packet; it wraps at 2**32.
+        drained: Nothing is left of what was fed.
         packets: Packets opened under the current keys.
         bytes: Their size on the wire.
     """
@@ -81,6 +82,7 @@ class Opener:
         "_store",
         "_view",
         "bytes",
+        "drained",
         "packet_limit",
         "packets",
         "sequence_number",
@@ -89,6 +91,7 @@ class Opener:
     def __init__(self, *, packet_limit: int, passive: bool = False) -> None:
         self.packet_limit = packet_limit
         self.sequence_number = 0
+        self.drained = True
         self.packets = 0
         self.bytes = 0
         self._cipher: Opening = PlainOpening(1) if passive else PlainOpening()
@@ -114,6 +117,7 @@ class Opener:
         size = len(data)
         if not size or self._dead:
             return
+        self.drained = False
         if self._next is not None:
             self._gather()
         left = self._end - self._offset
@@ -224,6 +228,7 @@ class Opener:
         self._length = 0
         if available == size and self._next is None:
             self._let_go()
+            self.drained = True
         else:
             self._offset = offset + size
         self.sequence_number = (sequence + 1) & _MASK32
@@ -266,6 +271,7 @@ class Opener:
         self._view = _NOTHING
         self._offset = self._end = self._length = 0
         self._next = None
+        self.drained = True
 
     def switch(
         self, cipher: str, mac: str | None, keys: DirectionKeys, *, reset_sequence: bool, passive: bool = False
@@ -303,8 +309,7 @@ class Opener:
         """Give back the bytes that were fed and not opened; only between two packets."""
         self._gather()
         rest = bytes(self._view[self._offset :])
-        self._read_from(b"", 0)
-        self._length = 0
+        self.drop()
         return rest
 
     def set_compression(self, name: str, *, authenticated: bool) -> None:
