@@ -45,6 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """
     parser = subparsers.add_parser(
         "certify",
+        add_help=False,  # -h is ssh-keygen's for hosts
         help="sign certificates for users and hosts",
         description="Certify public keys: a file KEY.pub gets a certificate KEY-cert.pub, which replaces an older one."
         " The passphrase of the authority's key is asked for, or taken from the environment variable"
@@ -68,7 +69,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "-U", "--agent", action="store_true", help="the agent at SSH_AUTH_SOCK has the authority's private key"
     )
     parser.add_argument("-I", "--identity", metavar="WORDS", required=True, help="for whom it is, for logs")
-    parser.add_argument("--host", action="store_true", help="for hosts; otherwise it is for users")
+    parser.add_argument("-h", "--host", action="store_true", help="for hosts; otherwise it is for users")
     parser.add_argument(
         "-n",
         "--principals",
@@ -91,6 +92,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "-o", dest="output", metavar="FILE", help=f'write to FILE, of one key; "{STDIO}" is standard output'
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing")
+    parser.add_argument("--help", action="help", help="show this help message and exit")
     refuse_passphrases(parser)
     parser.set_defaults(run=run)
     _take_dashes(parser)
@@ -98,11 +100,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _take_dashes(parser: argparse.ArgumentParser) -> None:
-    """Let the value of -V begin with a dash, as in ``-V -1d:+12h``; argparse would take that for an option."""
+    """Let the value of -V begin with a dash, as in ``-V -1d:+12h``, which argparse would take for an option; and -h
+    alone be a call for help.
+    """
     parse: Callable[..., Any] = parser.parse_known_args
 
     def joined(words: Sequence[str] | None = None, namespace: argparse.Namespace | None = None) -> Any:
         left = list(sys.argv[1:] if words is None else words)
+        if left == ["-h"]:
+            left = ["--help"]
         for at in range(len(left) - 2, -1, -1):
             if left[at] in ("-V", "--validity") and re.match("-[0-9]", left[at + 1]):
                 left[at : at + 2] = [f"--validity={left[at + 1]}"]

@@ -91,6 +91,18 @@ def test_validity_that_begins_with_a_dash(certify, words):
     assert certificate.valid_before - certificate.valid_after == 36 * 3600
 
 
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_help(certify, word):
+    status, out, _ = certify(word)
+    assert status == 0
+    assert out.startswith("usage: sshproto key certify")
+
+
+def test_a_host_as_of_ssh_keygen(certify):
+    assert certify(*USUAL, "-h", "k.pub")[0] == 0
+    assert issued().kind is CertificateKind.HOST
+
+
 def test_hosts(certify):
     assert certify("-s", "ca", "-I", "h", "-n", "h,*.example.org", "-V", "always:forever", "--host", "k.pub")[0] == 0
     certificate = issued()
