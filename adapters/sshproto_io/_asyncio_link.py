@@ -77,7 +77,7 @@ class Share:
             peer = next(iter(self._line))
             self._spent += self._line.pop(peer)
             self._called.add(peer)
-            loop.call_soon(peer.go_on)
+            peer.flush()
         if self._spent:
             loop.call_soon(self._over, loop)
 
@@ -190,10 +190,6 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
             self._reading = not self._reading
             (transport.resume_reading if self._reading else transport.pause_reading)()
         self._arm()
-
-    def go_on(self) -> None:
-        """It is this one's turn; see :class:`Share`."""
-        self._pump()
 
     def _arm(self) -> None:
         deadline = self.conn.next_deadline()

@@ -104,7 +104,10 @@ def test_all_have_their_turn():
         def __init__(self, name: str) -> None:
             self.name = name
 
-        def go_on(self) -> None:
+        def flush(self) -> None:
+            loop.call_soon(self.pump)
+
+        def pump(self) -> None:
             assert share.take(self, MIB, loop)  # type: ignore[arg-type]
             told.append(self.name)
 
