@@ -190,8 +190,10 @@ def _way(
     if user is not None:
         _check_name("user", user, _NOT_IN_USERS)
     config = settings.of(host, lines, last=not above)
-    if any((other.hostname, other.port, other.user) == (config.hostname, config.port, config.user) for other in above):
-        raise Failure(f"ProxyJump goes round in a circle: {config.hostname} is on the way to itself")
+    # By the names that were typed: localhost of one host is not that of the next.
+    mine = (config.host.lower(), config.port, config.user)
+    if any((other.host.lower(), other.port, other.user) == mine for other in above):
+        raise Failure(f"ProxyJump goes round in a circle: {config.host} is on the way to itself")
     if len(above) == _MOST_HOPS:
         raise Failure(f"ProxyJump: more than {_MOST_HOPS} hosts, each on the way to the one before")
     way: list[HostConfig] = []

@@ -53,26 +53,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     parser = Parser(prog="sshproto", description="SSH-2 from the command line.")
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    _add_verbs(parser, "sshproto_cli", VERBS, words)
+    mine = _add_verbs(parser, "sshproto_cli", VERBS, words)
     try:
-        args = parser.parse_args(words, argparse.Namespace(words=words))  # argparse takes "--" away, which may matter
+        # argparse takes "--" away, which may matter
+        args, more = parser.parse_known_args(words, argparse.Namespace(words=words))
+        if more:  # the verb's own error, which has the verb's status
+            mine.error(f"unrecognized arguments: {' '.join(more)}")
         status: int = args.run(args)
     except SystemExit as ended:  # argparse's way
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     return status
 
 
-def _add_verbs(parser: argparse.ArgumentParser, package: str, verbs: Mapping[str, str], words: Sequence[str]) -> None:
-    """Add the verb that ``words`` begin with, or if there is none all of them, but only what ``--help`` shows."""
+def _add_verbs(
+    parser: argparse.ArgumentParser, package: str, verbs: Mapping[str, str], words: Sequence[str]
+) -> argparse.ArgumentParser:
+    """Add the verb that ``words`` begin with, or if there is none all of them, but only what ``--help`` shows.
+
+    Returns:
+        The parser of the verb, the innermost that there is.
+    """
     subparsers = parser.add_subparsers(metavar="VERB", required=True)
     if not words or words[0] not in verbs:
         for name, purpose in verbs.items():
             subparsers.add_parser(name, help=purpose)
-        return
+        return parser
     module = importlib.import_module(f"{package}.{words[0].replace('-', '_')}")
-    mine = module.add_parser(subparsers)
+    mine: argparse.ArgumentParser = module.add_parser(subparsers)
     if hasattr(module, "VERBS"):
-        _add_verbs(mine, module.__name__, module.VERBS, words[1:])
+        return _add_verbs(mine, module.__name__, module.VERBS, words[1:])
+    return mine
 
 
 if __name__ == "__main__":

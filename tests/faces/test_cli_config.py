@@ -163,6 +163,13 @@ def test_a_way_through_another_host_with_a_configuration_of_its_own(
     assert run(home, "exec", *io, "-J", "none", "box", "echo x").stdout == b"x\n"
 
 
+def test_hosts_of_a_way_may_have_the_same_address(server: Server, home: Path, key: Key, some: list[str]) -> None:
+    inner = f"HostName {HOST}\nPort {server.port}\nUser {server.user}\nIdentityFile {key.path}\nProxyJump box"
+    configure(home, server, key, f"Host inner\n{inner}")  # as localhost here isn't localhost there
+    ran = run(home, "exec", *some, "inner", "echo x")
+    assert (ran.returncode, ran.stdout) == (0, b"x\n"), said(ran)
+
+
 def test_ways_that_lead_nowhere(home: Path) -> None:
     for text, says in (
         ("Host a\nProxyJump b\nHost b\nProxyJump a", "goes round in a circle"),

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sshproto_cli.options import Failure, Parser, port, seconds
+from sshproto_cli.options import Failure, Misuse, port, seconds
 
 if TYPE_CHECKING:
     from sshproto.keys.public import PublicKey
@@ -27,9 +27,7 @@ STATUS = f"{NOT_SO} {{}}, and {FAILED} if a file can't be read or written."
 
 
 def add_file(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
-    """Add the option that says which file; and make failures known by their status."""
-    if isinstance(parser, Parser):
-        parser.failure = FAILED
+    """Add the option that says which file."""
     if several:
         parser.add_argument(
             *("-f", "--file"),
@@ -64,7 +62,7 @@ def where(args: argparse.Namespace) -> tuple[str, int]:
     """The host and the port.
 
     Raises:
-        Failure: They are none.
+        Misuse: They are none.
     """
     from sshproto.errors import InvalidArgument
     from sshproto.keys.known_hosts import lookup_name
@@ -74,12 +72,12 @@ def where(args: argparse.Namespace) -> tuple[str, int]:
         host = found[1]
         given = int(found[2]) if found[2] else None
         if None not in (given, number) and given != number:
-            raise Failure(f"two ports for {host}: {given} and {number}")
+            raise Misuse(f"two ports for {host}: {given} and {number}")
         number = number or given
     try:
         lookup_name(host, number or DEFAULT_PORT)
     except InvalidArgument as error:
-        raise Failure(str(error)) from None
+        raise Misuse(str(error)) from None
     return host, number or DEFAULT_PORT
 
 

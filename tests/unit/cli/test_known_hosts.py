@@ -112,8 +112,8 @@ def test_nothing_is_found(run: Any, hosts: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (("find", "a b"), 255, "not a host name"),
-        (("find", "[a]:1", "-p", "2"), 255, "two ports for a: 1 and 2"),
+        (("find", "a b"), 2, "not a host name"),
+        (("find", "[a]:1", "-p", "2"), 2, "two ports for a: 1 and 2"),
         (("find", "-f", "nowhere", "a"), 255, "nowhere: No such file or directory"),
         (("find", "-f", ".", "a"), 255, "Is a directory"),
         (("remove", "a"), 255, "known_hosts: No such file or directory"),
