@@ -15,6 +15,7 @@ that is open lets anyone in.
   a key that cannot be read: who signed it has spoken with another server.
 * What was reached belongs to a pair of user and service.  Another pair starts anew; after a partial success it is a
   protocol error (RFC 4252 section 5).
+* A key counts once: where two are wanted, the same one again, or its certificate, is none.
 * Failures and requests are counted for the connection as a whole and never forgotten.
 """
 
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from sshproto.keys.certificates import Certificate
     from sshproto.outlet import Outlet
 
+_NO_KEYS: frozenset[bytes] = frozenset()
 _LATE_RESPONSES = 4
 """INFO_RESPONSEs that may come after a new request has already abandoned the prompts that they answer."""
 
@@ -113,6 +115,7 @@ class ServerAuth:
         "_requests",
         "_rounds",
         "_session_id",
+        "_spent",
         "_started",
         "_tried",
         "lost",
@@ -139,6 +142,7 @@ class ServerAuth:
         self._principal: tuple[str, str] | None = None
         self._methods = self._config.auth_methods
         self._partial = False
+        self._spent: frozenset[bytes] = _NO_KEYS  # with which a step of the login has been done
         # For the attempt; see _begin.
         self._method = ""
         self._prompts: int | None = None  # how many answers are awaited; None if none were asked for
@@ -304,7 +308,7 @@ class ServerAuth:
 
     def _shown(self, form: methods.KeyQuery | methods.KeySigned) -> _Shown | None:
         """The key or the certificate, if it can be read, can do the algorithm, and both are allowed here; None as well
-        if it is for another server than this one."""
+        if it is for another server than this one, or the key has done its step of the login already."""
         algorithm, blob, host_key = form.algorithm, form.key, methods.bound_to(form)
         limits, allowed = self._config.limits, self._config.preferences.signature
         if len(blob) > limits.host_key or host_key not in (None, self._host_key):
@@ -312,10 +316,12 @@ class ServerAuth:
         try:
             if algorithm in allowed:
                 key = PublicKey.from_blob(blob, minimum_rsa_bits=limits.minimum_rsa_bits)
-                return _Shown(key, algorithm) if algorithm in key.signature_algorithms else None
-            return _certified(algorithm, blob, allowed, limits.minimum_rsa_bits)
+                shown = _Shown(key, algorithm) if algorithm in key.signature_algorithms else None
+            else:
+                shown = _certified(algorithm, blob, allowed, limits.minimum_rsa_bits)
         except KeyFormatError:
             return None  # a key that cannot be read fails the login, not the connection
+        return None if shown is not None and shown.key.blob in self._spent else shown
 
     def _consider_interactive(self, user: str, form: methods.KeyboardInteractive) -> AuthQuestion | None:
         hints = form.submethods if methods.is_plain(form.submethods, self._config.limits.user_name) else ""
@@ -389,6 +395,8 @@ class ServerAuth:
         self._question = None
         self._methods = left
         self._partial = True
+        if isinstance(asked, KeyAuth):
+            self._spent |= {asked.key.blob}
 
     def prompt(
         self,

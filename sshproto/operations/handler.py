@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 class Partial:
     """A login step that was good, but is not enough (RFC 4252 section 5.1).
 
+    A key counts once: if another is wanted on top, neither it nor a certificate of it is asked about again.
+
     Attributes:
         methods: What the user may go on with; None for what is left.
         permit: What this step leaves of all that the login may do, once it has succeeded; None: it takes nothing away.

@@ -88,6 +88,15 @@ def test_a_certificate_stands_in_place_of_the_key(server: Server, key, certifica
     assert server.event(Authenticated) == expected
 
 
+@pytest.mark.parametrize("first", ["key", "certificate"])
+def test_a_key_and_its_certificate_are_one_key(server: Server, first: str) -> None:
+    proofs = {"key": signed(KEY), "certificate": proof(KEY, CERTIFICATE)}
+    server.machine.reject(server.ask(proofs.pop(first), KeyAuth), partial=True, methods=["publickey"])
+    server.says(UserauthFailure(("publickey",), True))
+    for form in (*proofs.values(), methods.PublicKeyQuery(NAME, CERTIFICATE.blob)):
+        server.refused(form, UserauthFailure(("publickey",), False))
+
+
 @pytest.mark.covers("V50", "R67")
 def test_sha1_is_no_more_allowed_with_a_certificate_than_without(server: Server) -> None:
     key, certificate = CERTIFIED["rsa"]

@@ -574,6 +574,22 @@ def test_methods_can_be_narrowed(server: Server) -> None:
     server.says(OK)
 
 
+def test_a_key_counts_once(server: Server) -> None:
+    """Where two keys are wanted, one that is shown twice is one, under whatever name."""
+    after = UserauthFailure(("publickey",), False)
+    server.machine.reject(server.ask(signed(RSA, "rsa-sha2-512"), KeyAuth), partial=True, methods=["publickey"])
+    server.says(UserauthFailure(("publickey",), True))
+    for algorithm in ("rsa-sha2-512", "rsa-sha2-256"):
+        server.refused(query(RSA, algorithm), after)
+        server.refused(signed(RSA, algorithm), after)
+    server.machine.reject(server.ask(signed(), KeyAuth), partial=True, methods=["publickey"])
+    server.says(UserauthFailure(("publickey",), True))
+    server.refused(query(), after)
+    server.refused(methods.HostBoundQuery("rsa-sha2-512", RSA.public_key.blob, HOST_KEY), after)
+    server.machine.accept(server.ask(signed(OTHER), KeyAuth))
+    server.says(OK)
+
+
 @pytest.mark.covers("V11", "R57")
 def test_another_user_starts_anew(server: Server) -> None:
     server.machine.reject(server.ask(methods.Password("x"), PasswordAuth), methods=["publickey"])
