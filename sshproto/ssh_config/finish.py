@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ _GLOBAL_KNOWN = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
 _BATCH_ALIVE = 300
 _LONGEST_HOST = 1024
 _ADDRESS = frozenset("0123456789.")
+_HOST = re.compile(r"(?!-)[^\s'`\"$\\;&<>|(){}]+")
 
 
 def resolve(
@@ -38,16 +40,18 @@ def resolve(
     """What holds for a host, by ssh_config(5).
 
     Args:
-        host: The name as it was typed.
+        host: The name as it was typed. It may reach a command as ``%h``, so that what a shell would not take for a name
+            is refused, as by ssh.
         sources: The files, the user's before the machine's.
         world: What is outside.
-        options: Lines that come before all files, such as ``"Port=2222"``: those of ``-o``.
+        options: Lines that come before all files, such as ``"Port=2222"``: those of ``-o``. They are the user's own
+            words: a ``User`` that others choose is not put there unseen, since ``%r`` reaches commands, too.
         catalogue: The algorithms that may be named.
 
     Raises:
-        ConfigError: Something in a file is wrong, or a name can't be found that has to be.
+        ConfigError: Something in a file is wrong, the host is none, or a name can't be found that has to be.
     """
-    if not host or len(host) > _LONGEST_HOST or "\0" in host:
+    if len(host) > _LONGEST_HOST or not _HOST.fullmatch(host) or not host.isprintable():
         raise _error(f"no host name: {printable(host, 80)!r}")
     reader = Reader(host, world, Rules(catalogue, world.environment, world.service))
     sources = tuple(sources)

@@ -113,6 +113,29 @@ def test_bounds() -> None:
             read("", host)
 
 
+def test_what_a_shell_would_not_take_for_a_name_is_no_host() -> None:
+    """CVE-2023-51385: a host that others choose gets to commands as %h."""
+    ran: list[str] = []
+
+    def run(command: str) -> int:
+        ran.append(command)
+        return 0
+
+    world = attrs.evolve(WORLD, run=run)
+    for host in (
+        "-oProxyCommand=x",
+        "a b",
+        "a\nb",
+        "a\x1bb",
+        *(f"a{letter}b" for letter in "'`\"$\\;&<>|(){}\t\r\x7f"),
+    ):
+        with pytest.raises(ConfigError, match="no host name"):
+            read('Match exec "ping %h"\nPort 5', host, world)
+    assert not ran
+    for host in ("a-b.example.org", "fe80::1%eth0", "10.0.0.1", "a_b", "bücher.example", "a@b", "a!b*c?"):
+        assert read("ProxyCommand nc %h %p", host).host == host
+
+
 def including(files: dict[str, str]) -> World:
     def include(pattern: str) -> list[tuple[str, bytes]]:
         return [(name, text.encode()) for name, text in files.items() if pattern.endswith(name.partition(" ")[0])]
