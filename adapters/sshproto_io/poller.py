@@ -72,6 +72,14 @@ bell: type[_Bell | _Counter] = _Counter if sys.platform == "linux" else _Bell
 """What wakes who polls."""
 
 
+def _selectable(descriptor: int) -> bool:
+    try:
+        select.select([descriptor], [], [], 0)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 class _Select:
     """``select.poll`` for systems that have none."""
 
@@ -90,7 +98,10 @@ class _Select:
         writing = [descriptor for descriptor, mask in masks.items() if mask & _OUT]
         # Windows tells of a connection that has failed only here.
         seconds = None if milliseconds is None else milliseconds / 1000
-        readable, writable, failed = select.select(reading, writing, writing, seconds)
+        try:
+            readable, writable, failed = select.select(reading, writing, writing, seconds)
+        except (OSError, ValueError):  # one of them is none, or is closed: whatever is done with it next will say why
+            return [(descriptor, _IN | _OUT) for descriptor in masks if not _selectable(descriptor)]
         found = dict.fromkeys(readable, _IN)
         for descriptor in (*writable, *failed):
             found[descriptor] = found.get(descriptor, 0) | _OUT
