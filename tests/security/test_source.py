@@ -22,7 +22,8 @@ SECRET = re.compile(r"(?:^|_)(?:tag|mac|digest|hmac|secret|password|passphrase|c
 FINE = {
     ("sshproto/keys/pem.py", "tag"): "the tag of DER, which says what follows",
     ("sshproto/auth/server.py", "password"): "whether there is one at all",
-    ("adapters/sshproto_cli/visitor.py", "password"): "two lines of one's own file, read before anybody can connect",
+    ("sshproto/auth/methods.py", "signature"): "names of algorithms",
+    ("adapters/sshproto_cli/gate.py", "password"): "two lines of one's own file, read before anybody can connect",
 }
 """Comparisons of other things, as (file, name), with what they are."""
 
