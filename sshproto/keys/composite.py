@@ -4,8 +4,8 @@ A signature counts if both do, so that it stands as long as one of the two algor
 10.5, after draft-miller-sshm-mldsa44-ed25519-composite-sigs-00, which takes the composite from
 draft-ietf-lamps-pq-composite-sigs.  None of that is a standard yet, and nothing offers it unless it is named.
 
-What both sign is a prefix, a label, an empty context and the SHA-512 of the message; ML-DSA has the label for a context,
-too. Keys are ``string mldsa || ed25519``, private ones of the two seeds; so are signatures.
+What both sign is a prefix, a label, an empty context and the SHA-512 of the message; ML-DSA has the label for a
+context, too. Keys are ``string mldsa || ed25519``, private ones of the two seeds; so are signatures.
 
 ML-DSA draws random bytes from the backend for each signature.  It is in `cryptography` from 48 on; its 47 knows the
 names, but packages of it that are linked with OpenSSL do not do it.
