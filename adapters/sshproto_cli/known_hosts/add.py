@@ -138,6 +138,8 @@ def _add_host(path: Path, host: str, number: int, keys: Sequence[PublicKey], arg
 
     known = load(path)
     new: list[PublicKey] = []
+    there = [entry for entry in known.find(host, number) if not entry.marker]
+    blobs = {entry.blob for entry in there}
     for key in keys:
         match = known.lookup(host, number, key)
         place = f"{path} line {match.line}"
@@ -154,6 +156,12 @@ def _add_host(path: Path, host: str, number: int, keys: Sequence[PublicKey], arg
             return NOT_SO
         else:
             new.append(key)
+    if new and there and not args.key and all(key.blob not in blobs for key in keys):
+        complain(
+            f"{host} is known by other keys ({path} line {there[0].line}, {there[0].key_type}), and shows none of them:"
+            " somebody may be listening in; if it was set up anew, remove them first"
+        )
+        return NOT_SO
     if new and not (args.key or args.yes):
         from sshproto_cli.terminal import Terminal
 

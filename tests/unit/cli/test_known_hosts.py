@@ -256,6 +256,20 @@ def test_add_what_a_host_shows(run: Any, hosts: Path, server: Any, monkeypatch: 
 # ------------------------------------------------------------------------------------------------------------- check
 
 
+def test_a_host_that_shows_none_of_the_keys_that_are_known(run: Any, hosts: Path, server: Any) -> None:
+    """Whoever stands in its place shows another type of key than the one that is known, and is not to be added."""
+    rsa = PrivateKey.generate("ssh-rsa").public_key
+    before = line_for(HOST, server.port, rsa)
+    hosts.write_text(before)
+    ran = run("add", "-p", server.port, "--yes", HOST)
+    assert ran.status == 1
+    assert f"is known by other keys ({hosts} line 1, ssh-rsa), and shows none of them" in ran.err[0]
+    assert hosts.read_text() == before
+    hosts.write_text(before + line_for(HOST, server.port, ECDSA))  # one that is known vouches for the others
+    assert run("add", "-p", server.port, "--yes", HOST).status == 0
+    assert known_hosts.parse(hosts.read_bytes()).lookup(HOST, server.port, KEY).trust is known_hosts.Trust.MATCH
+
+
 def test_check(run: Any, hosts: Path, server: Any) -> None:
     where = ("-p", server.port, HOST)
     start = f"{HOST} port {server.port}"
