@@ -13,7 +13,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sshproto.errors import InvalidArgument, KeyFormatError, SSHError
 from sshproto.events import (
@@ -30,6 +30,8 @@ from sshproto.keys.public import PublicKey
 from sshproto.text import printable
 from sshproto.values import frozen
 from sshproto_cli.options import (
+    AGENT_PATIENCE,
+    LISTING_PATIENCE,
     PASSPHRASE_VARIABLE,
     Failure,
     check_openable,
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
     from sshproto.operations.steps import Operation
     from sshproto.ssh_config import HostConfig
     from sshproto_cli.terminal import Terminal
+
+T = TypeVar("T")
 
 PASSWORD_VARIABLE = "SSHPROTO_PASSWORD"
 
@@ -341,7 +345,13 @@ class Login:
             return ()
         self._agent_keys = AgentKeys(self._agent)
         only = self._settings is not None and self._settings.identities_only
-        found = yield from self._agent_keys.fetch(conn, blobs, only=only)
+        try:
+            found = yield from _in_time(LISTING_PATIENCE, self._agent_keys.fetch(conn, blobs, only=only))
+        except AgentError as error:
+            self._passed_over(str(error))
+            self._agent.close()
+            self._agent = self._agent_keys = None
+            return ()
         if self._agent_keys.problem is not None:
             self._passed_over(str(self._agent_keys.problem))
         return found
@@ -405,7 +415,12 @@ class Login:
 
     def _sign(self, conn: ClientConnection, question: SignatureNeeded) -> Operation[None]:
         if self._agent_keys is not None and self._agent_keys.offered is not None:
-            signature = yield from self._agent_keys.sign(question)
+            from sshproto.agent.framing import AgentError
+
+            try:
+                signature = yield from _in_time(AGENT_PATIENCE, self._agent_keys.sign(question))
+            except AgentError as error:
+                self._agent_keys.problem, signature = error, None
             if signature is None:
                 if self._agent_keys.problem is not None:
                     self._hint(str(self._agent_keys.problem))
@@ -464,6 +479,35 @@ class Login:
     def _passed_over(self, why: str) -> None:
         if self._verbose:
             complain(f"passed over: {why}")
+
+
+def _in_time(seconds: float, operation: Operation[T]) -> Operation[T]:
+    """The result of ``operation``, which asks an agent.
+
+    Raises:
+        AgentUnavailable: It does not come in time.
+    """
+    from sshproto.agent.framing import AgentUnavailable
+    from sshproto.operations.steps import Sleep, Together, Wait
+
+    over = Wait()
+    ended = False
+
+    def run() -> Operation[T]:
+        nonlocal ended
+        result = yield from operation
+        ended = True
+        over.fire()
+        return result
+
+    def watch() -> Operation[None]:
+        if not ended:
+            yield Sleep(seconds, over)
+        if not ended:
+            raise AgentUnavailable(f"the agent has not answered in {seconds:g} seconds")
+
+    results: tuple[T, None] = yield Together(run(), watch())
+    return results[0]
 
 
 def _methods(settings: HostConfig | None) -> tuple[tuple[str, ...], int]:

@@ -26,6 +26,12 @@ PASSPHRASE_VARIABLE = "SSHPROTO_KEY_PASSPHRASE"
 MISUSED = 2
 """The status when options make no sense."""
 
+AGENT_PATIENCE = 120.0
+"""Seconds for an agent to do something; it may ask somebody first."""
+
+LISTING_PATIENCE = 30.0
+"""Seconds for an agent to say what it has."""
+
 FACES = ("blocking", "asyncio", "trio")
 """The modules of ``sshproto_io`` that can move the bytes; the first is the usual one."""
 

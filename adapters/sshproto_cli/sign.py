@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from sshproto_cli.options import Failure, Misuse, carry_out, put, say
+from sshproto_cli.options import AGENT_PATIENCE, Failure, Misuse, carry_out, put, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -254,7 +254,7 @@ class _Signer:
         if not _agent_named():
             return None
         try:
-            agent = self._closing.enter_context(open_agent())
+            agent = self._closing.enter_context(open_agent(timeout=AGENT_PATIENCE))
             held = {identity.blob for identity in agent.identities()}
         except AgentUnavailable as error:
             if self._args.agent:

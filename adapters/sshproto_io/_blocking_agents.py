@@ -57,6 +57,8 @@ class Agent:
         try:
             left = None if timeout is None else max(0.0, timeout - (time.monotonic() - started))
             return Runner().run(operation, left, "the agent")
+        except TimeoutExpired:  # which says how long the caller gave, and not what was left of it
+            raise TimeoutExpired("the agent", timeout or 0.0) from None
         finally:
             self._lock.release()
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sshproto_cli.options import Failure, Parser
+from sshproto_cli.options import AGENT_PATIENCE, Failure, Parser
 
 if TYPE_CHECKING:
     from sshproto.keys import Certificate, PublicKey
@@ -64,22 +64,27 @@ def carry_out(work: Callable[[argparse.Namespace], int], args: argparse.Namespac
 
 
 @contextlib.contextmanager
-def opened(args: argparse.Namespace) -> Iterator[Agent]:
+def opened(args: argparse.Namespace, patience: float = AGENT_PATIENCE) -> Iterator[Agent]:
     """The agent.
 
+    Args:
+        args: Parsed arguments.
+        patience: Seconds for each answer.
+
     Raises:
-        NoAgent: There is none, or it has gone.
+        NoAgent: There is none, or it has gone, or says nothing.
         Failure: It refused.
     """
     from sshproto.agent import AgentError, AgentRefused
+    from sshproto_io import TimeoutExpired
     from sshproto_io.blocking import open_agent
 
     try:
-        with open_agent(args.socket) as agent:
+        with open_agent(args.socket, timeout=patience) as agent:
             yield agent
     except AgentRefused as error:
         raise Failure(str(error)) from None
-    except AgentError as error:
+    except (AgentError, TimeoutExpired) as error:
         raise NoAgent(str(error)) from None
 
 

@@ -8,7 +8,7 @@ import json
 from typing import TYPE_CHECKING
 
 from sshproto_cli.agent.common import REFUSED, STATUS, add_socket, carry_out, opened
-from sshproto_cli.options import put, say
+from sshproto_cli.options import LISTING_PATIENCE, put, say
 
 if TYPE_CHECKING:
     from sshproto.agent import Identity
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    with opened(args) as agent:
+    with opened(args, LISTING_PATIENCE) as agent:
         identities = agent.identities()
     for identity in identities:
         put(_shown(identity, args) + "\n")

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sshproto_cli.key.common import STDIO, TROUBLE, emit, load_private, named, only, read, refuse_passphrases
-from sshproto_cli.options import Failure, Misuse, carry_out, say
+from sshproto_cli.options import AGENT_PATIENCE, Failure, Misuse, carry_out, say
 from sshproto_cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def _authority(args: argparse.Namespace) -> Iterator[Signer]:
         raise Failure("-U: no agent is named by SSH_AUTH_SOCK")
     public = _key(args.authority)
     try:
-        with open_agent() as agent:
+        with open_agent(timeout=AGENT_PATIENCE) as agent:
             if public.blob not in {identity.blob for identity in agent.identities()}:
                 raise Failure(
                     f"the agent does not have the key {public.type} {public.fingerprint()} of {args.authority}"

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from sshproto import ServerConfig
 from sshproto.agent import Keyring
 from sshproto.keys import FOREVER, Certificate, CertificateKind, PrivateKey
 from sshproto_cli.main import main
+from sshproto_cli.options import FACES
 from sshproto_io import blocking
 
 KEY = PrivateKey.generate(comment="a key")
@@ -255,3 +258,53 @@ def test_serve_says_what_goes_wrong(tmp_path):
     status, out, err = finished(sshproto("serve", "--", tmp_path / "no"))
     assert (status, out) == (127, "")
     assert "no: No such file or directory" in err
+
+
+# ------------------------------------------------------------------------------------------- an agent that says nothing
+
+
+@pytest.fixture
+def silent(served, tmp_path, monkeypatch):
+    """An agent that takes connections and says nothing, which is not waited for as long as usual."""
+    monkeypatch.setattr("sshproto_cli.agent.list.LISTING_PATIENCE", 0.3)
+    monkeypatch.setattr("sshproto_cli.login.LISTING_PATIENCE", 0.3)
+    monkeypatch.setattr("sshproto_cli.sign.AGENT_PATIENCE", 0.3)
+    monkeypatch.setattr("sshproto_cli.key.certify.AGENT_PATIENCE", 0.3)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "silent"))
+        listener.listen()
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "silent"))
+        yield
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        ("agent list", 2),
+        ("sign --agent -f key.pub -o - key.pub", 1),
+        ("key certify -U -s key.pub -I id -n me -V +1d other.pub", 1),
+    ],
+)
+def test_an_agent_that_says_nothing(silent, tmp_path, capfd, words, status):
+    (tmp_path / "other.pub").write_text(OTHER.public_key.openssh())
+    assert main(words.split()) == status
+    assert capfd.readouterr() == ("", "sshproto: the agent took longer than 0.3 seconds\n")
+
+
+@pytest.mark.parametrize("io", FACES)
+def test_a_login_goes_on_without_an_agent_that_says_nothing(silent, tmp_path, capfd, io):
+    class Host(blocking.Handler):
+        def public_key(self, user, key):
+            return key == KEY.public_key
+
+        def session(self, session):
+            session.stdout.write(b"in\n")
+
+    config = ServerConfig(host_keys=[OTHER])
+    with blocking.listen("127.0.0.1", 0, config, lambda incoming: Host()) as server:
+        (tmp_path / "known").write_text(f"* {OTHER.public_key.openssh()}\n")
+        words = f"exec --io {io} -F none --known-hosts known -i key -p {server.port} me@127.0.0.1 x"
+        assert main(words.split()) == 0
+    out, err = capfd.readouterr()
+    assert out == "in\n"
+    assert "Traceback" not in err
