@@ -15,6 +15,7 @@ from sshproto.events import (
     Question,
     SignatureNeeded,
 )
+from sshproto.keys.private import PrivateKey
 from sshproto.keys.public import PublicKey
 from sshproto.operations.steps import Operation, call
 from sshproto.transport.link import Phase
@@ -22,7 +23,6 @@ from sshproto.transport.link import Phase
 if TYPE_CHECKING:
     from sshproto.agent.framing import AgentError
     from sshproto.keys.certificates import Certificate
-    from sshproto.keys.private import PrivateKey
     from sshproto.operations.agent_login import AgentKey, AgentKeys, AgentLike
     from sshproto.operations.host_keys import HostKeyCheck
     from sshproto.operations.hub import Hub
@@ -33,7 +33,7 @@ Credentials = Callable[[ClientConnection, Question], Any]
 functions may be, or an operation."""
 
 
-LoginKey = Union["PrivateKey", PublicKey, tuple[Union["PrivateKey", PublicKey], "Certificate"]]
+LoginKey = PrivateKey | PublicKey | tuple[PrivateKey | PublicKey, "Certificate"]
 """What a login may be given to try: a key, or a key and a certificate to be shown in its place."""
 
 _Offer = Union[LoginKey, "AgentKey"]
@@ -47,9 +47,36 @@ def _blob(key: _Offer) -> bytes:
     return blob
 
 
+def _checked(key: Any) -> LoginKey:
+    """What may be tried. Its type alone is told if it is something else, which may be a secret."""
+    if isinstance(key, PrivateKey | PublicKey):
+        return key
+    from sshproto.keys.certificates import Certificate  # who has none does not pay for it
+
+    match key:
+        case (PrivateKey() | PublicKey() as mine, Certificate() as certificate):
+            public = mine.public_key if isinstance(mine, PrivateKey) else mine
+            if certificate.key != public:
+                theirs = certificate.key.fingerprint()
+                raise InvalidArgument(f"the certificate is for the key {theirs}, not for {public.fingerprint()}")
+            return mine, certificate
+        case _ if isinstance(key, str | bytes) or hasattr(key, "__fspath__"):
+            hint = "; PrivateKey.load() makes one of a file's content"
+        case Certificate():
+            hint = "; a certificate goes in a pair with its key"
+        case _:
+            hint = ""
+    raise InvalidArgument(
+        "a key to log in with must be a PrivateKey, a PublicKey, or a pair of one of these and its Certificate,"
+        f" not a {type(key).__name__}{hint}"
+    )
+
+
 def _agent_keys(agent: AgentLike | None) -> AgentKeys | None:
     if agent is None:
         return None
+    if not all(callable(getattr(agent, name, None)) for name in ("identities", "sign", "bind")):
+        raise InvalidArgument(f"agent must be a connection to one, as open_agent() makes, not a {type(agent).__name__}")
     from sshproto.operations.agent_login import AgentKeys  # who has no agent does not pay for it
 
     return AgentKeys(agent)
@@ -77,6 +104,9 @@ class LoginPlan:
         identities_only: Of the agent's keys, try only those among ``keys``.
 
     All functions may be asynchronous where functions may be.
+
+    Raises:
+        InvalidArgument: Something of ``keys`` or ``agent`` is no such thing, or a certificate is for another key.
     """
 
     def __init__(
@@ -90,7 +120,7 @@ class LoginPlan:
         agent: AgentLike | None = None,
         identities_only: bool = False,
     ) -> None:
-        self._keys: list[_Offer] = list(keys)
+        self._keys: list[_Offer] = [_checked(key) for key in keys]
         self._agent = _agent_keys(agent)
         self._only = identities_only
         self._fetched = agent is None

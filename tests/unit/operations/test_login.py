@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import attrs
 import pytest
@@ -20,7 +21,7 @@ from sshproto.errors import (
     UnexpectedEof,
 )
 from sshproto.events import HostKeyOffered, Prompt
-from sshproto.keys import known_hosts
+from sshproto.keys import FOREVER, Certificate, CertificateKind, known_hosts
 from sshproto.keys.private import PrivateKey
 from sshproto.operations.host_keys import host_key_check
 from sshproto.operations.login import LoginPlan, log_in
@@ -678,6 +679,30 @@ def test_an_error_of_the_check_is_told_and_is_a_no():
 def test_what_is_no_check_is_said_at_once():
     with pytest.raises(InvalidArgument, match="host_key"):
         host_key_check("yes", "db.example", 22)
+
+
+CERTIFICATE = Certificate.issue(
+    KEYS[2], KEYS[0].public_key, CertificateKind.USER, key_id="me", principals=["alice"], valid_before=FOREVER
+)
+
+
+@pytest.mark.parametrize(
+    ("credentials", "said"),
+    [
+        ({"keys": ["-----BEGIN SECRET"]}, r"not a str; PrivateKey\.load"),
+        ({"keys": [Path("id_ed25519")]}, r"not a PosixPath; PrivateKey\.load"),
+        ({"keys": [CERTIFICATE]}, "in a pair with its key"),
+        ({"keys": [(KEYS[0],)]}, "not a tuple"),
+        ({"keys": [(KEYS[0], "certificate")]}, "not a tuple"),
+        ({"keys": [(KEYS[1], CERTIFICATE)]}, "is for the key SHA256:.*, not for SHA256:"),
+        ({"agent": "/run/agent"}, "as open_agent.. makes, not a str"),
+    ],
+)
+def test_what_nobody_can_log_in_with_is_said_at_once(credentials, said):
+    with pytest.raises(InvalidArgument, match=said) as caught:
+        LoginPlan(**credentials)
+    assert "SECRET" not in str(caught.value)
+    LoginPlan([KEYS[0], KEYS[0].public_key, (KEYS[0], CERTIFICATE), (KEYS[0].public_key, CERTIFICATE)])
 
 
 def test_what_is_known_of_a_host_is_said():
