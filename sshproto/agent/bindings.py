@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from sshproto.agent.constraints import DestinationConstraint, Hop
 from sshproto.agent.messages import SessionBind
 from sshproto.agent.signing import LoginRequest
+from sshproto.config import UNATTENDED
 from sshproto.errors import KeyFormatError, SignatureInvalid
 from sshproto.keys.certificates import SOUND_ALGORITHMS, Certificate, signed_with
 from sshproto.keys.grants import CertificateKind
@@ -162,7 +163,7 @@ def _proved(request: SessionBind, minimum: int) -> Binding:
         algorithm = signed_with(request.signature)
         if algorithm not in SOUND_ALGORITHMS:
             raise NotPermitted(f"the server's proof is signed with {printable(algorithm, 64)}, which is not accepted")
-        key.verify(request.signature, request.session_id, algorithm)
+        key.verify(request.signature, request.session_id, algorithm, policy=UNATTENDED)  # as in the key exchange
     except (KeyFormatError, SignatureInvalid) as error:
         raise NotPermitted(f"the server's proof is none: {error}") from None
     if not request.session_id:

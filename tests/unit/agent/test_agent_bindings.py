@@ -28,6 +28,7 @@ from tests.support.agents import (
     session,
     way,
 )
+from tests.support.authenticator import Authenticator
 
 BLOB = KEY.public_key.blob
 
@@ -247,6 +248,15 @@ def test_sha1_proves_nothing() -> None:
     bind_ = attrs.evolve(bind_, signature=key.sign(bytes(32), "rsa-sha2-256"))
     talk.ask(m.Extension(m.SESSION_BIND, bind_.encode()))
     assert [each.key for each in talk.server.bindings] == [key.public_key]
+
+
+def test_a_host_with_a_token_proves_itself_untouched() -> None:
+    """As it does in the key exchange, where nobody is there to touch it."""
+    token = Authenticator()
+    talk = Talk()
+    bind_ = m.SessionBind(token.public_key.blob, bytes(32), token.sign(bytes(32), flags=0))
+    assert talk.ask(m.Extension(m.SESSION_BIND, bind_.encode())) == b""
+    assert [each.key for each in talk.server.bindings] == [token.public_key]
 
 
 def test_binds_that_go_against_others() -> None:
