@@ -347,8 +347,8 @@ class Login:
         only = self._settings is not None and self._settings.identities_only
         try:
             found = yield from _in_time(LISTING_PATIENCE, self._agent_keys.fetch(conn, blobs, only=only))
-        except AgentError as error:
-            self._passed_over(str(error))
+        except AgentError as error:  # it took so long that people wonder
+            complain(str(error))
             self._agent.close()
             self._agent = self._agent_keys = None
             return ()
