@@ -220,7 +220,7 @@ class Login:
             return False
         if self._password is None and not self._terminal.present:
             advice = "" if self._on_the_way else f"; {PASSWORD_VARIABLE} may hold one"
-            self._hint(f"there is no terminal to ask for a password{advice}")
+            self._hint(f"{self._nobody()} for a password{advice}")
             return False
         if again:
             say("The server did not accept that; please try again.")
@@ -411,7 +411,11 @@ class Login:
     def _no_passphrase(self, path: Path) -> str:
         if self._terminal.present:
             return f"there is no passphrase for {path}"
-        return f"there is no terminal to ask for the passphrase of {path}; {PASSPHRASE_VARIABLE} may hold it"
+        return f"{self._nobody()} for the passphrase of {path}; {PASSPHRASE_VARIABLE} may hold it"
+
+    def _nobody(self) -> str:
+        batch = self._settings is not None and self._settings.batch_mode
+        return "BatchMode lets nobody be asked" if batch else "there is no terminal to ask"
 
     def _sign(self, conn: ClientConnection, question: SignatureNeeded) -> Operation[None]:
         if self._agent_keys is not None and self._agent_keys.offered is not None:

@@ -263,6 +263,13 @@ def test_hosts_that_are_not_known(server: Server, home: Path, key: Key) -> None:
     assert run(home, "exec", *words, "box", "echo x").stdout == b"x\n"
 
 
+def test_nobody_is_asked_in_a_batch(server: Server, home: Path, key: Key) -> None:
+    configure(home, server, None, "Host box\nBatchMode yes")
+    ran = run(home, "exec", "box", "true")
+    assert ran.returncode == 255
+    assert "BatchMode lets nobody be asked for a password" in said(ran)
+
+
 def test_only_what_is_dialled_here_is_this_machine(server: Server, home: Path, key: Key) -> None:
     script = home / "connect.py"
     script.write_text(CONNECT)
