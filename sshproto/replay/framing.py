@@ -51,7 +51,7 @@ IDENT_LIMITS = Limits(preamble_lines=1024, preamble_bytes=64 * 1024)
 _ENOUGH = 4
 """So many packets are looked at if no tag tells whether a key is the right one."""
 
-_FLIMSY = frozenset((8, 21, 52, 81, 82, 91))
+_FLIMSY = frozenset((2, 3, 4, 8, 21, 52, 81, 82, 91, 92, 96, 97, 99, 100))
 """Messages with little in them, or anything: that a packet can be read as one of these does not say much."""
 
 _GCM_TAG = 16

@@ -64,7 +64,7 @@ def test_the_clock_and_the_zone_are_the_systems(files):
     assert "it has expired" in refusal(files(keys=f'expiry-time="{yesterday}" {LINE}'), KEY.public_key)
     found = files(authorities=AUTHORITY.public_key.openssh())
     assert "has expired" in refusal(found, certify(valid_before=NOW - 5))
-    assert found.authorize(certify(valid_before=NOW + 60), "alice", None)
+    assert found.authorize(certify(valid_before=NOW + 3600), "alice", None)
 
 
 def test_certificates_of_authorities(files):

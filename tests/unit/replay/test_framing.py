@@ -202,9 +202,9 @@ def test_keys_that_fit(cipher: str, mac: str | None, verified: bool) -> None:
         assert closed.fits(keys, data[:size]) is None
     assert closed.fits(keys, data[:first]) is True
     assert closed.fits(keys, data) is True
-    for _ in range(50):
-        wrong = attrs.evolve(keys, key=os.urandom(len(keys.key)))
-        assert closed.fits(wrong, data) is not True
+    wrong = [attrs.evolve(keys, key=os.urandom(len(keys.key))) for _ in range(50)]
+    # Where no tag tells, one wrong key in some 20,000 makes messages without a flaw by chance.
+    assert sum(closed.fits(each, data) is True for each in wrong) <= (mac is not None)
     if mac is None and cipher.startswith("chacha"):
         assert lock(cipher, mac, sequence=4).fits(keys, data) is False
     # What is longer than needed is cut off; what is shorter can't be it.
