@@ -27,6 +27,28 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+class _Turns:
+    """What a login needs of an agent, as operations: they end when the login does."""
+
+    def __init__(self, agent: agents.Agent, lock: threading.Lock) -> None:
+        self._agent = agent
+        self._lock = lock
+
+    def identities(self) -> Operation[tuple[Identity, ...]]:
+        with self._lock:
+            return (yield from self._agent.identities())
+
+    def sign(self, key: bytes, data: bytes, algorithm: str | None = None) -> Operation[bytes]:
+        with self._lock:
+            return (yield from self._agent.sign(key, data, algorithm))
+
+    def bind(
+        self, host_key: bytes, session_id: bytes, signature: bytes, *, forwarding: bool = False
+    ) -> Operation[None]:
+        with self._lock:
+            yield from self._agent.bind(host_key, session_id, signature, forwarding=forwarding)
+
+
 class Agent:
     """A connection to an agent. Made by :func:`open_agent`; may be used from many threads at once, which take turns.
 
@@ -61,6 +83,11 @@ class Agent:
             raise TimeoutExpired("the agent", timeout or 0.0) from None
         finally:
             self._lock.release()
+
+    @property
+    def operations(self) -> _Turns:
+        """The same for a login, whose time counts then, and not that of each request."""
+        return _Turns(self._agent, self._lock)
 
     def identities(self) -> tuple[Identity, ...]:
         """The keys and certificates that it holds and shows here. A locked agent shows none."""

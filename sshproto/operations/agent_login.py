@@ -79,7 +79,7 @@ class AgentKeys:
     """
 
     def __init__(self, agent: AgentLike) -> None:
-        self._agent = agent
+        self._agent: AgentLike = getattr(agent, "operations", agent)  # of those whose methods would wait without end
         self.offered: AgentKey | None = None
         self.problem: AgentError | None = None
         self._plain: frozenset[bytes] = frozenset()  # what it could sign with for a certificate that is elsewhere

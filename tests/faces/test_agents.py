@@ -15,7 +15,7 @@ import pytest
 from sshproto.agent import AgentMessageError, AgentRefused, AgentUnavailable, ConfirmNeeded, Keyring
 from sshproto.agent.framing import Framer, frame
 from sshproto.agent.replies import Identity, encode_identities, encode_signature
-from sshproto.config import ClientConfig
+from sshproto.config import ClientConfig, ServerConfig
 from sshproto.errors import AuthExhausted
 from sshproto.keys import PrivateKey
 from sshproto.operations.serving import Handler
@@ -392,3 +392,25 @@ def test_what_an_agent_does_not_sign_another_key_may(face: Face, home: Path, wha
                     pass
 
     face.play(scenario)
+
+
+@pytest.mark.parametrize("limit", [None, 60.0])
+def test_a_login_by_a_silent_agent_ends_in_its_own_time(tmp_path: Path, limit: float | None) -> None:
+    key = PrivateKey.generate()
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "silent"))
+        silent.listen()
+        config = ServerConfig(host_keys=[key])
+        with (
+            blocking.listen("127.0.0.1", 0, config, lambda incoming: blocking.Handler()) as server,
+            blocking.open_agent(tmp_path / "silent", timeout=limit) as agent,
+            pytest.raises(TimeoutExpired, match="connecting .* took longer"),
+        ):
+            blocking.connect(
+                "127.0.0.1",
+                server.port,
+                user="me",
+                host_key=key.public_key,
+                credentials=LoginPlan([key], agent=agent),
+                timeout=0.5,
+            )
