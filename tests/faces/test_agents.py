@@ -404,7 +404,7 @@ def test_a_login_by_a_silent_agent_ends_in_its_own_time(tmp_path: Path, limit: f
         with (
             blocking.listen("127.0.0.1", 0, config, lambda incoming: blocking.Handler()) as server,
             blocking.open_agent(tmp_path / "silent", timeout=limit) as agent,
-            pytest.raises(TimeoutExpired, match="connecting .* took longer"),
+            pytest.raises(TimeoutExpired, match=r"connecting .* took longer"),
         ):
             blocking.connect(
                 "127.0.0.1",
