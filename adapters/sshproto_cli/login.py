@@ -492,26 +492,9 @@ def _in_time(seconds: float, operation: Operation[T]) -> Operation[T]:
         AgentUnavailable: It does not come in time.
     """
     from sshproto.agent.framing import AgentUnavailable
-    from sshproto.operations.steps import Sleep, Together, Wait
+    from sshproto.operations.steps import within
 
-    over = Wait()
-    ended = False
-
-    def run() -> Operation[T]:
-        nonlocal ended
-        result = yield from operation
-        ended = True
-        over.fire()
-        return result
-
-    def watch() -> Operation[None]:
-        if not ended:
-            yield Sleep(seconds, over)
-        if not ended:
-            raise AgentUnavailable(f"the agent has not answered in {seconds:g} seconds")
-
-    results: tuple[T, None] = yield Together(run(), watch())
-    return results[0]
+    return within(operation, seconds, AgentUnavailable(f"the agent has not answered in {seconds:g} seconds"))
 
 
 def _methods(settings: HostConfig | None) -> tuple[tuple[str, ...], int]:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import signal
 import socket
 import subprocess
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from sshproto.operations.steps import Operation, Sleep, Together
+from sshproto.operations.steps import Operation, Sleep, within
 from sshproto_cli.options import Failure, complain, describe
 from sshproto_io.sockets import SocketStream, dial
 
 if TYPE_CHECKING:
     from sshproto.ssh_config import HostConfig
     from sshproto_io.sockets import Resolve
-
-T = TypeVar("T")
 
 _FAMILIES = {"any": socket.AF_UNSPEC, "inet": socket.AF_INET, "inet6": socket.AF_INET6}
 _PAUSE = 1.0  # seconds between attempts, as in ssh
@@ -78,7 +75,10 @@ class Reach:
         while True:
             dialling = dial(target, resolve, family=family, source=config.bind_address)
             try:
-                return self._alive((yield from _within(config.connect_timeout, dialling)))
+                if seconds := config.connect_timeout:
+                    late = OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+                    dialling = within(dialling, float(seconds), late)
+                return self._alive((yield from dialling))
             except OSError:
                 left -= 1
                 if not left:
@@ -116,30 +116,3 @@ class Reach:
                 complain("the ProxyCommand does not end, and is killed")
                 process.kill()
                 process.wait()
-
-
-class _Done(Exception):
-    """The operation has ended."""
-
-
-def _within(seconds: int | None, operation: Operation[T]) -> Operation[T]:
-    """Run an operation for so long at most.
-
-    Raises:
-        OSError: It has taken longer.
-    """
-    if not seconds:
-        return (yield from operation)
-    results: list[T] = []
-
-    def finish() -> Operation[None]:
-        results.append((yield from operation))
-        raise _Done
-
-    def expire() -> Operation[None]:
-        yield Sleep(float(seconds))
-        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-
-    with contextlib.suppress(_Done):
-        yield Together(finish(), expire())
-    return results[0]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sshproto.channels.requests import OpenFailure
 from sshproto.errors import ConnectionLoss, OpenRefused, SSHError, UsageError
 from sshproto.operations.forwarding import open_to, relay, take_all
-from sshproto.operations.steps import Operation, Sleep, Together, Wait
+from sshproto.operations.steps import Operation, within
 from sshproto.values import frozen
 
 if TYPE_CHECKING:
@@ -247,30 +247,14 @@ def _name(version: int, name: bytes) -> str:
     return name.decode("ascii")
 
 
-def within(seconds: float, operation: Operation[SocksRequest]) -> Operation[SocksRequest]:
-    """The result of ``operation``, if that comes in time.
+def requested(stream: Pushback, patience: float) -> Operation[SocksRequest]:
+    """What a client wants, if it says so in time; see :func:`negotiate`.
 
     Raises:
         SocksError: It does not.
     """
-    over = Wait()
-    ended = False
-
-    def run() -> Operation[SocksRequest]:
-        nonlocal ended
-        result = yield from operation
-        ended = True
-        over.fire()
-        return result
-
-    def watch() -> Operation[None]:
-        if not ended:
-            yield Sleep(seconds, over)
-        if not ended:
-            raise SocksError(f"the SOCKS client has not said in {seconds:g} seconds where it wants to go")
-
-    results: tuple[SocksRequest, None] = yield Together(run(), watch())
-    return results[0]
+    late = SocksError(f"the SOCKS client has not said in {patience:g} seconds where it wants to go")
+    return (yield from within(negotiate(stream), patience, late))
 
 
 def forward_dynamic(hub: Hub[ClientConnection], listener: Listener, *, patience: float = PATIENCE) -> Operation[None]:
@@ -284,7 +268,7 @@ def forward_dynamic(hub: Hub[ClientConnection], listener: Listener, *, patience:
 
     def carry(stream: ByteStream) -> Operation[None]:
         client = Pushback(stream)
-        request = yield from within(patience, negotiate(client))
+        request = yield from requested(client, patience)
         try:
             channel = yield from open_to(hub, (request.host, request.port), client.origin)
         except (OpenRefused, ConnectionLoss, UsageError) as error:

@@ -177,3 +177,31 @@ def call(function: Callable[..., Any], *args: Any) -> Operation[Any]:
     """
     result: Any = yield Call(function, *args)
     return (yield from result) if is_operation(result) else result
+
+
+def within(operation: Operation[T], seconds: float, late: Exception) -> Operation[T]:
+    """The result of an operation, if it ends in time; else it is cancelled.
+
+    Args:
+        operation: What to run.
+        seconds: How long at most.
+        late: What is raised if that is over.
+    """
+    over = Wait()
+    ended = False
+
+    def run() -> Operation[T]:
+        nonlocal ended
+        result = yield from operation
+        ended = True
+        over.fire()
+        return result
+
+    def watch() -> Operation[None]:
+        if not ended:
+            yield Sleep(seconds, over)
+        if not ended:
+            raise late
+
+    results: tuple[T, None] = yield Together(run(), watch())
+    return results[0]

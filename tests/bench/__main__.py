@@ -204,9 +204,15 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
         bench = Bench(todo, who, runs, Path(directory), quick=arguments.quick)
         bench.run()
     found["works"] = {work.name: bench.kept[work.name] for work in works.WORKS if bench.kept.get(work.name)}
+    _keep(found, arguments)  # if what follows fails, this took minutes
     if not arguments.only or "core" in arguments.only:
         found["core"] = core.measure(runs, arguments.quick, _log)
     return found
+
+
+def _keep(found: dict[str, Any], arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _show(found: dict[str, Any], heading: str) -> str:
@@ -223,8 +229,7 @@ def _show(found: dict[str, Any], heading: str) -> str:
 def main() -> None:
     arguments = _arguments()
     found = json.loads(arguments.read.read_text(encoding="utf-8")) if arguments.read else _measure(arguments)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    _keep(found, arguments)
     print(_show(found, "### " if arguments.docs else ""))
     if arguments.compare:
         old = json.loads(arguments.compare.read_text(encoding="utf-8"))

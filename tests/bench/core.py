@@ -113,7 +113,10 @@ def channels(runs: int, amount: int) -> dict[str, Figures]:
 
 
 def feeds(runs: int, amount: int) -> dict[str, Figures]:
-    """Nanoseconds that a byte of packets of 32 KiB takes to be received, however they are cut."""
+    """Nanoseconds that a byte of packets of 32 KiB takes to be received, however they are cut.
+
+    A window must hold ``amount`` of them, and what is consumed of those before and not given back yet.
+    """
     found: dict[str, Figures] = {}
     flow = Flow.make("aes128-gcm", chance=True)
     block = bytes(32768)
@@ -194,7 +197,7 @@ TABLES: dict[str, tuple[str, Callable[[int, bool], dict[str, Figures]]]] = {
     ),
     "feeds": (
         "receiving packets of 32 KiB, by the size of what is fed",
-        lambda runs, quick: feeds(runs, 16 if quick else 48),
+        lambda runs, quick: feeds(runs, 16 if quick else 24),
     ),
     "handshake": ("a login by parts, both ends", lambda runs, quick: handshake(runs, 20 if quick else 100)),
     "spent": ("calls, and memory at the highest moment", lambda runs, quick: spent()),

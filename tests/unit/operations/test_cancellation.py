@@ -21,7 +21,7 @@ from sshproto.operations.forwarding import Invited, forward_local, forward_remot
 from sshproto.operations.login import LoginPlan, log_in
 from sshproto.operations.serving import serve
 from sshproto.operations.session import Completed, resize, run, start
-from sshproto.operations.socks import Pushback, SocksRequest, forward_dynamic, negotiate, within
+from sshproto.operations.socks import Pushback, SocksRequest, forward_dynamic, requested
 from sshproto.operations.steps import Operation, Together
 from sshproto.transport.link import Phase
 from tests.support.pair import HOST_KEY, USER_KEY
@@ -327,7 +327,7 @@ def client_of_socks(scene: Scene, state: Any) -> Operation[Any]:
     def ask() -> Operation[Any]:
         stream = Pushback(near)
         try:
-            return (yield from within(30.0, negotiate(stream)))
+            return (yield from requested(stream, 30.0))
         finally:
             stream.close()
 

@@ -17,7 +17,7 @@ from sshproto.operations.socks import (
     SocksRequest,
     forward_dynamic,
     negotiate,
-    within,
+    requested,
 )
 from sshproto.operations.steps import Sleep, Together
 from tests.support.running import Host, Scene, joined
@@ -244,7 +244,7 @@ def test_a_string_has_its_limit():
 def test_what_takes_too_long_is_given_up():
     scene = Scene()
     near, _ = joined()
-    task = scene.client.begin(within(5.0, negotiate(Pushback(near))))
+    task = scene.client.begin(requested(Pushback(near), 5.0))
     scene.pass_time(4.9)
     assert not task.done
     scene.pass_time(0.2)
@@ -256,7 +256,7 @@ def test_what_takes_too_long_is_given_up():
 def test_what_is_in_time_does_not_wait_for_it():
     scene = Scene()
     near, far = joined()
-    task = scene.client.begin(within(5.0, negotiate(Pushback(near))))
+    task = scene.client.begin(requested(Pushback(near), 5.0))
     scene.pass_time(4.0)
     scene.client.perform(far.send(request_4("192.0.2.1", 80)))
     scene.settle()
@@ -264,7 +264,7 @@ def test_what_is_in_time_does_not_wait_for_it():
     assert scene.now == 4.0
     near, far = joined()
     scene.client.perform(far.send(request_4("192.0.2.1", 80)))
-    assert scene.client.perform(within(5.0, negotiate(Pushback(near)))).port == 80
+    assert scene.client.perform(requested(Pushback(near), 5.0)).port == 80
     assert scene.now == 4.0
 
 
