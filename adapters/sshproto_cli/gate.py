@@ -8,14 +8,13 @@ import os
 import stat
 import time
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sshproto.errors import KeyFormatError
 from sshproto.keys.authorized_keys import AuthorizedKeys, AuthorizedPrincipals, LoginRefused, parse, parse_principals
 from sshproto.values import frozen
-from sshproto_cli.options import Failure, complain, read_file
+from sshproto_cli.options import Failure, complain, local_time, read_file
 
 if TYPE_CHECKING:
     from sshproto.keys.certificates import Certificate
@@ -109,7 +108,7 @@ class KeyFiles:
     def _read_keys(self) -> AuthorizedKeys:
         if self.keys is None:
             return AuthorizedKeys()
-        return parse(_read(self.keys, "authorized keys file"), local=datetime.timestamp)
+        return parse(_read(self.keys, "authorized keys file"), local=local_time)
 
     def _read_authorities(self) -> AuthorizedKeys:
         return AuthorizedKeys() if self.authorities is None else parse(_read(self.authorities, "user CA file"))
@@ -117,7 +116,7 @@ class KeyFiles:
     def _read_principals(self) -> AuthorizedPrincipals | None:
         if self.principals is None:
             return None
-        return parse_principals(_read(self.principals, "principals file"), local=datetime.timestamp)
+        return parse_principals(_read(self.principals, "principals file"), local=local_time)
 
     def _read_revoked(self) -> KRL | None:
         if self.revoked is None:

@@ -9,11 +9,13 @@ import os
 import signal
 import stat
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from sshproto.config import Preferences, Record
     from sshproto.events import Event
@@ -159,6 +161,11 @@ def seconds(longest: float) -> Callable[[str], float]:
         return found
 
     return read
+
+
+def local_time(moment: datetime) -> float:
+    """Seconds since 1970 of a date and time without a zone, as OpenSSH takes it: as standard time, in summer too."""
+    return time.mktime((*moment.timetuple()[:8], 0))
 
 
 def port(text: str, least: int = 1) -> int:

@@ -6,12 +6,10 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
-from sshproto_cli.options import Failure, Misuse, Parser, carry_out, complain, put, read_file
+from sshproto_cli.options import Failure, Misuse, Parser, carry_out, complain, local_time, put, read_file
 from sshproto_cli.sign import NAMESPACE, STDIO, feed
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from sshproto.config import SecurityKeyPolicy
     from sshproto.keys import KRL, AllowedSigners
     from sshproto.keys.sshsig import FileSignature
@@ -92,11 +90,6 @@ def run(args: argparse.Namespace) -> int:
         The exit status.
     """
     return carry_out(_verify, args, TROUBLE)
-
-
-def local_time(moment: datetime) -> float:
-    """Seconds since 1970 of a date and time without a zone, as ssh-keygen takes it: as standard time, in summer too."""
-    return time.mktime((*moment.timetuple()[:8], 0))
 
 
 def _verify(args: argparse.Namespace) -> int:

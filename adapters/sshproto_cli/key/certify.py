@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sshproto_cli.key.common import STDIO, TROUBLE, emit, load_private, named, only, read, refuse_passphrases
-from sshproto_cli.options import AGENT_PATIENCE, Failure, Misuse, carry_out, say
+from sshproto_cli.options import AGENT_PATIENCE, Failure, Misuse, carry_out, local_time, say
 from sshproto_cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _certify(args: argparse.Namespace) -> int:
     step, serial = _serial(args.serial, len(args.files))
     options, extensions = _options(args.option, user=not args.host)
     try:
-        after, before = parse_validity(args.validity, int(time.time()), local=datetime.timestamp)
+        after, before = parse_validity(args.validity, int(time.time()), local=local_time)
     except InvalidArgument as error:
         raise Misuse(f"-V: {error}") from None
     keys = [(path, _key(path)) for path in args.files]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from sshproto.wire.codec import string, text
 from sshproto_cli.main import main
 from sshproto_cli.terminal import Terminal
 from sshproto_io.blocking import open_agent, serve_agent
+from tests.support import peers
 
 KEY = PrivateKey.generate(comment="me@here")
 AUTHORITY = PrivateKey.generate("ecdsa-sha2-nistp256", comment="authority")
@@ -89,6 +91,23 @@ def test_validity_that_begins_with_a_dash(certify, words):
     assert certify(*USUAL[:-2], *words, "k.pub")[0] == 0
     certificate = issued()
     assert certificate.valid_before - certificate.valid_after == 36 * 3600
+
+
+@pytest.mark.parametrize("zone", ["UTC0", "CET-1CEST,M3.5.0,M10.5.0/3"])
+def test_a_day_begins_when_it_does_for_ssh_keygen(certify, zone):
+    """In summer, too, where that takes the standard time."""
+    days, found = "20260101:20260701", []
+    keygen = (peers.need("ssh-keygen"), "-q", "-s", "ca", "-I", "id", "-n", "alice", "-V", days, "k.pub")
+    with pytest.MonkeyPatch.context() as zoned:
+        zoned.setenv("TZ", zone)
+        time.tzset()
+        assert certify(*USUAL[:-1], days, "k.pub")[0] == 0
+        found.append(issued())
+        subprocess.run(keygen, check=True)
+        found.append(issued())
+    time.tzset()
+    ours, theirs = found
+    assert (ours.valid_after, ours.valid_before) == (theirs.valid_after, theirs.valid_before)
 
 
 @pytest.mark.parametrize("word", ["-h", "--help"])
