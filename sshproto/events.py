@@ -7,12 +7,12 @@ A :class:`Question` is an event that the application owes an answer to; the answ
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import attrs
 
 from sshproto.text import printable
-from sshproto.values import define, frozen
+from sshproto.values import Unpicklable, define, frozen
 
 if TYPE_CHECKING:
     from sshproto.channels.requests import ChannelOpenData, ChannelRequestData, GlobalRequestData
@@ -40,13 +40,10 @@ class Question(Event):
     id: int
 
 
-class _Secretive:
+class _Secretive(Unpicklable):
     """What secrets are in: never pickled, and its own copy."""
 
     __slots__ = ()
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError(f"a {type(self).__name__} holds secrets and is not pickled")
 
     def __copy__(self) -> Self:
         return self

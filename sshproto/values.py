@@ -8,7 +8,7 @@ fields.  ``__init__``, the one that is called often, stays compiled.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from attrs import define, frozen
@@ -79,4 +79,14 @@ else:
     define = _maker(attrs.define, None)
     frozen = _maker(attrs.frozen, _Shared.__hash__)
 
-__all__ = ["define", "frozen"]
+
+class Unpicklable:
+    """What holds a secret, and does not leave the process."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(f"a {type(self).__name__} holds a secret and is not pickled or copied")
+
+
+__all__ = ["Unpicklable", "define", "frozen"]

@@ -14,7 +14,6 @@ import attrs
 
 from sshproto.agent.constraints import Constraints, DestinationConstraint
 from sshproto.agent.framing import MAXIMUM_MESSAGE
-from sshproto.agent.messages import Unpicklable
 from sshproto.agent.replies import Identity
 from sshproto.config import Entropy, system_entropy
 from sshproto.errors import InvalidArgument, LimitReached, discreet
@@ -22,7 +21,7 @@ from sshproto.keys.certificates import Certificate
 from sshproto.keys.private import PrivateKey
 from sshproto.keys.public import MINIMUM_RSA_BITS
 from sshproto.text import printable
-from sshproto.values import frozen
+from sshproto.values import Unpicklable, frozen
 
 MAXIMUM_KEYS = 1024
 """Most keys and certificates that are held."""

@@ -6,7 +6,7 @@ Requests that carry secrets show none of them, and are not pickled.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, NoReturn
+from typing import ClassVar
 
 import attrs
 
@@ -17,7 +17,7 @@ from sshproto.errors import InvalidArgument, KeyFormatError, WireError, discreet
 from sshproto.keys.certificates import CERTIFICATE_ALGORITHMS, Certificate
 from sshproto.keys.private import PrivateKey, read_half, read_private, write_private
 from sshproto.keys.public import MAXIMUM_BLOB, MINIMUM_RSA_BITS
-from sshproto.values import frozen
+from sshproto.values import Unpicklable, frozen
 from sshproto.wire.codec import Buffer, Reader, byte, string, text, uint32
 
 RSA_SHA2_256 = 2
@@ -29,15 +29,6 @@ QUERY = "query"
 SESSION_BIND = "session-bind@openssh.com"
 
 _MAXIMUM_NAME = 1024
-
-
-class Unpicklable:
-    """What holds a secret, and does not leave the process."""
-
-    __slots__ = ()
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError(f"a {type(self).__name__} holds a secret and is not pickled or copied")
 
 
 # ------------------------------------------------------------------------------------------------------------- requests

@@ -15,7 +15,7 @@ import attrs
 
 from sshproto.errors import InvalidArgument, SSHError
 from sshproto.text import printable
-from sshproto.values import frozen
+from sshproto.values import Unpicklable, frozen
 
 if TYPE_CHECKING:
     from sshproto.channels.requests import X11Request
@@ -57,7 +57,7 @@ class XauthorityError(SSHError, ValueError):
 
 
 @frozen
-class Cookie:
+class Cookie(Unpicklable):
     """What opens a display.
 
     Attributes:
@@ -192,7 +192,7 @@ def _host(host: str, shown: str) -> str:
 
 
 @frozen
-class Authority:
+class Authority(Unpicklable):
     """An entry of an Xauthority file.
 
     Attributes:

@@ -419,7 +419,7 @@ def test_a_faulty_signature_is_in_no_traceback() -> None:
 )
 def test_questions_with_secrets_are_not_pickled(event: Any) -> None:
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        with pytest.raises(TypeError, match="secrets"):
+        with pytest.raises(TypeError, match="holds a secret and is not pickled"):
             pickle.dumps(event, protocol)
     assert copy.copy(event) is copy.deepcopy(event) is event
     assert attrs.evolve(event, id=2).id == 2

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import attrs
 
 from sshproto.config import Entropy, Oracle
 from sshproto.errors import ProtocolViolation, WrongPhase
-from sshproto.values import frozen
+from sshproto.values import Unpicklable, frozen
 from sshproto.wire.messages import Message
 
 ENTROPY_LABEL = "kex"
@@ -65,7 +65,7 @@ class KexMethod(ABC):
         """A server's run; see :func:`sshproto.transport.kex.server_exchange`."""
 
 
-class Exchange(ABC):
+class Exchange(Unpicklable, ABC):
     """One run of a method on one live side.
 
     Attributes:
@@ -90,9 +90,6 @@ class Exchange(ABC):
         done = len(self.transcript)
         messages = self.family.messages
         return messages[done] if done < len(messages) and done % 2 != self._turn else None
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(f"{type(self).__name__} holds secrets and cannot be pickled or copied")
 
     def _take(self, message: Message) -> None:
         expected = self.expects

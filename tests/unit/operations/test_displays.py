@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,8 @@ def test_a_secret_is_not_shown() -> None:
     for value in (Cookie(MAGIC_COOKIE, SECRET), Authority(FAMILY_WILD, b"", b"", MAGIC, SECRET)):
         assert repr(SECRET) not in repr(value)
         assert SECRET.hex() not in repr(value)
+        with pytest.raises(TypeError, match="is not pickled"):
+            pickle.dumps(value)
 
 
 # ---------------------------------------------------------------------------------------------------------------- files
