@@ -473,10 +473,10 @@ class Login:
             return
         if wanted == "ask" and not self._terminal.confirm(f"Add key {path} to the agent (yes/no)? "):
             return
+        confirm = wanted == "confirm"
+        adding = self._agent.add(key, certificate, comment=str(path), lifetime=lifetime or None, confirm=confirm)
         try:
-            yield from self._agent.add(
-                key, certificate, comment=str(path), lifetime=lifetime or None, confirm=wanted == "confirm"
-            )
+            yield from _in_time(LISTING_PATIENCE, adding)
         except SSHError as error:
             complain(f"the agent does not take {path}: {error}")
 

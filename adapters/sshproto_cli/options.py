@@ -32,7 +32,7 @@ AGENT_PATIENCE = 120.0
 """Seconds for an agent to do something; it may ask somebody first."""
 
 LISTING_PATIENCE = 30.0
-"""Seconds for an agent to say what it has."""
+"""Seconds for an agent to say what it has, or to take a key."""
 
 FACES = ("blocking", "asyncio", "trio")
 """The modules of ``sshproto_io`` that can move the bytes; the first is the usual one."""

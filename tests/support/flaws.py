@@ -96,7 +96,8 @@ V51 CVE-2026-35414 CVE-2026-42508 CVE-2026-46595 | A certificate that is read is
     with options in order; one that is checked is of its kind, in its time, of a trusted authority that is not revoked,
     for a principal that it names, without an option that nobody enforces. A host's is taken only where one was asked
     for, and its own key has to have signed; an authority's line in a file is never taken for a key.
-V52 CVE-2026-39831 | There are no security keys: they are unreadable keys.
+V52 CVE-2026-39831 | What a security key signs says whether somebody touched it. Without, it opens nothing, unless both
+    the configuration and the line of the key waive that. A PIN is asked for likewise.
 V53 - | Both halves have exact lengths and are checked; whatever is wrong ends the key exchange.
 V54 - | New keys come long before numbers repeat, and if the peer prevents that, the connection ends.
 V55 CVE-2008-5161 | Encrypt-then-MAC is verified first. In the other modes a bad length looks like a bad MAC, and

@@ -390,6 +390,7 @@ def by_token(token: Authenticator, algorithm: str, flags: int) -> methods.Form:
 
 
 @pytest.mark.parametrize(("kind", "algorithm"), [(SK_ED25519, SK_ED25519), (SK_ECDSA, SK_ECDSA), (SK_ECDSA, WEBAUTHN)])
+@pytest.mark.covers("V52")
 def test_security_keys_log_in_when_they_were_touched(kind: str, algorithm: str) -> None:
     token = Authenticator(kind)
     for flags in (TOUCHED, TOUCHED | VERIFIED):

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -291,8 +292,10 @@ def test_an_agent_that_says_nothing(silent, tmp_path, capfd, words, status):
     assert capfd.readouterr() == ("", "sshproto: the agent took longer than 0.3 seconds\n")
 
 
-@pytest.mark.parametrize("io", FACES)
-def test_a_login_goes_on_without_an_agent_that_says_nothing(silent, tmp_path, capfd, io):
+@contextlib.contextmanager
+def hosting(tmp_path):
+    """A server that ``KEY`` opens, and the arguments that log in to it."""
+
     class Host(blocking.Handler):
         def public_key(self, user, key):
             return key == KEY.public_key
@@ -303,8 +306,45 @@ def test_a_login_goes_on_without_an_agent_that_says_nothing(silent, tmp_path, ca
     config = ServerConfig(host_keys=[OTHER])
     with blocking.listen("127.0.0.1", 0, config, lambda incoming: Host()) as server:
         (tmp_path / "known").write_text(f"* {OTHER.public_key.openssh()}\n")
-        words = f"exec --io {io} -F none --known-hosts known -i key -p {server.port} me@127.0.0.1 x"
-        assert main(words.split()) == 0
+        yield f"-F none --known-hosts known -i key -p {server.port} me@127.0.0.1 x".split()
+
+
+@pytest.mark.parametrize("io", FACES)
+def test_a_login_goes_on_without_an_agent_that_says_nothing(silent, tmp_path, capfd, io):
+    with hosting(tmp_path) as words:
+        assert main(["exec", "--io", io, *words]) == 0
     out, err = capfd.readouterr()
     assert out == "in\n"
     assert err == "sshproto: the agent has not answered in 0.3 seconds\n"
+
+
+@pytest.mark.parametrize("io", FACES)
+def test_a_login_goes_on_when_an_agent_takes_a_key_and_says_nothing(silent, tmp_path, capfd, monkeypatch, io):
+    over = threading.Event()
+
+    def asked(connection):
+        """The type of the next request."""
+        size = int.from_bytes(connection.recv(4, socket.MSG_WAITALL), "big")
+        return connection.recv(size, socket.MSG_WAITALL)[0]
+
+    def list_only():
+        connection, _ = listener.accept()
+        with connection:
+            while answer := {27: b"\x05", 11: b"\x0c\x00\x00\x00\x00"}.get(asked(connection)):  # it holds no keys
+                connection.sendall(len(answer).to_bytes(4, "big") + answer)
+            over.wait(30)
+
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "forgetful"))
+    with socket.socket(socket.AF_UNIX) as listener, hosting(tmp_path) as words:
+        listener.bind(str(tmp_path / "forgetful"))
+        listener.listen()
+        agent = threading.Thread(target=list_only)
+        agent.start()
+        try:
+            assert main(["exec", "--io", io, "-oAddKeysToAgent=yes", *words]) == 0
+        finally:
+            over.set()
+            agent.join()
+    out, err = capfd.readouterr()
+    assert out == "in\n"
+    assert err == "sshproto: the agent does not take key: the agent has not answered in 0.3 seconds\n"

@@ -111,6 +111,7 @@ def test_ssh_keygen_verifies_what_the_token_of_these_tests_signs(ssh_keygen, tmp
 
 
 @pytest.mark.parametrize("kind", [ED25519, ECDSA])
+@pytest.mark.covers("V52")
 def test_touch_and_pin(kind):
     token = Authenticator(kind)
     key = token.public_key
