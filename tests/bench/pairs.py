@@ -54,7 +54,8 @@ class Kind:
 
 
 _BULK = frozenset({"download", "upload"})
-_BUSY = _BULK | {"connect", "exec", "exec50"}
+_SMALL = frozenset({"connect", "exec", "exec50"})
+_BUSY = _BULK | _SMALL
 
 KINDS = {
     "asyncio": Kind("ours_asyncio"),
@@ -62,6 +63,7 @@ KINDS = {
     "trio": Kind("ours_trio", ("trio",)),
     "floor": Kind("floor_asyncio", works=_BUSY),
     "floor-blocking": Kind("floor_blocking", works=_BUSY),
+    "script": Kind("script_asyncio", works=_SMALL, ciphers=frozenset({"aes128-gcm"})),
     "asyncssh": Kind("peer_asyncssh", ("asyncssh",)),
     "asyncssh-stream": Kind("peer_asyncssh_stream", ("asyncssh",)),
     "paramiko": Kind("peer_paramiko", ("paramiko",), ciphers=frozenset({"aes128-gcm", "aes256-ctr+etm"})),
@@ -106,6 +108,7 @@ class Pair:
 PAIRS = (
     Pair("floor", "floor", "floor"),
     Pair("floor-blocking", "floor-blocking", "floor-blocking"),
+    Pair("script", "script", "script"),
     Pair("asyncio", "asyncio", "asyncio"),
     Pair("blocking", "blocking", "blocking", beside="paramiko", floor="floor-blocking"),
     Pair("trio", "trio", "trio", beside="asyncio"),
@@ -124,6 +127,7 @@ BY_NAME = {pair.name: pair for pair in PAIRS}
 SHOWN = {
     "floor": "the floor, asyncio's sockets",
     "floor-blocking": "the floor, blocking sockets",
+    "script": "SSH by a script, asyncio's sockets",
     "asyncio": "**sshproto_io.asyncio**",
     "blocking": "**sshproto_io.blocking**",
     "trio": "**sshproto_io.trio**",
@@ -245,7 +249,7 @@ class End:
 
 def _setting(kind: Kind, setting: Setting) -> str:
     words = attrs.asdict(setting)
-    if not kind.module.startswith(("ours", "floor", "peer_")):  # other languages get the names themselves
+    if not kind.module.startswith(("ours", "floor", "script", "peer_")):  # other languages get the names themselves
         cipher, mac = setting.algorithms
         words.update(cipher=cipher, mac=mac or "", kex=KEX)
     return json.dumps(words)

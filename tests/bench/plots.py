@@ -108,7 +108,7 @@ def bars(title: str, legend: str, panels: Sequence[Panel]) -> str:
 
 
 def _ink(name: str) -> tuple[str, str]:
-    if name.startswith(("floor", "python")):
+    if name.startswith(("floor", "script", "python")):
         return _FLOOR
     name = name.removesuffix("-loaded")
     return (
