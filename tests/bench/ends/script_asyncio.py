@@ -1,9 +1,9 @@
 """SSH by a script: the very bytes of a login and of commands, by code that can do nothing else.
 
 It stands between the floor, which has no protocol, and a library: real key exchange, real messages, straight from and
-to bytes, and whatever a library is for is left out.  Nothing is checked but the cryptography, there is one algorithm of
-each kind, no state that could be wrong, no limits, no rekeying, no timers; a handler is an ``if``.  So it tells how much
-of what a library costs is Python moving SSH's messages, and how much is the library.
+to bytes, and whatever a library is for is left out.  Nothing is checked but the cryptography, there is one algorithm
+of each kind, no state that could be wrong, no limits, no rekeying, no timers; a handler is an ``if``.  So it tells how
+much of what a library costs is Python moving SSH's messages, and how much is the library.
 """
 
 from __future__ import annotations
