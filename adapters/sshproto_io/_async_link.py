@@ -254,7 +254,7 @@ class Job:
                         advance = operation.throw
                     else:
                         if inspect.isawaitable(argument):
-                            step = Call(_given, argument)
+                            step = Call(given, argument)
                             break
                 else:
                     break
@@ -374,6 +374,6 @@ class Background(Job):
             self._stop()
 
 
-def _given(value: Any) -> Any:
+def given(value: Any) -> Any:
     """A function of the application was called already; what it has returned is to be awaited."""
     return value

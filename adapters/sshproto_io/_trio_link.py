@@ -11,7 +11,8 @@ import contextlib
 import inspect
 import math
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+import types
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import trio
@@ -20,7 +21,7 @@ from sshproto.connection import Connection
 from sshproto.operations.hub import Hub
 from sshproto.operations.steps import Call, Ready, Sleep, Spawn, Together, Wait
 from sshproto_io import LINGER
-from sshproto_io._async_link import Link
+from sshproto_io._async_link import Link, given
 
 if TYPE_CHECKING:
     from sshproto.events import Event
@@ -70,14 +71,16 @@ async def _unless(scope: trio.CancelScope, job: Awaitable[T]) -> T:
 class _Waiter:
     """Wakes a task, which may not sleep yet. Less than an event."""
 
-    __slots__ = ("_task", "fired")
+    __slots__ = ("_peer", "_task", "fired")
 
-    def __init__(self) -> None:
+    def __init__(self, peer: Peer[Any]) -> None:
         self.fired = False
+        self._peer = peer
         self._task: trio.lowlevel.Task | None = None
 
     def fire(self) -> None:
         self.fired = True
+        self._peer.awake += 1
         task, self._task = self._task, None
         if task is not None:
             trio.lowlevel.reschedule(task)
@@ -96,7 +99,14 @@ class _Waiter:
 
 
 class Peer(Link, Generic[C]):
-    """One connection, of either side: the pump, and what runs operations."""
+    """One connection, of either side: the pump, and what runs operations.
+
+    Attributes:
+        hub: The connection's events.
+        conn: The connection itself.
+        awake: Tasks that something has woken and that have not had their turn: little that is to be sent waits for
+            them, who will have more, and send it before they do anything else.
+    """
 
     def __init__(
         self,
@@ -121,6 +131,7 @@ class Peer(Link, Generic[C]):
         self._deaf = False  # nothing more comes from the peer
         self._finished: trio.Event | None = None  # fires then
         self._gone = trio.Event()
+        self.awake = 0
         self._waits = 0
         self._turning = False
         # The writer has a scope once there is need for it. It is a task of the same nursery, and so is what watches the
@@ -151,7 +162,7 @@ class Peer(Link, Generic[C]):
         if ended and self._life.deadline == math.inf:
             patience = math.inf if self._linger is None else self._linger
             self._limit(trio.current_time() + patience + LINGER)
-        if ended or conn.output_size or self._unsent:
+        if ended or self._unsent or (conn.output_size and not self.awake):
             self._stir()
         if self._room is not None and (ended or conn.want_read):
             self._room.set()
@@ -175,7 +186,7 @@ class Peer(Link, Generic[C]):
             self._send(self._sock)
         finally:
             self._turning = False
-        if self._unsent or self.conn.output_size:
+        if self._unsent or (self.conn.output_size and not self.awake):
             self._stir()
         if self._room is not None and self.conn.want_read:
             self._room.set()
@@ -202,7 +213,7 @@ class Peer(Link, Generic[C]):
         if size < _MUCH:
             # Who has sent little a few times since something came may be one of many tasks, whose packets leave
             # together if they are left to the writer.
-            if not size or not self._swift:
+            if not size or self.awake or not self._swift:
                 return
             self._swift -= 1
         data = conn.data_to_send()
@@ -392,14 +403,17 @@ class Peer(Link, Generic[C]):
         return result
 
     async def _wait(self, step: Wait) -> None:
-        waiter = _Waiter()
+        waiter = _Waiter(self)
         step.subscribe(waiter.fire)
         self.flush()  # after subscribing: it may be what this waits for that makes it happen
         self._waits += 1
         try:
             await waiter.rest()
         finally:
-            step.unsubscribe(waiter.fire)
+            if waiter.fired:
+                self.awake -= 1
+            else:
+                step.unsubscribe(waiter.fire)
 
     async def _sleep(self, step: Sleep) -> None:
         with trio.move_on_after(step.seconds):
@@ -420,13 +434,33 @@ class Peer(Link, Generic[C]):
                 until.unsubscribe(scope.cancel)
 
     async def _call(self, step: Call) -> Any:
-        self.flush()
         try:
+            if step.function is given:
+                return await self._late(step.args[0])
+            self.flush()
             result = step.function(*step.args)
             return await result if inspect.isawaitable(result) else result
         except BaseExceptionGroup as group:
             problem = without_cancelled(group)
         raise problem
+
+    @types.coroutine
+    def _late(self, awaitable: Awaitable[T]) -> Generator[Any, Any, T]:
+        """Await a function of the application, and flush when it first waits: one that does not has more to send."""
+        steps = awaitable.__await__()
+        try:
+            trap = steps.send(None)
+            self.flush()
+            while True:
+                try:
+                    answer = yield trap
+                except BaseException as error:  # noqa: BLE001  it is the function's
+                    trap = steps.throw(error)
+                else:
+                    trap = steps.send(answer)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
     async def _together(self, step: Together) -> tuple[Any, ...]:
         results: list[Any] = [None] * len(step.operations)
@@ -456,9 +490,11 @@ class Peer(Link, Generic[C]):
         self._adopted.add(scope)
         name: str | None = getattr(operation, "__qualname__", None)
         self._nursery.start_soon(self._foster, scope, operation, step, name=name)
+        self.awake += 1
         return scope.cancel
 
     async def _foster(self, scope: trio.CancelScope, operation: Operation[Any], step: Step) -> None:
+        self.awake -= 1
         try:
             with scope:
                 await self._run(operation, step)

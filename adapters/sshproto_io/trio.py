@@ -97,6 +97,8 @@ class Client(Peer[ClientConnection], ClientLink[Process, Stream]):
 
     async def within(self, seconds: float | None, operation: Operation[T], what: str) -> T:
         """Run an operation and give up after ``seconds``; see the base class."""
+        if seconds is None:
+            return await self.complete(operation)
         with _limit(seconds, what, _deadline(seconds)):
             return await self.complete(operation)
 
