@@ -17,7 +17,7 @@ from sshproto.events import GlobalFailed, GlobalSucceeded, PongReceived
 from sshproto.timers import Timer
 from sshproto.transport.link import PING, Link, Phase
 from sshproto.wire import messages
-from sshproto.wire.messages import ChannelWindowAdjust, Ping
+from sshproto.wire.messages import Ping
 from sshproto.wire.table import State, message_name
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ _KEEPALIVE = b"sshproto keepalive"
 """Data of the PINGs that ask whether the peer is there; their answers are nobody else's business."""
 
 _NOBODY: frozenset[int] = frozenset()
-_WINDOW_ADJUST = ChannelWindowAdjust.number
-_CONNECTION_NUMBERS = range(80, 101)
+_CONNECTION = 80  # from here on messages are the connection protocol's (RFC 4250 section 4.1.2)
 
 
 class LoginMachine(Protocol):
@@ -79,16 +78,13 @@ class Engine(Link, Generic[A]):
     # ---------------------------------------------------------------------------------------------------------- routing
 
     def _dispatch_upper(self, number: int, payload: Buffer) -> None:
-        if number == _WINDOW_ADJUST:
-            self.mux.adjust(payload)
+        if number >= _CONNECTION:
+            self.mux.packet(number, payload)
             return
-        connection = number in _CONNECTION_NUMBERS
-        message = messages.decode(payload, "" if connection else self._upper_context())
+        message = messages.decode(payload, self._upper_context())
         if message is None:
             raise ProtocolViolation(f"{message_name(number)} means nothing to the authentication method of now")
-        if connection:
-            self.mux.receive(message)
-        elif self.auth is not None:
+        if self.auth is not None:
             self.auth.receive(message)
             self.login_step()
 

@@ -130,7 +130,19 @@ COMMANDS: dict[Command, str] = {
 
 # For the hot path.
 _RECEIVING = tuple(CHANNEL_VERDICTS[ChannelData][state] is ChannelVerdict.HANDLE for state in ChannelState)
-_SENDING = COMMANDS[Command.SEND]
+_SENDING = tuple(letter != "n" for letter in COMMANDS[Command.SEND])
+
+
+def handling(message: type[Message]) -> frozenset[ChannelState]:
+    """The states in which a ``message`` is handled."""
+    verdicts = CHANNEL_VERDICTS[message]
+    return frozenset(state for state in ChannelState if verdicts[state] is ChannelVerdict.HANDLE)
+
+
+def allowing(command: Command) -> frozenset[ChannelState]:
+    """The states in which the application may do ``command``, unless the EOF that we have sent forbids it."""
+    letters = COMMANDS[command]
+    return frozenset(state for state in ChannelState if letters[state] != "n")
 
 
 class Reply:
@@ -144,46 +156,19 @@ class Reply:
         self.data = b""
 
 
-class Replies:
-    """The replies that we owe the peer, in the order of its requests.
+Replies = tuple[Reply, ...]
+"""Replies that we owe the peer, in the order of its requests. They are few, and most channels owe none at all: a tuple,
+since the empty one takes no memory."""
 
-    They are few, and most channels owe none at all: a tuple, since the empty one takes no memory.
-    """
 
-    __slots__ = ("_queue",)
-
-    def __init__(self) -> None:
-        self._queue: tuple[Reply, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self._queue)
-
-    def owe(self, question: int | None, granted: bool | None = None) -> None:
-        """A request came; ``granted`` if the answer is already known."""
-        self._queue += (Reply(question, granted),)
-
-    def answer(self, question: int, granted: bool, data: bytes = b"") -> bool:
-        """Decide on a reply. False if no undecided one belongs to ``question``."""
-        for reply in self._queue:
-            if reply.question == question and reply.granted is None:
-                reply.granted = granted
-                reply.data = data
-                return True
-        return False
-
-    def first(self) -> Reply | None:
-        """The reply that has to leave next, if it is decided."""
-        return self._queue[0] if self._queue and self._queue[0].granted is not None else None
-
-    def sent(self) -> None:
-        """The first has left."""
-        self._queue = self._queue[1:]
-
-    def drop(self) -> list[int]:
-        """Forget all. Returns the questions that were undecided."""
-        questions = [reply.question for reply in self._queue if reply.question is not None and reply.granted is None]
-        self._queue = ()
-        return questions
+def decide(replies: Replies, question: int, granted: bool, data: bytes = b"") -> bool:
+    """Decide on the reply to ``question``. False if no undecided one belongs to it."""
+    for reply in replies:
+        if reply.question == question and reply.granted is None:
+            reply.granted = granted
+            reply.data = data
+            return True
+    return False
 
 
 class Channel:
@@ -210,12 +195,11 @@ class Channel:
         give_back_at: ``consumed`` at which they are.
         send_window: What we may still send.
         send_packet: What we may send in one packet.
-        full_head: The head of a DATA packet of that size.
+        full_head: The head of a DATA packet of that size, once one was sent.
         waiting: A ``send`` did not take everything and no ChannelWritable has said that there is room again.
         question: The open question, in state ASKED.
         abandoned: The application has closed it while it was OPENING.
-        started: A shell, command or subsystem was asked for, and not refused.
-        started_by: The question that did.
+        started_by: The question that asked for a shell, command or subsystem, unless it was refused.
         owed: Replies that we owe.
         requested: Requests of ours that want replies, oldest first.
         environment: ``env`` requests that came.
@@ -248,7 +232,6 @@ class Channel:
         "send_packet",
         "send_window",
         "sending",
-        "started",
         "started_by",
         "state",
         "unread",
@@ -260,6 +243,8 @@ class Channel:
         self.peer_number = 0
         self.kind = kind
         self.ours = ours
+        self.state = ChannelState.OPENING if ours else ChannelState.ASKED
+        self.sending = self.receiving = False  # in either
         self.eof_sent = False
         self.offered = 0
         self.elastic = False
@@ -277,20 +262,17 @@ class Channel:
         self.waiting = False
         self.question: int | None = None
         self.abandoned = False
-        self.started = False
         self.started_by: int | None = None
-        self.owed = Replies()
+        self.owed: Replies = ()
         self.requested: tuple[tuple[int, ChannelRequestData], ...] = ()  # see Replies
         self.environment = 0
         self.empties = 0
-        self.move(ChannelState.OPENING if ours else ChannelState.ASKED)
 
     def move(self, state: ChannelState) -> None:
         """Go to ``state``."""
         self.state = state
         self.receiving = _RECEIVING[state]
-        letter = _SENDING[state]
-        self.sending = letter == "y" or (letter == "s" and not self.eof_sent)
+        self.sending = _SENDING[state] and not self.eof_sent
 
     def may(self, command: Command) -> bool:
         """Whether the application may do ``command`` now."""
@@ -307,7 +289,11 @@ class Channel:
         self.peer_number = peer_number
         self.send_window = window
         self.send_packet = packet
-        self.full_head = HEAD.pack(ChannelData.number, peer_number, packet)
+
+    def head(self) -> bytes:
+        """The head of a DATA packet of full size; to be kept, for whoever sends one sends more."""
+        self.full_head = HEAD.pack(ChannelData.number, self.peer_number, self.send_packet)
+        return self.full_head
 
     def take(self, length: int) -> None:
         """Count ``length`` bytes of data that came.

@@ -33,16 +33,20 @@ ANY_ADDRESS = frozenset({"", "*", "0.0.0.0", "::", "localhost", "127.0.0.1", "::
 
 
 class Invitations:
-    """What the peer may open, by what we have asked for and it has not refused."""
+    """What the peer may open, by what we have asked for and it has not refused.
 
-    __slots__ = ("_agents", "_ports", "_sockets", "_x11")
+    Attributes:
+        x11: By channel, requests that were not refused; and whether all of them are for one connection only.
+        agents: By channel, requests that were not refused. Both go when their channel goes.
+    """
+
+    __slots__ = ("_ports", "_sockets", "agents", "x11")
 
     def __init__(self) -> None:
         self._ports: dict[int, list[str]] = {}  # port (0: not known yet) -> addresses, one entry for each request
         self._sockets: list[str] = []
-        # Channel -> requests not refused; are all of them for one connection only. They go when their channel goes.
-        self._x11: dict[int, tuple[int, bool]] = {}
-        self._agents: dict[int, int] = {}
+        self.x11: dict[int, tuple[int, bool]] = {}
+        self.agents: dict[int, int] = {}
 
     def asked(self, request: GlobalRequestData) -> None:
         """We sent ``request``."""
@@ -82,26 +86,26 @@ class Invitations:
     def asked_on(self, channel: int, request: ChannelRequestData) -> None:
         """We sent ``request`` on ``channel``."""
         if isinstance(request, X11Request):
-            count, single = self._x11.get(channel, (0, True))
-            self._x11[channel] = (count + 1, single and request.single_connection)
+            count, single = self.x11.get(channel, (0, True))
+            self.x11[channel] = (count + 1, single and request.single_connection)
         elif isinstance(request, (AuthAgentRequest, AgentRequest)):
-            self._agents[channel] = self._agents.get(channel, 0) + 1
+            self.agents[channel] = self.agents.get(channel, 0) + 1
 
     def refused_on(self, channel: int, request: ChannelRequestData) -> None:
         """The peer has refused ``request`` on ``channel``."""
-        if isinstance(request, X11Request) and channel in self._x11:
-            count, single = self._x11.pop(channel)
+        if isinstance(request, X11Request) and channel in self.x11:
+            count, single = self.x11.pop(channel)
             if count > 1:
-                self._x11[channel] = (count - 1, single)
-        elif isinstance(request, (AuthAgentRequest, AgentRequest)) and channel in self._agents:
-            count = self._agents.pop(channel)
+                self.x11[channel] = (count - 1, single)
+        elif isinstance(request, (AuthAgentRequest, AgentRequest)) and channel in self.agents:
+            count = self.agents.pop(channel)
             if count > 1:
-                self._agents[channel] = count - 1
+                self.agents[channel] = count - 1
 
     def closed(self, channel: int) -> None:
         """``channel`` is gone, and what was asked on it."""
-        self._x11.pop(channel, None)
-        self._agents.pop(channel, None)
+        self.x11.pop(channel, None)
+        self.agents.pop(channel, None)
 
     def covers(self, kind: ChannelOpenData) -> bool:
         """Whether the peer may open ``kind``. Kinds that need no invitation are covered."""
@@ -114,11 +118,11 @@ class Invitations:
         if isinstance(kind, ForwardedStreamlocal):
             return kind.path in self._sockets
         if isinstance(kind, X11):
-            return bool(self._x11)
-        return not isinstance(kind, (AuthAgent, AgentConnect)) or bool(self._agents)
+            return bool(self.x11)
+        return not isinstance(kind, (AuthAgent, AgentConnect)) or bool(self.agents)
 
     def used(self, kind: ChannelOpenData) -> None:
         """The peer has opened ``kind``: an invitation for a single connection is used up."""
-        if isinstance(kind, X11) and all(single for _, single in self._x11.values()):
+        if isinstance(kind, X11) and all(single for _, single in self.x11.values()):
             # Which session it belongs to is not said; the oldest invitation is as good a guess as any.
-            del self._x11[next(iter(self._x11))]
+            del self.x11[next(iter(self.x11))]

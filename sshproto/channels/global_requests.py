@@ -6,7 +6,7 @@ in order, and replies of ours leave in order, whatever the order in which the ap
 
 from __future__ import annotations
 
-from sshproto.channels.channel import Replies
+from sshproto.channels.channel import Replies, Reply, decide
 from sshproto.channels.forwarding import Invitations
 from sshproto.channels.requests import (
     CancelStreamlocalForward,
@@ -58,7 +58,7 @@ class GlobalRequests:
         self._config = config
         self._outlet = outlet
         self._invitations = invitations
-        self._owed = Replies()
+        self._owed: Replies = ()
         self._requested: list[tuple[int, GlobalRequestData]] = []
         self._forwards_asked = 0
         self._listeners: list[tuple[str, int] | str] = []
@@ -112,7 +112,7 @@ class GlobalRequests:
 
     def answer(self, question: GlobalRequested, granted: bool, data: bytes = b"") -> bool:
         """Decide on a reply. True if replies wait because the outlet takes no more."""
-        if self._owed.answer(question.id, granted, data):
+        if decide(self._owed, question.id, granted, data):
             self._count(question.request, granted, data)
         elif not granted:
             self._silent.pop(question.id, None)
@@ -148,12 +148,12 @@ class GlobalRequests:
 
     def flush(self) -> bool:
         """Send the replies whose turn it is. True if some must wait because the outlet takes no more."""
-        while (reply := self._owed.first()) is not None:
+        while self._owed and (reply := self._owed[0]).granted is not None:
             try:
                 self._outlet.send(RequestSuccess(reply.data) if reply.granted else RequestFailure())
             except LimitReached:
                 return True
-            self._owed.sent()
+            self._owed = self._owed[1:]
         return False
 
     def unimplemented(self, number: int) -> None:
@@ -167,7 +167,7 @@ class GlobalRequests:
 
     def lost(self) -> None:
         """The connection has ended."""
-        self._owed.drop()
+        self._owed = ()
         self._requested.clear()
 
     # ------------------------------------------------------------------------------------------------------------ input
@@ -189,13 +189,13 @@ class GlobalRequests:
             number = self._outlet.question_id()
             question = GlobalRequested(id=number, request=request, want_reply=want_reply)
             if want_reply:
-                self._owed.owe(number)
+                self._owed += (Reply(number, None),)
                 self._outlet.ask(question, size=len(message.payload))
             else:
                 self._assume(question)
                 self._outlet.emit(question)
         elif want_reply:
-            self._owed.owe(None, bool(granted))
+            self._owed += (Reply(None, bool(granted)),)
             if self.flush():
                 raise LimitExceeded("too many replies wait for the end of a key exchange", "deferred_packets")
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from sshproto.channels.channel import ENVELOPE, STDERR, Channel, ChannelState
+from sshproto.channels.channel import ENVELOPE, STDERR, Channel, ChannelState, Reply, handling
 from sshproto.channels.global_requests import GlobalRequests
-from sshproto.channels.registry import Registry
+from sshproto.channels.registry import OPENED_AT, REQUESTED_OF, Registry
 from sshproto.channels.requests import (
     ChannelOpenData,
     ChannelRequestData,
@@ -23,6 +23,7 @@ from sshproto.channels.requests import (
     Session,
     Signal,
     UnknownOpen,
+    UnknownRequest,
     decode_open,
     decode_request,
 )
@@ -59,23 +60,32 @@ from sshproto.wire.messages import (
 )
 from sshproto.wire.table import Role, message_name
 
+_REQUESTABLE = handling(ChannelRequest)
+_CLOSABLE = handling(ChannelClose)
+
 
 class Inbound:
     """The peer's side of the multiplexer."""
 
-    __slots__ = ("_config", "_global", "_outlet", "_registry", "_role")
+    __slots__ = ("_global", "_limits", "_openable", "_outlet", "_registry", "_requestable", "_role")
 
     def __init__(self, registry: Registry, global_requests: GlobalRequests) -> None:
         self._registry = registry
         self._global = global_requests
         self._role = registry.role
-        self._config = registry.config
+        self._limits = registry.config.limits
         self._outlet = registry.outlet
+        self._openable = OPENED_AT[self._role]
+        self._requestable = REQUESTED_OF[self._role]
 
     def receive(self, message: Message) -> None:
         """One of GLOBAL_REQUEST to REQUEST_FAILURE, CHANNEL_OPEN to CHANNEL_OPEN_FAILURE and
         CHANNEL_EXTENDED_DATA to CHANNEL_FAILURE came.
         """
+        brief = BRIEF.get(message.number)
+        if brief is not None:
+            brief(self, message.recipient_channel)  # type: ignore[attr-defined]
+            return
         handler = self._HANDLERS.get(type(message))
         if handler is None:
             raise ProtocolViolation(f"{message_name(message.number)} is not of the connection protocol")
@@ -91,48 +101,52 @@ class Inbound:
         self._global.replied(False, b"")
 
     def _open(self, message: ChannelOpen) -> None:
+        registry = self._registry
         peer_number = message.sender_channel
-        if peer_number in self._registry.peer_numbers:
+        if peer_number in registry.peer_numbers:
             raise ProtocolViolation(f"CHANNEL_OPEN with number {peer_number}, which another channel of the peer has")
         kind = self._wanted(message)
-        if not isinstance(kind, ChannelOpenData):
+        if isinstance(kind, tuple):
             reason, description = kind
-            self._registry.tell(ChannelOpenFailure(peer_number, reason, description))
+            registry.tell(ChannelOpenFailure(peer_number, reason, description))
             return
-        channel = self._registry.add(kind, ours=False)
+        channel = registry.add(kind, ours=False)
         channel.allow(peer_number, message.initial_window_size, self._packet(message.maximum_packet_size))
-        self._registry.peer_numbers[peer_number] = None
-        self._registry.invitations.used(kind)
+        registry.peer_numbers[peer_number] = None
+        registry.invitations.used(kind)
         channel.question = self._outlet.question_id()
         question = ChannelOpenRequested(id=channel.question, channel=channel.number, kind=kind)
         self._outlet.ask(question, size=len(message.payload))
 
     def _wanted(self, message: ChannelOpen) -> ChannelOpenData | tuple[OpenFailure, str]:
         """The kind of a channel that may be asked for, or why it may not."""
-        limits = self._config.limits
+        registry, limits = self._registry, self._limits
         try:
             kind = decode_open(message)
         except WireError as error:
             return OpenFailure.ADMINISTRATIVELY_PROHIBITED, f"malformed: {error.problem}"
-        if not is_name(kind.type):
-            return OpenFailure.UNKNOWN_CHANNEL_TYPE, "that is no name"
-        if self._role not in kind.receivers:
+        session = isinstance(kind, Session)
+        if isinstance(kind, UnknownOpen):
+            if not is_name(kind.type):
+                return OpenFailure.UNKNOWN_CHANNEL_TYPE, "that is no name"
+        elif type(kind) not in self._openable:
             return OpenFailure.ADMINISTRATIVELY_PROHIBITED, f"not at a {self._role.value}"
-        if not self._registry.invitations.covers(kind):
-            return OpenFailure.ADMINISTRATIVELY_PROHIBITED, "not requested"
-        if not isinstance(kind, UnknownOpen) and _longest(kind) > limits.host_name:
-            return OpenFailure.ADMINISTRATIVELY_PROHIBITED, "host name or address too long"
-        if isinstance(kind, Session) and self._global.no_more_sessions:
+        elif not session:  # which needs no invitation, and names no host
+            if not registry.invitations.covers(kind):
+                return OpenFailure.ADMINISTRATIVELY_PROHIBITED, "not requested"
+            if _longest(kind) > limits.host_name:
+                return OpenFailure.ADMINISTRATIVELY_PROHIBITED, "host name or address too long"
+        if session and self._global.no_more_sessions:
             return OpenFailure.ADMINISTRATIVELY_PROHIBITED, "no more sessions were wanted"
         if message.maximum_packet_size < limits.smallest_channel_packet:
             return OpenFailure.RESOURCE_SHORTAGE, f"packets of less than {limits.smallest_channel_packet} bytes"
-        if len(self._registry.channels) - self._registry.by_us >= limits.channels_from_peer:
+        if len(registry.channels) - registry.by_us >= limits.channels_from_peer:
             return OpenFailure.RESOURCE_SHORTAGE, "too many channels"
-        if isinstance(kind, Session) and self._registry.sessions >= limits.sessions:
+        if session and registry.sessions >= limits.sessions:
             return OpenFailure.RESOURCE_SHORTAGE, "too many sessions"
-        if self._registry.asked >= limits.opens_pending:
+        if registry.asked >= limits.opens_pending:
             return OpenFailure.RESOURCE_SHORTAGE, "too many channels are being opened"
-        if not self._registry.has_room(message.payload):
+        if not registry.has_room(message.payload):
             return OpenFailure.RESOURCE_SHORTAGE, "too much waits to be decided"
         return kind
 
@@ -144,7 +158,7 @@ class Inbound:
             raise ProtocolViolation(
                 f"CHANNEL_OPEN_CONFIRMATION with number {peer_number}, which another channel of the peer has",
             )
-        smallest = self._config.limits.smallest_channel_packet
+        smallest = self._limits.smallest_channel_packet
         if message.maximum_packet_size < smallest:
             raise LimitExceeded(
                 f"CHANNEL_OPEN_CONFIRMATION allows packets of {message.maximum_packet_size} bytes, "
@@ -185,28 +199,33 @@ class Inbound:
         channel.unread += length
         self._outlet.emit(DataReceived(number, message.data, STDERR))
 
-    def _eof(self, message: ChannelEof) -> None:
-        channel = self._registry.admit(ChannelEof, message.recipient_channel)
+    def _eof(self, number: int) -> None:
+        channel = self._registry.admit(ChannelEof, number)
         if channel is not None:
             channel.move(ChannelState.EOF_IN)
-            self._outlet.emit(EofReceived(channel.number))
+            self._outlet.emit(EofReceived(number))
 
-    def _close(self, message: ChannelClose) -> None:
-        channel = self._registry.expect(ChannelClose, message.recipient_channel)
+    def _close(self, number: int) -> None:
+        registry = self._registry
+        channel = registry.channels.get(number)
+        if channel is None or channel.state not in _CLOSABLE:
+            raise registry.violation(ChannelClose, number)
         if channel.state is not ChannelState.CLOSE_OUT:
-            self._registry.tell(ChannelClose(channel.peer_number))
-            self._registry.closing(channel)
-        self._registry.forget(channel)
-        self._outlet.emit(ChannelClosed(channel.number))
+            registry.tell(ChannelClose(channel.peer_number))
+            registry.closing(channel)
+        registry.forget(channel)
+        self._outlet.emit(ChannelClosed(number))
 
     def _request(self, message: ChannelRequest) -> None:
-        channel = self._registry.admit(ChannelRequest, message.recipient_channel)
-        if channel is None:
+        registry = self._registry
+        channel = registry.channels.get(message.recipient_channel)
+        if channel is None or channel.state not in _REQUESTABLE:
+            registry.admit(ChannelRequest, message.recipient_channel)
             return
         if not channel.ours:  # else it may have nothing to do with what we asked
-            self._registry.answered(channel)
+            registry.answered(channel)
         want_reply = message.want_reply
-        pending = self._config.limits.requests_pending
+        pending = self._limits.requests_pending
         if want_reply and len(channel.owed) >= pending:
             raise LimitExceeded(
                 f"{pending} requests on channel {channel.number} are unanswered (Limits.requests_pending)",
@@ -219,43 +238,59 @@ class Inbound:
         if request is not None and self._sensible(channel, request):
             if request.notice:
                 self._outlet.emit(ChannelNotified(channel.number, request))
-            elif not want_reply or self._registry.has_room(message.payload):
+            elif not want_reply or registry.has_room(message.payload):
                 number = self._outlet.question_id()
                 if request.starts:
-                    channel.started = True
                     channel.started_by = number
                 question = ChannelRequested(id=number, channel=channel.number, request=request, want_reply=want_reply)
                 if want_reply:
-                    channel.owed.owe(number)
+                    channel.owed += (Reply(number, None),)
                     self._outlet.ask(question, size=len(message.payload))
                 else:
                     self._outlet.emit(question)
                 return
         if want_reply:
-            channel.owed.owe(None, False)
-            if not self._registry.flush(channel):
+            channel.owed += (Reply(None, False),)
+            if not registry.flush(channel):
                 raise LimitExceeded("too many replies wait for the end of a key exchange", "deferred_packets")
 
     def _sensible(self, channel: Channel, request: ChannelRequestData) -> bool:
         """Whether the application should hear of ``request``."""
-        if not is_name(request.type) or self._role not in request.receivers:
+        if type(request) not in self._requestable:
             return False
         if request.session_only and not channel.session_like:
             return False
-        if isinstance(request, Env):
-            channel.environment += 1
-            return channel.environment <= self._config.limits.environment
-        if isinstance(request, Signal):
-            return is_name(request.name)  # what is no name is no signal
-        if isinstance(request, KeepaliveChannel):
-            return False  # failure is what OpenSSH answers, and any reply will do
-        return not (request.starts and channel.started)
+        if request.starts:
+            return channel.started_by is None
+        check = self._CHECKS.get(type(request))
+        return check is None or check(self, channel, request)
 
-    def _success(self, message: ChannelSuccess) -> None:
-        self._replied(self._registry.admit(ChannelSuccess, message.recipient_channel), True)
+    def _few(self, channel: Channel, request: Env) -> bool:
+        channel.environment += 1
+        return channel.environment <= self._limits.environment
 
-    def _failure(self, message: ChannelFailure) -> None:
-        self._replied(self._registry.admit(ChannelFailure, message.recipient_channel), False)
+    def _is_signal(self, channel: Channel, request: Signal) -> bool:
+        return is_name(request.name)  # what is no name is no signal
+
+    def _is_request(self, channel: Channel, request: UnknownRequest) -> bool:
+        return is_name(request.type)
+
+    def _never(self, channel: Channel, request: KeepaliveChannel) -> bool:
+        return False  # failure is what OpenSSH answers, and any reply will do
+
+    _CHECKS: ClassVar[dict[type, Callable[[Any, Channel, Any], bool]]] = {
+        Env: _few,
+        Signal: _is_signal,
+        UnknownRequest: _is_request,
+        KeepaliveChannel: _never,
+    }
+    """What else there is to be said about a request."""
+
+    def _success(self, number: int) -> None:
+        self._replied(self._registry.admit(ChannelSuccess, number), True)
+
+    def _failure(self, number: int) -> None:
+        self._replied(self._registry.admit(ChannelFailure, number), False)
 
     def _replied(self, channel: Channel | None, granted: bool) -> None:
         if channel is None:
@@ -269,7 +304,8 @@ class Inbound:
         if granted:
             self._outlet.emit(RequestSucceeded(channel.number, number))
         else:
-            self._registry.invitations.refused_on(channel.number, request)
+            if request.invites:
+                self._registry.invitations.refused_on(channel.number, request)
             self._outlet.emit(RequestFailed(channel.number, number))
 
     def _packet(self, offered: int) -> int:
@@ -277,7 +313,7 @@ class Inbound:
 
         Some promise 2^31 and more, and cannot mean it: then what the standard requires is safe.
         """
-        return offered if offered <= self._config.limits.packet - ENVELOPE else SAFE_PAYLOAD
+        return offered if offered <= self._limits.packet - ENVELOPE else SAFE_PAYLOAD
 
     _HANDLERS: ClassVar[dict[type[Message], Callable[[Any, Any], None]]] = {
         GlobalRequest: _global_request,
@@ -287,13 +323,19 @@ class Inbound:
         ChannelOpenConfirmation: _confirmation,
         ChannelOpenFailure: _open_failure,
         ChannelExtendedData: _extended_data,
-        ChannelEof: _eof,
-        ChannelClose: _close,
         ChannelRequest: _request,
-        ChannelSuccess: _success,
-        ChannelFailure: _failure,
     }
     """What takes each message."""
+    _BRIEF: ClassVar[dict[int, Callable[[Any, int], None]]] = {
+        ChannelEof.number: _eof,
+        ChannelClose.number: _close,
+        ChannelSuccess.number: _success,
+        ChannelFailure.number: _failure,
+    }
+
+
+BRIEF = Inbound._BRIEF
+"""What takes the messages that say nothing but a channel's number, which is what it gets."""
 
 
 def _longest(kind: Kind) -> int:

@@ -28,7 +28,6 @@ from __future__ import annotations
 import struct
 
 from sshproto.channels.channel import (
-    CHANNEL_VERDICTS,
     ENVELOPE,
     EXTENDED_HEAD,
     HEAD,
@@ -36,19 +35,27 @@ from sshproto.channels.channel import (
     STDERR,
     Channel,
     ChannelState,
-    ChannelVerdict,
     Command,
+    allowing,
+    decide,
+    handling,
 )
 from sshproto.channels.global_requests import GlobalRequests
-from sshproto.channels.inbound import Inbound
-from sshproto.channels.registry import Registry, within
-from sshproto.channels.requests import ChannelOpenData, ChannelRequestData, GlobalRequestData, Session
+from sshproto.channels.inbound import BRIEF, Inbound
+from sshproto.channels.registry import OPENED_AT, REQUESTED_OF, Registry, within
+from sshproto.channels.requests import (
+    ChannelOpenData,
+    ChannelRequestData,
+    GlobalRequestData,
+    Session,
+)
 from sshproto.config import Config
 from sshproto.errors import (
     AlreadyAnswered,
     ChannelStateError,
     InvalidArgument,
     LimitReached,
+    ProtocolViolation,
     UsageError,
     WireError,
 )
@@ -60,6 +67,7 @@ from sshproto.events import (
     GlobalRequested,
 )
 from sshproto.outlet import Outlet
+from sshproto.wire import messages
 from sshproto.wire.codec import Buffer
 from sshproto.wire.messages import (
     ChannelClose,
@@ -73,11 +81,17 @@ from sshproto.wire.messages import (
     ChannelWindowAdjust,
     Message,
 )
-from sshproto.wire.table import Role
+from sshproto.wire.table import Role, message_name
 
+_NUMBER = struct.Struct(">I")
 _TWO_NUMBERS = struct.Struct(">II")
+_ADJUST = ChannelWindowAdjust.number
 _DATA = ChannelData.number
 _EXTENDED_DATA = ChannelExtendedData.number
+
+_ADJUSTABLE = handling(ChannelWindowAdjust)
+_CLOSABLE = allowing(Command.CLOSE)
+_REQUESTABLE = allowing(Command.REQUEST)
 
 
 class Mux:
@@ -94,8 +108,10 @@ class Mux:
         "_globals_late",
         "_inbound",
         "_next_request",
+        "_openable",
         "_outlet",
         "_registry",
+        "_requestable",
         "_role",
     )
 
@@ -107,6 +123,8 @@ class Mux:
         self._channels = self._registry.channels
         self._global = GlobalRequests(role, config, outlet, self._registry.invitations)
         self._inbound = Inbound(self._registry, self._global)
+        self._openable = OPENED_AT[role.peer]
+        self._requestable = REQUESTED_OF[role.peer]
         self._next_request = 1
         self._globals_late = False
 
@@ -133,16 +151,18 @@ class Mux:
 
     def open_channel(self, kind: ChannelOpenData, *, window: int | None = None, max_packet: int | None = None) -> int:
         """Ask the peer for a channel. See ``Connection.open_channel``."""
-        if not isinstance(kind, ChannelOpenData):
-            raise InvalidArgument(f"{kind!r} is not a kind of channel")
-        if self._role.peer not in kind.receivers:
-            raise InvalidArgument(f"a {self._role.value} does not open {kind.type!r} channels")
+        if type(kind) not in self._openable:
+            if not isinstance(kind, ChannelOpenData):
+                raise InvalidArgument(f"{kind!r} is not a kind of channel")
+            if self._role.peer not in kind.receivers:
+                raise InvalidArgument(f"a {self._role.value} does not open {kind.type!r} channels")
+        registry = self._registry
         size, max_packet = self._sizes(window, max_packet)
-        if self._registry.by_us >= self._config.limits.channels_from_us:
-            raise LimitReached(f"we have opened {self._registry.by_us} channels (Limits.channels_from_us)")
-        number = self._registry.next_channel
+        if registry.by_us >= self._config.limits.channels_from_us:
+            raise LimitReached(f"we have opened {registry.by_us} channels (Limits.channels_from_us)")
+        number = registry.next_channel
         self._outlet.send(ChannelOpen(kind.type, number, size, max_packet, kind.encode()))
-        self._registry.offer(self._registry.add(kind, ours=True), size, max_packet, elastic=window is None)
+        registry.offer(registry.add(kind, ours=True), size, max_packet, elastic=window is None)
         return number
 
     def accept_channel(
@@ -175,7 +195,9 @@ class Mux:
 
         A channel that the peer has not confirmed yet is closed as soon as it is, without ``ChannelOpened``.
         """
-        found = self._get(channel, Command.CLOSE)
+        found = self._channels.get(channel)
+        if found is None or found.state not in _CLOSABLE or found.abandoned:
+            raise self._refusal(channel, Command.CLOSE)
         if found.state is ChannelState.OPENING:
             found.abandoned = True
             return
@@ -184,12 +206,15 @@ class Mux:
 
     def send_eof(self, channel: int) -> None:
         """Say that no more data will be sent. See ``Connection.send_eof``."""
-        found = self._get(channel, Command.SEND_EOF)
+        found = self._channels.get(channel)
+        if found is None or not found.sending:
+            raise self._refusal(channel, Command.SEND_EOF)
         self._outlet.send(ChannelEof(found.peer_number))
         found.eof_sent = True
         found.sending = False
         found.waiting = False
-        self._registry.blocked.pop(channel, None)
+        if self._registry.blocked:
+            self._registry.blocked.pop(channel, None)
 
     # --------------------------------------------------------------------------------------------------- commands: data
 
@@ -212,7 +237,9 @@ class Mux:
             if stream:
                 head = EXTENDED_HEAD.pack(_EXTENDED_DATA, found.peer_number, stream, size)
             else:
-                head = found.full_head if size == packet else HEAD.pack(_DATA, found.peer_number, size)
+                head = (
+                    (found.full_head or found.head()) if size == packet else HEAD.pack(_DATA, found.peer_number, size)
+                )
             outlet.send_data(head, data)
             found.send_window = window - size
             return size
@@ -229,7 +256,9 @@ class Mux:
             if stream:
                 head = EXTENDED_HEAD.pack(_EXTENDED_DATA, found.peer_number, stream, count)
             else:
-                head = found.full_head if count == packet else HEAD.pack(_DATA, found.peer_number, count)
+                head = (
+                    (found.full_head or found.head()) if count == packet else HEAD.pack(_DATA, found.peer_number, count)
+                )
             outlet.send_data(head, view[taken : taken + count])
             taken += count
             window -= count
@@ -263,11 +292,14 @@ class Mux:
 
         The number that it returns is unique among the connection's channel requests.
         """
-        found = self._get(channel, Command.REQUEST)
-        if not isinstance(request, ChannelRequestData):
-            raise InvalidArgument(f"{request!r} is not a channel request")
-        if self._role.peer not in request.receivers:
-            raise InvalidArgument(f"a {self._role.value} does not send {request.type!r}")
+        found = self._channels.get(channel)
+        if found is None or found.state not in _REQUESTABLE:
+            raise self._refusal(channel, Command.REQUEST)
+        if type(request) not in self._requestable:
+            if not isinstance(request, ChannelRequestData):
+                raise InvalidArgument(f"{request!r} is not a channel request")
+            if self._role.peer not in request.receivers:
+                raise InvalidArgument(f"a {self._role.value} does not send {request.type!r}")
         if request.session_only and not found.session_like:
             raise InvalidArgument(f"{request.type!r} belongs to sessions, channel {channel} is {found.kind.type!r}")
         want_reply = bool(want_reply) and not request.notice
@@ -277,7 +309,8 @@ class Mux:
         self._outlet.send(ChannelRequest(found.peer_number, request.type, want_reply, request.encode()))
         number = self._next_request
         self._next_request = number + 1
-        self._registry.invitations.asked_on(channel, request)
+        if request.invites:
+            self._registry.invitations.asked_on(channel, request)
         if want_reply:
             if found.ours and not found.requested:  # a reply to one before would come too soon
                 found.asked_at = self._outlet.time()
@@ -362,6 +395,24 @@ class Mux:
 
     # ------------------------------------------------------------------------------------------------------ input: rest
 
+    def packet(self, number: int, payload: Buffer) -> None:
+        """One of the connection protocol's messages came, other than CHANNEL_DATA.
+
+        Args:
+            number: The message's.
+            payload: The whole payload, message number included.
+        """
+        brief = BRIEF.get(number)
+        if brief is not None and len(payload) == 5:  # most that come of a command; no more than a number is read
+            brief(self._inbound, _NUMBER.unpack_from(payload, 1)[0])
+        elif number == _ADJUST:
+            self.adjust(payload)
+        else:
+            message = messages.decode(payload)
+            if message is None:
+                raise ProtocolViolation(f"{message_name(number)} is not of the connection protocol")
+            self._inbound.receive(message)
+
     def receive(self, message: Message) -> None:
         """One of GLOBAL_REQUEST to REQUEST_FAILURE, CHANNEL_OPEN to CHANNEL_OPEN_FAILURE and
         CHANNEL_EXTENDED_DATA to CHANNEL_FAILURE came.
@@ -397,13 +448,6 @@ class Mux:
         self._globals_late = False
         self._global.lost()
 
-    def _get(self, number: int, command: Command) -> Channel:
-        """The channel, if ``command`` may be given to it."""
-        channel = self._channels.get(number)
-        if channel is None or not channel.may(command) or (command is Command.CLOSE and channel.abandoned):
-            raise self._refusal(number, command)
-        return channel
-
     def _refusal(self, number: int, command: Command) -> UsageError:
         channel = self._channels.get(number)
         if channel is None:
@@ -420,10 +464,10 @@ class Mux:
         limits = self._config.limits
         window = self._registry.windows.default() if window is None else window
         max_packet = limits.channel_packet if max_packet is None else max_packet
-        if not within(window, 0, MAX_WINDOW):
+        if not (isinstance(window, int) and 0 <= window <= MAX_WINDOW):
             raise InvalidArgument(f"a window of {window!r} bytes: it is 0 to {MAX_WINDOW}")
         largest = limits.packet - ENVELOPE
-        if not within(max_packet, 1, largest):
+        if not (isinstance(max_packet, int) and 1 <= max_packet <= largest):
             raise InvalidArgument(f"channel packets of {max_packet!r} bytes: they are 1 to {largest} (Limits.packet)")
         return window, max_packet
 
@@ -441,16 +485,11 @@ class Mux:
 
     def _answer(self, question: ChannelRequested, granted: bool) -> None:
         channel = self._channels.get(question.channel)
-        if channel is None or not channel.owed.answer(question.id, granted):
+        if channel is None or not decide(channel.owed, question.id, granted):
             return
         if not granted and channel.started_by == question.id:
-            channel.started = False
+            channel.started_by = None
         self._registry.flush(channel)
-
-
-_ADJUSTABLE = frozenset(
-    state for state in ChannelState if CHANNEL_VERDICTS[ChannelWindowAdjust][state] is ChannelVerdict.HANDLE
-)
 
 
 def _octets(data: Buffer) -> Buffer:

@@ -6,15 +6,27 @@ peer's side) have in common.
 
 from __future__ import annotations
 
+from typing import Any, get_args
+
 from sshproto.channels.channel import CHANNEL_VERDICTS, Channel, ChannelState, ChannelVerdict
 from sshproto.channels.forwarding import Invitations
-from sshproto.channels.requests import ChannelOpenData, Session, UnknownOpen
+from sshproto.channels.requests import ChannelOpenData, ChannelRequestData, Session, UnknownOpen
 from sshproto.channels.windows import Windows
 from sshproto.config import Config
 from sshproto.errors import LimitExceeded, LimitReached, ProtocolViolation, UnknownChannel
 from sshproto.outlet import Outlet
 from sshproto.wire.messages import ChannelFailure, ChannelSuccess, ChannelWindowAdjust, Message
 from sshproto.wire.table import Role, message_name
+
+
+def _for_role(union: Any) -> dict[Role, frozenset[type]]:
+    return {role: frozenset(cls for cls in get_args(union) if role in cls.receivers) for role in Role}
+
+
+OPENED_AT: dict[Role, frozenset[type]] = _for_role(ChannelOpenData)
+"""The channel kinds that may be opened at each role."""
+REQUESTED_OF: dict[Role, frozenset[type]] = _for_role(ChannelRequestData)
+"""The channel requests that make sense to each role."""
 
 
 def within(value: object, lowest: int, highest: int) -> bool:
@@ -79,7 +91,8 @@ class Registry:
             self.by_us += 1
         else:
             self.asked += 1
-            self.sessions += isinstance(kind, Session)
+            if isinstance(kind, Session):
+                self.sessions += 1
         return channel
 
     def offer(self, channel: Channel, window: int, packet: int, *, elastic: bool) -> None:
@@ -99,7 +112,7 @@ class Registry:
 
     def has_room(self, payload: bytes) -> bool:
         """Whether a question with ``payload`` in it may be asked: those that are open hold on to theirs."""
-        return self.outlet.undecided() + len(payload) <= self.config.limits.undecided_bytes
+        return not payload or self.outlet.undecided() + len(payload) <= self.config.limits.undecided_bytes
 
     def admit(self, message: type[Message], recipient: int) -> Channel | None:
         """The channel that a ``message`` is for, or None if it is to be ignored."""
@@ -156,16 +169,13 @@ class Registry:
 
     def flush(self, channel: Channel) -> bool:
         """Send the replies whose turn it is. False if some must wait because the outlet takes no more."""
-        while (reply := channel.owed.first()) is not None:
+        while channel.owed and (reply := channel.owed[0]).granted is not None:
             try:
-                if reply.granted:
-                    self.outlet.send(ChannelSuccess(channel.peer_number))
-                else:
-                    self.outlet.send(ChannelFailure(channel.peer_number))
+                self.outlet.send((ChannelSuccess if reply.granted else ChannelFailure)(channel.peer_number))
             except LimitReached:
                 self.late[channel.number] = channel
                 return False
-            channel.owed.sent()
+            channel.owed = channel.owed[1:]
         return True
 
     def give_back(self, channel: Channel) -> None:
@@ -194,28 +204,34 @@ class Registry:
 
     def closing(self, channel: Channel) -> None:
         """We have sent CLOSE: no reply can follow, and none is waited for."""
-        for question in channel.owed.drop():
-            self.outlet.withdraw(question)
+        owed, channel.owed = channel.owed, ()
+        for reply in owed:
+            if reply.question is not None and reply.granted is None:
+                self.outlet.withdraw(reply.question)
         channel.requested = ()
         channel.waiting = False
-        self.blocked.pop(channel.number, None)
-        self.late.pop(channel.number, None)
+        if self.blocked:
+            self.blocked.pop(channel.number, None)
+        if self.late:
+            self.late.pop(channel.number, None)
         channel.move(ChannelState.CLOSE_OUT)
 
     def forget(self, channel: Channel) -> None:
-        """The channel is gone."""
-        del self.channels[channel.number]
+        """The channel is gone, and nobody looks at it any more."""
+        number, state = channel.number, channel.state
+        del self.channels[number]
         self.windows.forget(channel)
-        if channel.state is not ChannelState.OPENING:
+        if state is not ChannelState.OPENING:
             self.peer_numbers.pop(channel.peer_number, None)
-        if channel.state is ChannelState.ASKED:
+        if state is ChannelState.ASKED:
             self.decided(channel)
         if channel.ours:
             self.by_us -= 1
-        else:
-            self.sessions -= isinstance(channel.kind, Session)
-        self.invitations.closed(channel.number)
-        channel.move(ChannelState.FREE)
+        elif isinstance(channel.kind, Session):
+            self.sessions -= 1
+        invitations = self.invitations
+        if invitations.x11 or invitations.agents:
+            invitations.closed(number)
 
     def clear(self) -> None:
         """The connection has ended."""

@@ -190,6 +190,7 @@ class Request(Struct):
         session_only: It belongs to sessions (and to channels of kinds that we know nothing about).
         notice: It has no reply (RFC 4254 sections 6.7 to 6.10): it is sent without wanting one.
         starts: It starts the session's program; only one such request can succeed (RFC 4254 section 6.5).
+        invites: The peer may open channels because of it.
     """
 
     type: ClassVar[str]
@@ -197,6 +198,7 @@ class Request(Struct):
     session_only: ClassVar[bool] = True
     notice: ClassVar[bool] = False
     starts: ClassVar[bool] = False
+    invites: ClassVar[bool] = False
 
 
 @frozen
@@ -231,6 +233,7 @@ class X11Request(Request):
     """
 
     type = "x11-req"
+    invites = True
     single_connection: Boolean
     protocol: Text
     cookie: Text = attrs.field(repr=False)
@@ -242,6 +245,7 @@ class AuthAgentRequest(Request):
     """Agent forwarding is wanted (OpenSSH)."""
 
     type = "auth-agent-req@openssh.com"
+    invites = True
 
 
 @frozen
@@ -250,6 +254,7 @@ class AgentRequest(Request):
     ``agent-forward``."""
 
     type = "agent-req"
+    invites = True
 
 
 @frozen
@@ -393,6 +398,7 @@ class UnknownRequest(Unknown):
     session_only: ClassVar[bool] = False
     notice: ClassVar[bool] = False
     starts: ClassVar[bool] = False
+    invites: ClassVar[bool] = False
 
 
 # ------------------------------------------------------------------------------------------------------ global requests

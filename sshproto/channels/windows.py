@@ -62,7 +62,8 @@ class Windows:
     def default(self) -> int:
         """The window of a channel whose opener names none: what is left of the pool, within bounds."""
         limits = self._limits
-        return min(limits.window, max(limits.window_floor, limits.window_pool - self.promised))
+        left = limits.window_pool - self.promised
+        return limits.window if left >= limits.window else min(limits.window, max(limits.window_floor, left))
 
     def offer(self, channel: Channel, window: int, packet: int, now: float, *, elastic: bool) -> None:
         """Let the peer send on ``channel``; its window may change if it is ``elastic``."""
@@ -108,9 +109,11 @@ class Windows:
 
     def forget(self, channel: Channel) -> None:
         """The channel is gone."""
-        self._resize(channel, 0)
+        self.promised -= channel.offered
+        channel.offered = 0
 
     def _resize(self, channel: Channel, window: int) -> None:
         self.promised += window - channel.offered
         channel.offered = window
-        channel.give_back_at = max(1, min(STEP, (window + 1) // 2))
+        half = (window + 1) // 2
+        channel.give_back_at = STEP if half > STEP else half or 1

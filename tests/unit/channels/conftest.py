@@ -113,7 +113,7 @@ def snapshot(thing: Any, seen: dict[int, int] | None = None) -> Any:
     if isinstance(thing, dict):
         return [(key, snapshot(value, seen)) for key, value in thing.items()]
     if isinstance(thing, (set, frozenset)):
-        return sorted(thing)
+        return sorted(thing, key=str)
     if isinstance(thing, (list, tuple, deque)):
         return [snapshot(value, seen) for value in thing]
     names = [name for cls in type(thing).__mro__ for name in getattr(cls, "__slots__", ())]
