@@ -129,6 +129,7 @@ class Peer(Link, Generic[C]):
         self._output: trio.Event | None = None  # there is something to send, or the connection has ended
         self._room: trio.Event | None = None  # there is room for input, or the connection has ended
         self._deaf = False  # nothing more comes from the peer
+        self._parted = False  # nothing more goes to it
         self._finished: trio.Event | None = None  # fires then
         self._gone = trio.Event()
         self.awake = 0
@@ -151,18 +152,17 @@ class Peer(Link, Generic[C]):
         if self._turning:
             return
         self._turning = True
+        conn = self.conn
         try:
             self.turn()
+            ended = conn.should_close
             if self._sock is not None and not self._busy:
-                self._send(self._sock)
+                self._send(self._sock, at_once=ended)
         finally:
             self._turning = False
-        conn = self.conn
-        ended = conn.should_close
-        if ended and self._life.deadline == math.inf:
-            patience = math.inf if self._linger is None else self._linger
-            self._limit(trio.current_time() + patience + LINGER)
-        if ended or self._unsent or (conn.output_size and not self.awake):
+        if ended:
+            self._end()
+        elif self._unsent or (conn.output_size and not self.awake):
             self._stir()
         if self._room is not None and (ended or conn.want_read):
             self._room.set()
@@ -191,6 +191,20 @@ class Peer(Link, Generic[C]):
         if self._room is not None and self.conn.want_read:
             self._room.set()
 
+    def _end(self) -> None:
+        """The connection has ended: have the last bytes leave, and give the peer a moment."""
+        now = trio.current_time()
+        if self._life.deadline == math.inf:
+            patience = math.inf if self._linger is None else self._linger
+            self._limit(now + patience + LINGER)
+        if self._sock is None or self._busy or self.conn.output_size:
+            self._stir()
+        elif not self._parted:
+            self._parted = True
+            with contextlib.suppress(OSError):  # the peer has reset the connection, which reading will show
+                self._sock.shutdown(socket.SHUT_WR)
+            self._limit(min(self._life.deadline, now + LINGER))
+
     def _stir(self) -> None:
         """Let the writer have its turn."""
         self._busy = True
@@ -206,17 +220,19 @@ class Peer(Link, Generic[C]):
         if self._pen is not None:
             self._pen.deadline = deadline
 
-    def _send(self, sock: socket.socket) -> None:
+    def _send(self, sock: socket.socket, *, at_once: bool = False) -> None:
         """Send what there is, as far as the socket takes it."""
         conn = self.conn
         size = conn.output_size
-        if size < _MUCH:
+        if size < _MUCH and not at_once:
             # Who has sent little a few times since something came may be one of many tasks, whose packets leave
             # together if they are left to the writer.
             if not size or self.awake or not self._swift:
                 return
             self._swift -= 1
         data = conn.data_to_send()
+        if not data:
+            return
         try:
             sent = sock.send(data)
         except OSError:  # it is full; or broken, which the writer will see
@@ -248,7 +264,7 @@ class Peer(Link, Generic[C]):
                 self.flush()
                 if self._finished is not None:
                     self._finished.set()
-                if self._pen is not None:
+                if self._pen is not None and not self._parted:
                     await trio.sleep_forever()  # until the writer has written all
         finally:
             self._carrying = False
@@ -256,10 +272,12 @@ class Peer(Link, Generic[C]):
                 if scope is not None:
                     scope.cancel()
             try:
-                if self._sock is not None:
+                if self._sock is not None and isinstance(self._stream, trio.SocketStream):
                     sock, self._sock = self._sock, None
                     sock.detach()
-                await trio.aclose_forcefully(self._stream)
+                    self._stream.socket.close()
+                else:
+                    await trio.aclose_forcefully(self._stream)
             finally:
                 self.conn.receive_eof(trio.current_time())
                 self.flush()

@@ -11,6 +11,7 @@ import functools
 import logging
 import math
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -99,7 +100,7 @@ class Client(Peer[ClientConnection], ClientLink[Process, Stream]):
         """Run an operation and give up after ``seconds``; see the base class."""
         if seconds is None:
             return await self.complete(operation)
-        with _limit(seconds, what, _deadline(seconds)):
+        with _limit(seconds, what):
             return await self.complete(operation)
 
     def jump(
@@ -180,8 +181,14 @@ def connect(
     return _client(setup, timeout, on_event, dial)
 
 
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+
+
 async def _dial(host: str, port: int) -> trio.abc.Stream:
     try:
+        for family in _FAMILIES:
+            if _is_address(host, family):
+                return await _dial_address(family, host, port)
         return await trio.open_tcp_stream(host, port)
     except (OSError, UnicodeError) as error:  # the latter from names that no resolver can take
         problem: OSError | UnicodeError = error
@@ -192,6 +199,27 @@ async def _dial(host: str, port: int) -> trio.abc.Stream:
         raise ConnectFailed.to(host, port, problem) from error
 
 
+def _is_address(host: str, family: socket.AddressFamily) -> bool:
+    try:
+        socket.inet_pton(family, host)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+async def _dial_address(family: socket.AddressFamily, host: str, port: int) -> trio.SocketStream:
+    """Dial the one address that there is: nothing has to be looked up, and no other is tried beside it."""
+    sock = trio.socket.socket(family)
+    try:
+        await sock.connect((host, port))
+    except BaseException as error:
+        sock.close()
+        if isinstance(error, OSError) and error.errno:  # Trio has put the address into the words
+            raise OSError(error.errno, os.strerror(error.errno)) from error
+        raise
+    return trio.SocketStream(sock)
+
+
 @contextlib.asynccontextmanager
 async def _client(
     setup: Setup,
@@ -199,27 +227,23 @@ async def _client(
     on_event: Callable[[Event], None] | None,
     dial: Callable[[], Awaitable[trio.abc.Stream]],
 ) -> AsyncIterator[Client]:
-    what = f"connecting to {setup.host} port {setup.port}"
-    deadline = _deadline(timeout)
+    client: Client | None = None
     async with plain_nursery() as nursery:
-        with _limit(timeout, what, deadline):
-            stream = await dial()
-        conn = ClientConnection(setup.config, trio.current_time())
-        client = Client(conn, stream, nursery, setup.config.timeouts.linger, on_event)
         try:
-            with _limit(timeout, what, deadline):
+            with _limit(timeout, f"connecting to {setup.host} port {setup.port}"):
+                stream = await dial()
+                conn = ClientConnection(setup.config, trio.current_time())
+                client = Client(conn, stream, nursery, setup.config.timeouts.linger, on_event)
                 await client.complete(log_in(client.hub, setup.host_key, setup.credentials))
             yield client
         finally:
-            await client.aclose()
-
-
-def _deadline(seconds: float | None) -> float:
-    return math.inf if seconds is None else trio.current_time() + seconds
+            if client is not None:
+                await client.aclose()
 
 
 @contextlib.contextmanager
-def _limit(seconds: float | None, what: str, deadline: float) -> Iterator[None]:
+def _limit(seconds: float | None, what: str) -> Iterator[None]:
+    deadline = math.inf if seconds is None else trio.current_time() + seconds
     with trio.CancelScope(deadline=deadline) as scope:
         yield
     if seconds is not None and scope.cancelled_caught:
