@@ -238,7 +238,7 @@ class Program:
                     if character != b"\0":
                         yield from feed.write(character)
         except OSError:  # the program reads no more
-            channel.inboxes[0].discard()
+            channel.inbox(0).discard()
             yield from channel.notify(EndOfWrite())
         finally:
             feed.close()
@@ -289,7 +289,7 @@ class Program:
         with contextlib.suppress(ChildProcessError):
             _, self._status = os.waitpid(pid, 0)
         self._exited.fire()
-        channel.changed.fire()  # its outputs are waited for with that
+        channel.fire()  # its outputs are waited for with that
 
     def _end(self, channel: Channel) -> Operation[None]:
         """Wait for the end of everything, which ends :meth:`run`."""

@@ -113,7 +113,7 @@ class Remote:
             else:
                 return
             if stream:
-                channel.inboxes[stream].discard()
+                channel.inbox(stream).discard()
             else:
                 yield from self._refuse_output()
         except ConnectionLoss:  # will be told when all that came is written

@@ -67,7 +67,7 @@ class Reader:
 
     async def aclose(self) -> None:
         """Read no more: what comes is thrown away."""
-        self._channel.inboxes[self._stream].discard()
+        self._channel.inbox(self._stream).discard()
         self._link.flush()
 
 

@@ -92,7 +92,7 @@ class Reader(_async_streams.Reader, trio.abc.ReceiveStream):
     async def aclose(self) -> None:
         """Read no more: what comes is thrown away."""
         self._receiving.close()
-        self._channel.inboxes[self._stream].discard()
+        self._channel.inbox(self._stream).discard()
         self._link.flush()
         await trio.lowlevel.checkpoint()
 

@@ -66,7 +66,7 @@ class _Inward(io.RawIOBase):
             self._at_close()
 
     def _discard(self) -> None:
-        self._link.apply(self._channel.inboxes[self._stream].discard)
+        self._link.apply(self._channel.inbox(self._stream).discard)
 
     def _checkOpen(self) -> None:  # noqa: N802  as io calls it
         if self.closed:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sshproto.channels.requests import EndOfWrite, ExitSignal, ExitStatus, WindowChange
-from sshproto.errors import ChannelEnded, OpenRefused, RequestRefused
+from sshproto.errors import ChannelEnded, LimitReached, OpenRefused, RequestRefused
 from sshproto.operations.steps import Operation, Wait
 from sshproto.streams import Inbox
 
@@ -52,7 +52,7 @@ class Channel:
     Attributes:
         number: Its number in the connection.
         kind: What it is for.
-        inboxes: What has come: of the data stream and of standard error.
+        data, errors: What has come, of data and of standard error; None while nothing has and nobody reads.
         opened: The peer has confirmed it, or we have.
         closed: Nothing more can come or be sent: by both sides' CLOSE, or by ours, or with the connection.
         lost: The connection has ended, and this channel with it: what came may be cut off.
@@ -60,35 +60,38 @@ class Channel:
         peer_reads: False when the peer has said that it reads no more data (eow@openssh.com). Standard error it may
             still read.
         eof_sent, eof_received: Which directions have been ended by EOF.
-        writable: Fires when there is room to send, or never will be.
         room: What :meth:`write` waits for, if it does: the same, but one after the other.
         called: That has fired, and who writes has not had its turn yet.
         missed: It had, but found no room.
-        changed: Fires when any of the other attributes has changed, or what the peer asks, tells and answers.
         on_end: Called when the channel has ended, unless by :meth:`close`; never from within an operation.
         breaks: The peer's ``Break`` requests are granted and passed on as notices.
         serving: The peer's requests wait for :meth:`next_request`; otherwise they are refused.
     """
 
-    # There may be many of them that nobody uses at the moment: what is seldom needed is made when it is.
+    # There may be many of them that nobody uses at the moment: what is seldom needed is made when it is. And many that
+    # live for one command, on which not a byte may come: what its end has to touch is only what there is.
     __slots__ = (
+        "_changed",
+        "_gathering",
         "_notices",
         "_refusal",
         "_replies",
         "_requests",
         "_turn",
         "_unasked",
+        "_unwanted",
+        "_writable",
         "_writing",
         "breaks",
         "called",
-        "changed",
         "closed",
+        "data",
         "eof_received",
         "eof_sent",
+        "errors",
         "exit_signal",
         "exit_status",
         "hub",
-        "inboxes",
         "kind",
         "lost",
         "missed",
@@ -98,15 +101,16 @@ class Channel:
         "peer_reads",
         "room",
         "serving",
-        "writable",
     )
 
     def __init__(self, hub: Hub[Any], number: int, kind: ChannelOpenData) -> None:
         self.hub = hub
         self.number = number
         self.kind = kind
-        credit = _Credit(hub.conn, number)
-        self.inboxes = (Inbox(credit), Inbox(credit))
+        self.data: Inbox | None = None
+        self.errors: Inbox | None = None
+        self._gathering = False
+        self._unwanted = False
         self.opened = False
         self.closed = False
         self.lost = False
@@ -118,11 +122,11 @@ class Channel:
         self.on_end: Callable[[], object] | None = None
         self.eof_sent = False
         self.eof_received = False
-        self.writable = Wait()
+        self._writable: Wait | None = None
         self.room: Wait | None = None
         self.called = False
         self.missed = False
-        self.changed = Wait()
+        self._changed: Wait | None = None
         self._refusal: OpenRefused | None = None
         self._replies: dict[int, bool | None] | None = None
         self._requests: deque[ChannelRequested] | None = None
@@ -133,6 +137,55 @@ class Channel:
 
     def __repr__(self) -> str:
         return f"<Channel {self.number}, {self.kind.type}{', closed' if self.closed else ''}>"
+
+    # ------------------------------------------------------------------------------------------ made when they are used
+
+    def inbox(self, stream: int) -> Inbox:
+        """What has come on a stream: 0 is data, 1 is standard error."""
+        found = self.errors if stream else self.data
+        return self._make_inbox(stream) if found is None else found
+
+    def _make_inbox(self, stream: int) -> Inbox:
+        inbox = Inbox(_Credit(self.hub.conn, self.number))
+        inbox.ended = self.input_ended
+        if self._unwanted:
+            inbox.discard()
+        elif self._gathering:
+            inbox.gather()
+        if stream:
+            self.errors = inbox
+        else:
+            self.data = inbox
+        return inbox
+
+    @property
+    def inboxes(self) -> tuple[Inbox, Inbox]:
+        """What has come: of the data stream and of standard error."""
+        return self.inbox(0), self.inbox(1)
+
+    @property
+    def writable(self) -> Wait:
+        """Fires when there is room to send, or never will be."""
+        if self._writable is None:
+            self._writable = Wait()
+        return self._writable
+
+    @property
+    def changed(self) -> Wait:
+        """Fires when any of the attributes has changed, or what the peer asks, tells and answers."""
+        if self._changed is None:
+            self._changed = Wait()
+        return self._changed
+
+    @property
+    def input_ended(self) -> bool:
+        """Nothing more will come, and nothing that came was cut off."""
+        return self.eof_received or (self.closed and not self.lost)
+
+    @property
+    def exited(self) -> bool:
+        """The peer has said how the program ended."""
+        return self.exit_status is not None or self.exit_signal is not None
 
     # ------------------------------------------------------------------------------------------------------- operations
 
@@ -154,7 +207,7 @@ class Channel:
         Raises:
             ConnectionLoss: The connection has ended before the stream did.
         """
-        inbox = self.inboxes[stream]
+        inbox = self.inbox(stream)
         while not inbox.size:
             if self._at_end(inbox) or limit <= 0:
                 return b""
@@ -167,7 +220,7 @@ class Channel:
         Raises:
             ConnectionLoss: The connection has ended before the stream did.
         """
-        inbox = self.inboxes[stream]
+        inbox = self.inbox(stream)
         try:
             while True:
                 gathered = inbox.gather()
@@ -186,7 +239,7 @@ class Channel:
         Raises:
             ConnectionLoss: The connection has ended before the stream did.
         """
-        inbox = self.inboxes[stream]
+        inbox = self.inbox(stream)
         while inbox.size < count:
             if self._at_end(inbox):
                 break
@@ -206,7 +259,7 @@ class Channel:
             LimitReached: It is not among the first ``limit`` bytes, which can still be read.
             ConnectionLoss: The connection has ended before the stream did.
         """
-        inbox = self.inboxes[stream]
+        inbox = self.inbox(stream)
         searched = 0
         while True:
             end = inbox.find(separator, limit, searched)
@@ -278,8 +331,12 @@ class Channel:
                 self.hub.check()
             return
         self.eof_sent = True
+        conn = self.hub.conn
         try:
-            yield from self.hub.command(lambda: None if self.closed else self.hub.conn.send_eof(self.number))
+            try:
+                conn.send_eof(self.number)
+            except LimitReached:
+                yield from self.hub.command(lambda: None if self.closed else conn.send_eof(self.number))
         except BaseException:
             self.eof_sent = False
             raise
@@ -292,7 +349,10 @@ class Channel:
             ConnectionLoss: The connection has ended.
             UsageError: It cannot be asked.
         """
-        number = yield from self._send_request(request, want_reply=True)
+        try:
+            number = self._send_request(request, want_reply=True)
+        except LimitReached:
+            number = yield from self.hub.command(lambda: self._send_request(request, want_reply=True))
         replies = self._replies = self._replies or {}
         replies[number] = None
         try:
@@ -301,6 +361,8 @@ class Channel:
                 yield self.changed
         finally:
             del replies[number]
+            if not replies:
+                self._replies = None
         return granted
 
     def require(self, request: ChannelRequestData) -> Operation[None]:
@@ -321,7 +383,10 @@ class Channel:
             ConnectionLoss: The connection has ended.
             UsageError: It cannot be told.
         """
-        yield from self._send_request(request, want_reply=False)
+        try:
+            self._send_request(request, want_reply=False)
+        except LimitReached:
+            yield from self.hub.command(lambda: self._send_request(request, want_reply=False))
 
     def next_request(self) -> Operation[ChannelRequested | None]:
         """The peer's next request, to be granted or refused; None when the channel has ended, or its serving has."""
@@ -332,7 +397,8 @@ class Channel:
         if not self.serving or not self._requests:
             return None
         question = self._requests.popleft()
-        self._unasked -= unasked(question)
+        if not question.want_reply:
+            self._unasked -= unasked(question)
         return question
 
     def stop_serving(self) -> None:
@@ -342,7 +408,7 @@ class Channel:
         for question in requests or ():
             self.hub.refuse(question)
         self._unasked = 0
-        self.changed.fire()
+        self.fire()
 
     def next_notice(self) -> Operation[ChannelRequestData | None]:
         """The next thing that the peer tells: a signal, a new size of its terminal; None when the channel has ended.
@@ -361,9 +427,9 @@ class Channel:
         Raises:
             ConnectionLoss: The connection has ended before.
         """
-        while self.exit_status is None and self.exit_signal is None and not self.closed:
+        while not (self.exited or self.closed):
             yield self.changed
-        if self.lost and self.exit_status is None and self.exit_signal is None:
+        if self.lost and not self.exited:
             self.hub.check()
 
     def until_closed(self) -> Operation[None]:
@@ -377,17 +443,45 @@ class Channel:
         if not self.closed:
             self.hub.close_channel(self.number)
             self.ended()
-        for inbox in self.inboxes:
-            inbox.discard()
+        self._unwanted = True
+        if self.data is not None:
+            self.data.discard()
+        if self.errors is not None:
+            self.errors.discard()
+
+    def gather(self) -> None:
+        """Take everything that comes, now and in future, without bound; see :meth:`gathered`."""
+        self._gathering = True
+        if self.data is not None:
+            self.data.gather()
+        if self.errors is not None:
+            self.errors.gather()
+
+    def gathered(self, stream: int = 0) -> bytes:
+        """What was gathered."""
+        inbox = self.errors if stream else self.data
+        return b"" if inbox is None else bytes(inbox.gather())
+
+    def fire(self) -> None:
+        """Wake who waits for a change."""
+        if self._changed is not None:
+            self._changed.fire()
 
     # ----------------------------------------------------------------------------------------------------- from the hub
 
     def end_input(self) -> None:
         """EOF has come."""
         self.eof_received = True
-        for inbox in self.inboxes:
-            inbox.finish()
-        self.changed.fire()
+        if self.data is not None:
+            self.data.finish()
+        if self.errors is not None:
+            self.errors.finish()
+        self.fire()
+
+    def has_room(self) -> None:
+        """There is room to send."""
+        if self._writable is not None:
+            self._writable.fire()
 
     def notified(self, notice: ChannelRequestData) -> None:
         """The peer has told something."""
@@ -405,24 +499,25 @@ class Channel:
                 if self._notices is None:
                     self._notices = deque(maxlen=_NOTICES_KEPT)
                 self._notices.append(notice)
-        self.changed.fire()
+        self.fire()
 
     def asked(self, question: ChannelRequested) -> None:
         """The peer asks something. What wants no reply is let go when too much waits: it can be refused in silence."""
-        size = unasked(question)
-        if size and self._unasked + size > UNASKED:
-            return
-        self._unasked += size
+        if not question.want_reply:
+            size = unasked(question)
+            if self._unasked + size > UNASKED:
+                return
+            self._unasked += size
         if self._requests is None:
             self._requests = deque()
         self._requests.append(question)
-        self.changed.fire()
+        self.fire()
 
     def replied(self, number: int, *, granted: bool) -> None:
         """The reply to our request has come."""
         if self._replies is not None and number in self._replies:
             self._replies[number] = granted
-            self.changed.fire()
+            self.fire()
 
     def refused(self, reason: int, description: str) -> None:
         """The peer does not want the channel."""
@@ -435,12 +530,14 @@ class Channel:
             return
         self.closed = True
         self.lost = self.hub.lost is not None
-        for inbox in self.inboxes:
-            if not self.lost:
-                inbox.finish()
-            inbox.arrived.fire()
-        self._nobody_listens()
-        self.changed.fire()
+        for inbox in (self.data, self.errors):
+            if inbox is not None:
+                if not self.lost:
+                    inbox.finish()
+                inbox.arrived.fire()
+        if self._writable is not None or self.room is not None:
+            self._nobody_listens()
+        self.fire()
         if self._turn is not None:
             self._turn.fire()
         if self.on_end is not None:
@@ -449,7 +546,7 @@ class Channel:
     # --------------------------------------------------------------------------------------------------------- internal
 
     def _nobody_listens(self) -> None:
-        self.writable.fire()
+        self.has_room()
         if self.room is not None:
             self.room.fire()
 
@@ -459,13 +556,10 @@ class Channel:
             self._writing, self._turn = [], Wait()
         return self._writing, self._turn
 
-    def _send_request(self, request: ChannelRequestData, *, want_reply: bool) -> Operation[int]:
-        def send() -> int:
-            self._check()
-            number: int = self.hub.conn.request(self.number, request, want_reply=want_reply)
-            return number
-
-        return (yield from self.hub.command(send))
+    def _send_request(self, request: ChannelRequestData, *, want_reply: bool) -> int:
+        self._check()
+        number: int = self.hub.conn.request(self.number, request, want_reply=want_reply)
+        return number
 
     def _send_some(self, data: Buffer, stream: int) -> memoryview | None:
         """Send what there is room for: what is left, or None if nothing is."""
@@ -485,12 +579,13 @@ class Channel:
             raise ChannelEnded(f"the peer does not read channel {self.number} any more")
 
     def _check(self) -> None:
+        if not self.closed:
+            return
         if self._refusal is not None:
             raise copy.copy(self._refusal)  # each raise leaves its traceback in the exception
-        if self.closed:
-            if self.lost:
-                self.hub.check()
-            raise ChannelEnded(f"channel {self.number} is closed")
+        if self.lost:
+            self.hub.check()
+        raise ChannelEnded(f"channel {self.number} is closed")
 
 
 def unasked(question: ChannelRequested | GlobalRequested) -> int:

@@ -388,12 +388,15 @@ class Hub(Generic[C]):
         if channel is None:
             self.conn.credit(event.channel, len(event.data))
         else:
-            channel.inboxes[event.stream].feed(event.data)
+            inbox = channel.errors if event.stream else channel.data
+            if inbox is None:
+                inbox = channel.inbox(event.stream)
+            inbox.feed(event.data)
 
     def _writable(self, event: ChannelWritable) -> None:
         channel = self.channels.get(event.channel)
         if channel is not None:
-            channel.writable.fire()
+            channel.has_room()
             if channel.room is not None and channel.room.wanted:
                 if self._line is None:
                     self._line = deque(), deque()
@@ -437,7 +440,7 @@ class Hub(Generic[C]):
         channel = self.channels.get(event.channel)
         if channel is not None:
             channel.opened = True
-            channel.changed.fire()
+            channel.fire()
 
     def _open_failed(self, event: ChannelOpenFailed) -> None:
         channel = self.channels.pop(event.channel, None)

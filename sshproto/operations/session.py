@@ -120,13 +120,15 @@ def start(
     """
     channel = yield from hub.open_channel(Session())
     try:
-        for forwarding in (x11, agent):
-            if forwarding is not None:
-                yield from forwarding.offer(channel)
+        if x11 is not None:
+            yield from x11.offer(channel)
+        if agent is not None:
+            yield from agent.offer(channel)
         if pty is not None:
             yield from channel.require(pty)
-        for name, value in (env or {}).items():
-            yield from channel.notify(Env(name, octets(value)))
+        if env:
+            for name, value in env.items():
+                yield from channel.notify(Env(name, octets(value)))
         yield from channel.require(program)
     except BaseException:
         channel.close()
@@ -165,18 +167,21 @@ def run(
         raise InvalidArgument("the input of a command must be bytes, not str")
     channel = yield from start(hub, Exec(command), pty=pty, env=env, agent=agent, x11=x11)
     try:
-        stdout, stderr = (inbox.gather() for inbox in channel.inboxes)
-        yield from _feed(channel, input)
-        while not channel.closed:
-            if _complete(channel):
-                break
+        channel.gather()
+        try:
+            if len(input):
+                yield from channel.write(input)
+        except ChannelEnded:  # the command did not want it all
+            pass
+        yield from channel.send_eof()
+        while not (channel.closed or (channel.eof_received and channel.exited)):
             yield channel.changed
-        if channel.lost and not _complete(channel):
+        if channel.lost and not (channel.eof_received and channel.exited):
             hub.check()
         completed = Completed(
             command=command,
-            stdout=bytes(stdout),
-            stderr=bytes(stderr),
+            stdout=channel.gathered(0),
+            stderr=channel.gathered(1),
             exit_status=channel.exit_status,
             exit_signal=channel.exit_signal,
         )
@@ -185,19 +190,6 @@ def run(
     if check:
         completed.check()
     return completed
-
-
-def _complete(channel: Channel) -> bool:
-    return channel.inboxes[0].ended and (channel.exit_status is not None or channel.exit_signal is not None)
-
-
-def _feed(channel: Channel, data: Buffer) -> Operation[None]:
-    try:
-        if len(data):
-            yield from channel.write(data)
-    except ChannelEnded:  # the command did not want it all
-        pass
-    yield from channel.send_eof()
 
 
 def send_signal(channel: Channel, name: str) -> Operation[None]:
