@@ -87,6 +87,12 @@ class ClientEngine(Engine[ClientAuth]):
             self._logged_in()
         super().login_step()
 
+    def answer_login(self, question: Question, answer: Callable[[ClientAuth], None]) -> None:
+        """Carry out an answer to a question of the login."""
+        if self.auth is not None:
+            answer(self.auth)
+            self.answered(question)
+
     def answered(self, question: Question) -> None:
         """The application has answered a question of the login: it is the server's turn, or there is another one."""
         self.login_step()
@@ -127,15 +133,11 @@ class ClientConnection(Connection[ClientEngine]):
 
     def accept_host_key(self, question: HostKeyOffered) -> None:
         """It is the server's key: go on."""
-        with self._engine.answering(question, HostKeyOffered) as due:
-            if due:
-                self._engine.accept_host_key(question)
+        self._engine.answer(question, (HostKeyOffered,), self._engine.accept_host_key, question)
 
     def reject_host_key(self, question: HostKeyOffered) -> None:
         """It is not: disconnect with code 9."""
-        with self._engine.answering(question, HostKeyOffered) as due:
-            if due:
-                self._engine.reject_host_key(question)
+        self._engine.answer(question, (HostKeyOffered,), self._engine.reject_host_key, question)
 
     def auth_none(self, question: CredentialNeeded) -> None:
         """Log in without proof, which mostly serves to learn the server's methods (RFC 4252 section 5.2)."""
@@ -217,11 +219,7 @@ class ClientConnection(Connection[ClientEngine]):
     def _login(
         self, question: Question, kinds: tuple[type[Question], ...], answer: Callable[[ClientAuth], None]
     ) -> None:
-        engine = self._engine
-        with engine.answering(question, *kinds) as due:
-            if due and engine.auth is not None:
-                answer(engine.auth)
-                engine.answered(question)
+        self._engine.answer(question, kinds, self._engine.answer_login, question, answer)
 
     _REFUSALS: ClassVar[dict[type[Question], Callable[[Any, Any], None]]] = {
         **Connection._REFUSALS,

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=Engine[Any])
 
+_REQUESTED = (ChannelRequested, GlobalRequested)
+
 
 class Connection(Generic[E]):
     """What clients and servers share: :class:`~sshproto.client.ClientConnection` and
@@ -238,9 +240,12 @@ class Connection(Generic[E]):
             InvalidArgument: A size is out of range.
             LimitReached: Too much waits for the end of a key exchange.
         """
-        with self._engine.answering(question, ChannelOpenRequested) as due:
-            if due:
-                self._engine.mux.accept_channel(question, window=window, max_packet=max_packet)
+        engine = self._engine
+        engine.answer(
+            question,
+            (ChannelOpenRequested,),
+            lambda: engine.mux.accept_channel(question, window=window, max_packet=max_packet),
+        )
 
     def reject_channel(
         self,
@@ -259,9 +264,8 @@ class Connection(Generic[E]):
             InvalidArgument: The reason or the description cannot be sent.
             LimitReached: Too much waits for the end of a key exchange.
         """
-        with self._engine.answering(question, ChannelOpenRequested) as due:
-            if due:
-                self._engine.mux.reject_channel(question, reason, description)
+        engine = self._engine
+        engine.answer(question, (ChannelOpenRequested,), engine.mux.reject_channel, question, reason, description)
 
     def request(self, channel: int, request: ChannelRequestData, *, want_reply: bool = True) -> int:
         """Ask something of the other end of a channel (RFC 4254 section 5.4).
@@ -299,15 +303,14 @@ class Connection(Generic[E]):
             question: Which. If the peer wants no reply, nothing happens.
             data: What the reply to a global request carries.
         """
-        with self._engine.answering(question, ChannelRequested, GlobalRequested) as due:
-            if due:
-                self._engine.mux.succeed(question, data)
+        engine = self._engine
+        engine.answer(question, _REQUESTED, engine.mux.succeed, question, data)
 
     def fail(self, question: ChannelRequested | GlobalRequested) -> None:
         """Refuse a request. If the peer wants no reply, it hears nothing; a forward gives back its place."""
-        with self._engine.answering(question, ChannelRequested, GlobalRequested) as due:
-            if due or not question.want_reply:
-                self._engine.mux.fail(question)
+        engine = self._engine
+        if not engine.answer(question, _REQUESTED, engine.mux.fail, question) and not question.want_reply:
+            engine.mux.fail(question)
 
     def send(self, channel: int, data: Buffer, stream: int = 0) -> int:
         """Send data on a channel (RFC 4254 section 5.2).
@@ -418,15 +421,13 @@ class Connection(Generic[E]):
         Raises:
             InvalidArgument: It does not verify; the question stays open.
         """
-        with self._engine.answering(question, SignatureNeeded) as due:
-            if due:
-                self._engine.sign(question, signature)
+        engine = self._engine
+        engine.answer(question, (SignatureNeeded,), engine.sign, question, signature)
 
     def decline_sign(self, question: SignatureNeeded) -> None:
         """There will be no signature: a login goes on to the next method, a key exchange fails."""
-        with self._engine.answering(question, SignatureNeeded) as due:
-            if due:
-                self._engine.decline_sign(question)
+        engine = self._engine
+        engine.answer(question, (SignatureNeeded,), engine.decline_sign, question)
 
     def refuse(self, question: Question) -> None:
         """Give ``question``, of whatever kind, its safe answer: no."""

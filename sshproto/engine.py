@@ -8,14 +8,14 @@ connection when the login has succeeded, and asks a silent peer whether it is st
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
 
 from sshproto.channels.mux import Mux
 from sshproto.channels.requests import Keepalive
 from sshproto.errors import ProtocolViolation, TimedOut
 from sshproto.events import GlobalFailed, GlobalSucceeded, PongReceived
 from sshproto.timers import Timer
-from sshproto.transport.link import PING, Link, Phase
+from sshproto.transport.link import PING, Handler, Link, Phase
 from sshproto.wire import messages
 from sshproto.wire.messages import Ping
 from sshproto.wire.table import State, message_name
@@ -34,7 +34,6 @@ _KEEPALIVE = b"sshproto keepalive"
 """Data of the PINGs that ask whether the peer is there; their answers are nobody else's business."""
 
 _NOBODY: frozenset[int] = frozenset()
-_CONNECTION = 80  # from here on messages are the connection protocol's (RFC 4250 section 4.1.2)
 
 
 class LoginMachine(Protocol):
@@ -65,28 +64,26 @@ class Engine(Link, Generic[A]):
         auth: The authentication machine, from the moment its service is accepted.
     """
 
-    __slots__ = ("_keepalives", "_last_heard", "_unanswered", "auth", "mux")
+    __slots__ = ("_keepalives", "auth", "mux")
 
     def __init__(self, config: Config, now: float) -> None:
         self.auth: A | None = None
         super().__init__(config, now)
         self.mux = Mux(self.role, config, self)
-        self._last_heard = now
         self._keepalives = _NOBODY
-        self._unanswered = 0
 
     # ---------------------------------------------------------------------------------------------------------- routing
 
-    def _dispatch_upper(self, number: int, payload: Buffer) -> None:
-        if number >= _CONNECTION:
-            self.mux.packet(number, payload)
-            return
+    def _on_login(self, payload: Buffer) -> None:
         message = messages.decode(payload, self._upper_context())
         if message is None:
-            raise ProtocolViolation(f"{message_name(number)} means nothing to the authentication method of now")
+            raise ProtocolViolation(f"{message_name(payload[0])} means nothing to the authentication method of now")
         if self.auth is not None:
             self.auth.receive(message)
             self.login_step()
+
+    def _on_connection(self, payload: Buffer) -> None:
+        self.mux.packet(payload[0], payload)
 
     def _channel_data(self, payload: Buffer) -> Event | None:
         return self.mux.data(payload)
@@ -113,6 +110,12 @@ class Engine(Link, Generic[A]):
         return super()._concerns(event)
 
     _WATCHED = Link._WATCHED | {PongReceived, GlobalSucceeded, GlobalFailed}
+
+    _HANDLERS: ClassVar[dict[int, Handler]] = {
+        **Link._HANDLERS,
+        **dict.fromkeys(range(50, 80), _on_login),
+        **dict.fromkeys(range(80, 101), _on_connection),
+    }
 
     # ------------------------------------------------------------------------------------------------------------ login
 
@@ -144,10 +147,6 @@ class Engine(Link, Generic[A]):
         raise NotImplementedError
 
     # -------------------------------------------------------------------------------------------------------- keepalive
-
-    def _heard(self) -> None:
-        self._last_heard = self.timers.now
-        self._unanswered = 0
 
     def _expired(self, timer: Timer) -> None:
         if timer is not Timer.KEEPALIVE:

@@ -77,6 +77,12 @@ class ServerEngine(Engine[ServerAuth]):
         if message.number == UserauthSuccess.number:
             self._logged_in()
 
+    def answer_login(self, answer: Callable[[ServerAuth], None]) -> None:
+        """Carry out an answer to a question of the login."""
+        if self.auth is not None:
+            answer(self.auth)
+            self.login_step()
+
     def sign(self, question: SignatureNeeded, signature: bytes) -> None:
         self.kex.sign(question, signature)
         self.kex_moved()
@@ -197,11 +203,7 @@ class ServerConnection(Connection[ServerEngine]):
     def _login(
         self, question: Question, kinds: tuple[type[Question], ...], answer: Callable[[ServerAuth], None]
     ) -> None:
-        engine = self._engine
-        with engine.answering(question, *kinds) as due:
-            if due and engine.auth is not None:
-                answer(engine.auth)
-                engine.login_step()
+        self._engine.answer(question, kinds, self._engine.answer_login, answer)
 
     _REFUSALS: ClassVar[dict[type[Question], Callable[[Any, Any], None]]] = {
         **Connection._REFUSALS,

@@ -37,36 +37,36 @@ class Timers:
 
     Attributes:
         now: The latest time that was told; it never goes back.
+        settled: The events of the last input have been drained: from here on ``now`` is of the past.
     """
 
-    __slots__ = ("_deadlines", "_settled", "_untimed", "now")
+    __slots__ = ("_deadlines", "_next", "_untimed", "now", "settled")
 
     def __init__(self, now: float) -> None:
         self.now = now
+        self.settled = False
         self._deadlines: dict[Timer, float] = {}
         self._untimed: dict[Timer, float] = {}
-        self._settled = False
+        self._next: float | None = None  # the earliest deadline; None: it is to be looked for
 
     def advance(self, now: float) -> None:
         """An input has come, at ``now``."""
         self.now = max(self.now, now)
-        self._settled = False
+        self.settled = False
         if self._untimed:
             for timer, seconds in self._untimed.items():
                 self._deadlines[timer] = self.now + seconds
             self._untimed.clear()
-
-    def settle(self) -> None:
-        """The events of the last input have been drained: from here on ``now`` is of the past."""
-        self._settled = True
+            self._next = None
 
     def arm(self, timer: Timer, seconds: float | None) -> None:
         """Set a deadline ``seconds`` from now, or none if that is None."""
         if seconds is None:
             self.stop(timer)
             return
+        self._next = None
         self._deadlines[timer] = self.now + seconds
-        if self._settled:
+        if self.settled:
             self._untimed[timer] = seconds
         elif self._untimed:
             self._untimed.pop(timer, None)
@@ -75,18 +75,23 @@ class Timers:
         """Set a deadline to a moment that is known."""
         self.stop(timer)
         self._deadlines[timer] = deadline
+        self._next = None
 
     def stop(self, timer: Timer) -> None:
-        self._deadlines.pop(timer, None)
-        self._untimed.pop(timer, None)
+        if self._deadlines.pop(timer, None) is not None:
+            self._untimed.pop(timer, None)
+            self._next = None
 
     def clear(self) -> None:
         self._deadlines.clear()
         self._untimed.clear()
+        self._next = None
 
     def next(self) -> float | None:
         """The earliest deadline, or None. One that waits for the next input may lie in the past."""
-        return min(self._deadlines.values(), default=None)
+        if self._next is None and self._deadlines:
+            self._next = min(self._deadlines.values())
+        return self._next
 
     def expired(self) -> list[Timer]:
         """The timers that are due now, earliest first; they are stopped."""

@@ -173,6 +173,9 @@ class Hub(Generic[C]):
         self._line: tuple[deque[Channel], deque[Channel]] | None = None
         self._called = 0  # those that have, and have not had their turn yet
         self._take = ASKED[conn.role]
+        self._engine = engine = conn._engine
+        # The connection's method hands on, and is watched if the connection is recorded.
+        self._next_event = engine.next_event if engine.config.record is None else conn.next_event
 
     # ---------------------------------------------------------------------------------------------------- for the faces
 
@@ -182,9 +185,12 @@ class Hub(Generic[C]):
         To be called after every input, after every step of an operation, and after ``data_to_send``, which may make
         room for more events.
         """
-        next_event = self.conn.next_event
+        engine = self._engine
         routes = self._ROUTES
-        while (event := next_event()) is not None:
+        while engine.events or not engine.idle:
+            event = self._next_event()
+            if event is None:
+                break
             if self.on_event is not None:
                 self.on_event(event)
             route = routes.get(type(event))

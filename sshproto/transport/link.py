@@ -6,16 +6,16 @@ into one last :class:`~sshproto.events.ConnectionLost`.  The upper half, :class:
 numbers from 50 on by overriding the methods under "for the upper half".
 
 The way of a packet in: ``receive_data`` → :class:`~sshproto.transport.packets.Opener` (framing, decryption, integrity,
-decompression) → :data:`~sshproto.wire.table.VERDICTS` → the handler of its number.  The way out: ``send`` or
-``send_data``, the fast way of channel data → :class:`~sshproto.transport.outbox.Outbox`, which holds back what must not
-leave during a key exchange → :class:`~sshproto.transport.packets.Sealer` → ``data_to_send``.
+decompression) → :data:`~sshproto.wire.table.VERDICTS`, of which each state has made its handlers → the handler of its
+number.  The way out: ``send`` or ``send_data``, the fast way of channel data →
+:class:`~sshproto.transport.outbox.Outbox`, which holds back what must not leave during a key exchange →
+:class:`~sshproto.transport.packets.Sealer` → ``data_to_send``.
 """
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -81,7 +81,6 @@ HOST_BOUND = "publickey-hostbound@openssh.com"
 
 _CHANNEL_DATA = ChannelData.number
 _KEX_NUMBERS = range(20, 50)
-_UPPER_NUMBERS = range(50, 101)
 _HARD_PACKETS = 2**32 - 2**16  # no key may ever see a sequence number twice, whatever the peer does (RFC 4344 3.1)
 _READ_AHEAD = 65536  # beyond one packet, what may wait unprocessed before reading pauses
 _WORDS = 4096  # of a DISCONNECT: what others show of it, and far from what they must accept
@@ -107,6 +106,13 @@ class Phase(Enum):
     CLOSED = "closed"
 
 
+_OPEN = Phase.OPEN
+_CLOSED = Phase.CLOSED
+
+Handler = Callable[[Any, "Buffer"], None]
+"""What takes a legal packet: a function of the connection and the payload, which is valid only until it returns."""
+
+
 class Link:
     """The transport half of a connection; see :class:`~sshproto.connection.Connection` for how to use one.
 
@@ -122,6 +128,8 @@ class Link:
         error: Why the connection has ended, or None.
         blocked_on: The question that holds up all input, or None.
         questions: The answers that the application owes.
+        idle: No packet can be read before there is more input.
+        events: What :meth:`next_event` is to return; while there is none and it is ``idle``, that need not be asked.
     """
 
     # A connection that does nothing should take little memory. Who patches an instance gives it a dict.
@@ -129,12 +137,13 @@ class Link:
         "__dict__",
         "_data_legal",
         "_eof",
-        "_events",
         "_exchanges",
         "_ext_infos",
+        "_handlers",
         "_ident",
         "_ident_input",
-        "_idle",
+        "_last_heard",
+        "_limits",
         "_ping_offered",
         "_quota",
         "_received",
@@ -142,10 +151,12 @@ class Link:
         "_rekey_packets",
         "_state",
         "_trace",
-        "_verdicts",
+        "_unanswered",
         "blocked_on",
         "config",
         "error",
+        "events",
+        "idle",
         "kex",
         "opener",
         "outbox",
@@ -170,16 +181,19 @@ class Link:
         self.opener = Opener(packet_limit=config.limits.packet_before_auth)
         self.outbox = Outbox(config, sealed=self._message_sealed, worn=self._key_worn)
         self.kex = KeyExchange(self.role, config, self)
-        self._quota = Quota(config.limits, now)
-        self._rekey_bytes = config.limits.rekey_bytes
-        self._rekey_packets = config.limits.rekey_packets
+        self._limits = limits = config.limits
+        self._quota = Quota(limits, now)
+        self._rekey_bytes = limits.rekey_bytes
+        self._rekey_packets = limits.rekey_packets
         self._trace = config.trace
-        self._events: list[Event] = []  # seldom more than one or two
-        self._ident: ident.IdentReader | None = ident.IdentReader(receiver=self.role, limits=config.limits)
+        self.events: list[Event] = []  # seldom more than one or two
+        self._ident: ident.IdentReader | None = ident.IdentReader(receiver=self.role, limits=limits)
         self._ident_input = bytearray()
         self._enter(State.FIRST_KEX)
         self._eof = False
-        self._idle = False  # no packet can be read before there is more input
+        self.idle = False
+        self._last_heard = now
+        self._unanswered = 0
         self._received = 0
         self._exchanges = 0
         self._ext_infos = 0
@@ -194,18 +208,23 @@ class Link:
 
     def receive_data(self, data: Buffer, now: float) -> None:
         """Bytes from the peer; see :meth:`Connection.receive_data`."""
-        self.timers.advance(now)
-        if self.phase is Phase.CLOSED or self._eof or not len(data):
+        timers = self.timers
+        timers.advance(now)
+        size = len(data)
+        if not size or self._eof or self.phase is _CLOSED:
             return
-        self._heard()
-        waiting = self.opener.buffered + len(self._ident_input)
-        if waiting > self.config.limits.input_hard:
-            self.lose(LimitExceeded(f"input went on while {waiting} bytes waited unprocessed", "input_hard"))
-            return
-        self._received += len(data)
-        self._idle = False
+        self._last_heard = timers.now
+        self._unanswered = 0
+        opener = self.opener
+        if self._ident_input or not opener.drained:
+            waiting = opener.buffered + len(self._ident_input)
+            if waiting > self._limits.input_hard:
+                self.lose(LimitExceeded(f"input went on while {waiting} bytes waited unprocessed", "input_hard"))
+                return
+        self._received += size
+        self.idle = False
         if self._ident is None:
-            self.opener.feed(data)
+            opener.feed(data)
         else:
             self._ident_input += data
 
@@ -213,7 +232,7 @@ class Link:
         """The peer will send no more bytes."""
         self.timers.advance(now)
         self._eof = True
-        self._idle = False
+        self.idle = self.phase is _CLOSED
 
     def handle_timeout(self, now: float) -> None:
         """The time of :meth:`next_deadline` has come, or will come, or has long been over."""
@@ -226,9 +245,9 @@ class Link:
 
     def next_event(self) -> Event | None:
         """The pump: open packets one after the other until one of them means something to the application."""
-        events = self._events
+        events = self.events
         while not events:
-            if self._idle or self.phase is Phase.CLOSED:
+            if self.idle:
                 break
             if self.blocked_on is not None:
                 if not self._eof:
@@ -241,36 +260,54 @@ class Link:
                     if not self._read_ident(self._ident):
                         break
                     continue
-                payload = self.opener.next_packet()
+                opener = self.opener
+                payload = opener.next_packet()
                 if payload is None:
                     if self._eof:
                         raise self._unexpected_eof()
-                    self._idle = True
+                    self.idle = True
                     break
-                self._idle = self.opener.drained and not self._eof
+                self.idle = opener.drained and not self._eof
                 number = payload[0]
                 if self._trace is not None:
                     self._trace_received(bytes(payload))
                 if number == _CHANNEL_DATA and self._data_legal:
                     event = self._channel_data(payload)
-                    if self.opener.bytes >= self._rekey_bytes or self.opener.packets >= self._rekey_packets:
+                    if opener.bytes >= self._rekey_bytes or opener.packets >= self._rekey_packets:
                         self._key_worn()
                     if event is not None:
+                        if self.idle and not events:
+                            self.timers.settled = True
                         return event
                     continue
-                self._dispatch(number, payload)
+                if self.phase is not _OPEN:
+                    self._came_before_login()
+                handler = self._handlers[number]
+                if handler is None:
+                    self._not_handled(number)
+                else:
+                    handler(self, payload)
+                    if opener.bytes >= self._rekey_bytes or opener.packets >= self._rekey_packets:
+                        self._key_worn()
+                if self.outbox.size > self._limits.output_hard:
+                    raise LimitExceeded("the peer makes us answer and does not read", "output_hard")
             except ConnectionLoss as error:
                 self.lose(error)
             except WireError as error:
                 self.lose(ProtocolViolation(str(error)))
+            except LimitReached as error:  # a reply that the peer provoked finds no room
+                loss = LimitExceeded(str(error), "deferred_packets")
+                loss.__cause__ = error
+                self.lose(loss)
             except BaseException as error:  # noqa: BLE001  a bug of ours must not tear the caller's loop
                 self._bug(error)
         else:
             event = events.pop(0)
-            if isinstance(event, Question):
-                self.timers.settle()  # the application may take its time before it answers
+            # It was the last of this input; or the application may take its time before it answers.
+            if (self.idle and not events) or isinstance(event, Question):
+                self.timers.settled = True
             return event
-        self.timers.settle()
+        self.timers.settled = True
         return None
 
     def data_to_send(self) -> bytes:
@@ -278,7 +315,7 @@ class Link:
         outbox = self.outbox
         if not outbox.size:
             return b""
-        was_full = outbox.size >= self.config.limits.output_high
+        was_full = outbox.size >= self._limits.output_high
         data = outbox.take()
         if was_full and self.room():
             self._guard(self._writable)
@@ -293,12 +330,12 @@ class Link:
     @property
     def want_read(self) -> bool:
         """Whether there is room for more input; see :attr:`Connection.want_read`."""
-        limits = self.config.limits
+        limits, opener = self._limits, self.opener
         return (
-            self.phase is not Phase.CLOSED
+            self.outbox.size < limits.output_high
+            and (opener.drained or opener.buffered <= limits.packet + _READ_AHEAD)
             and not self._eof
-            and self.outbox.size < limits.output_high
-            and self.opener.buffered <= limits.packet + _READ_AHEAD
+            and self.phase is not _CLOSED
         )
 
     def need(self, phase: Phase, what: str) -> None:
@@ -347,24 +384,28 @@ class Link:
         messages.check_size(message)  # what does not fit is refused before anything changes
         self.lose(LocalClose(description, code), message)
 
-    @contextmanager
-    def answering(self, question: Question, *kinds: type[Question]) -> Iterator[bool]:
-        """Around the carrying out of an answer: True if it is due, False if it came too late to matter.
+    def answer(
+        self, question: Question, kinds: tuple[type[Question], ...], act: Callable[..., object], *args: Any
+    ) -> bool:
+        """Carry out an answer, ``act(*args)``, if it is due: False if it came too late to matter.
 
         The question is settled if the answer goes through; an error of the application's leaves it open.
 
         Raises:
             UsageError: The question is of another kind, or has been answered.
         """
-        due = self.questions.check(question, *kinds)
+        questions = self.questions
+        if not questions.check(question, *kinds):
+            return False
         try:
-            yield due
+            act(*args)
         except ConnectionLoss as error:
             self.lose(error)
-        if due:
-            self.questions.settle(question)
-            if self.blocked_on is not None and self.blocked_on.id == question.id:
-                self.blocked_on = None
+        questions.settle(question)
+        blocked_on = self.blocked_on
+        if blocked_on is not None and blocked_on.id == question.id:
+            self.blocked_on = None
+        return True
 
     # --------------------------------------------------------------------------------------- the outlet of the machines
 
@@ -379,9 +420,9 @@ class Link:
     def room(self) -> int:
         """Bytes of data that may be queued now."""
         outbox = self.outbox
-        if self.phase is not Phase.OPEN or outbox.held:
+        if self.phase is not _OPEN or outbox.held:
             return 0
-        return max(0, self.config.limits.output_high - outbox.size)
+        return max(0, self._limits.output_high - outbox.size)
 
     def time(self) -> float:
         """When the last input came."""
@@ -390,7 +431,7 @@ class Link:
     def emit(self, event: Event) -> None:
         """Hand ``event`` to the application."""
         if type(event) not in self._WATCHED or self._concerns(event):
-            self._events.append(event)
+            self.events.append(event)
 
     def _concerns(self, event: Event) -> bool:
         """Whether an event of one of the classes in ``_WATCHED`` concerns the application, too."""
@@ -404,7 +445,7 @@ class Link:
     def ask(self, question: Question, *, hold: bool = False, size: int = 0) -> None:
         """Hand ``question`` to the application and note that an answer is owed."""
         self.questions.add(question, size)
-        self._events.append(question)
+        self.events.append(question)
         if hold:
             self.blocked_on = question
 
@@ -422,16 +463,12 @@ class Link:
 
     # ----------------------------------------------------------------------------------------------- for the upper half
 
-    def _dispatch_upper(self, number: int, payload: Buffer) -> None:
-        """A legal packet numbered 50 to 100."""
+    def _dispatch_service(self, payload: Buffer) -> None:
+        """A legal SERVICE_REQUEST or SERVICE_ACCEPT, whichever this role receives."""
         raise NotImplementedError
 
     def _channel_data(self, payload: Buffer) -> Event | None:
         """A legal CHANNEL_DATA."""
-        raise NotImplementedError
-
-    def _dispatch_service(self, payload: Buffer) -> None:
-        """A legal SERVICE_REQUEST or SERVICE_ACCEPT, whichever this role receives."""
         raise NotImplementedError
 
     def _upper_context(self) -> str:
@@ -456,9 +493,6 @@ class Link:
 
     def _writable(self) -> None:
         """There is room for data again."""
-
-    def _heard(self) -> None:
-        """The peer has sent something."""
 
     def _ended(self) -> None:
         """The connection has ended."""
@@ -490,7 +524,7 @@ class Link:
         except VersionUnsupported:
             if reader.version is not None:
                 self.peer_version = reader.version
-                self._events.append(reader.version)
+                self.events.append(reader.version)
             raise
         if version is None:
             return True
@@ -499,7 +533,7 @@ class Link:
         self.opener.feed(reader.rest)
         self.peer_version = version
         self.phase = Phase.KEX
-        self._events.append(version)
+        self.events.append(version)
         if not self.kex.active:
             self.kex.start()
         return True
@@ -517,36 +551,35 @@ class Link:
 
     def _look_up(self) -> None:
         """To be called whenever :meth:`_column` may have another answer."""
-        self._verdicts = VERDICTS[self.role][self._column()]
-        self._data_legal = self._verdicts[_CHANNEL_DATA] is Verdict.HANDLE
+        key = type(self), self._column()
+        handlers = _COLUMNS.get(key)
+        if handlers is None:
+            handlers = _COLUMNS[key] = _column_of(*key)
+        self._handlers = handlers
+        self._data_legal = handlers[_CHANNEL_DATA] is not None
 
-    def _dispatch(self, number: int, payload: Buffer) -> None:
-        """One packet other than legal CHANNEL_DATA."""
-        if self.phase is not Phase.OPEN:
-            self._quota.packet_before_login(self._received - self.opener.buffered)
-            if not self.opener.sequence_number and not self._exchanges:  # whatever Limits.packets_before_auth allows
-                raise ProtocolViolation("the sequence numbers have run round before the first keys")
-        verdict = self._verdicts[number]
-        if verdict is Verdict.HANDLE:
-            try:
-                if number in _UPPER_NUMBERS:
-                    self._dispatch_upper(number, payload)
-                else:
-                    self._TRANSPORT[number](self, bytes(payload))
-            except LimitReached as error:  # a reply that the peer provoked finds no room
-                raise LimitExceeded(str(error), "deferred_packets") from error
-            if self.opener.bytes >= self._rekey_bytes or self.opener.packets >= self._rekey_packets:
-                self._key_worn()
-        elif verdict is Verdict.IGNORE:
-            self._quota.ignored(message_name(number, self._context(number)))
-        elif verdict is Verdict.UNIMPLEMENTED:
+    def _came_before_login(self) -> None:
+        """Count a packet that has come before login."""
+        opener = self.opener
+        received = self._received
+        if received > self._limits.input_before_auth:
+            received -= opener.buffered
+        self._quota.packet_before_login(received)
+        if not opener.sequence_number and not self._exchanges:  # whatever Limits.packets_before_auth allows
+            raise ProtocolViolation("the sequence numbers have run round before the first keys")
+
+    def _not_handled(self, number: int) -> None:
+        """A packet came that no handler may take now."""
+        verdict = VERDICTS[self.role][self._column()][number]
+        if verdict is Verdict.UNIMPLEMENTED:
             self._not_implemented()
-        else:
-            name = message_name(number, self._context(number))
-            situation = _SITUATIONS[self._column()].format(self.role.peer.value)
-            raise ProtocolViolation(f"{name} ({number}) came, which is not allowed {situation}")
-        if self.outbox.size > self.config.limits.output_hard:
-            raise LimitExceeded("the peer makes us answer and does not read", "output_hard")
+            return
+        name = message_name(number, self._context(number))
+        if verdict is Verdict.IGNORE:
+            self._quota.ignored(name)
+            return
+        situation = _SITUATIONS[self._column()].format(self.role.peer.value)
+        raise ProtocolViolation(f"{name} ({number}) came, which is not allowed {situation}")
 
     def _context(self, number: int) -> str:
         return self.kex.context if number in _KEX_NUMBERS else self._upper_context()
@@ -567,28 +600,28 @@ class Link:
 
     # ------------------------------------------------------------------------------ the messages of the transport layer
 
-    def _on_disconnect(self, payload: bytes) -> None:
+    def _on_disconnect(self, payload: Buffer) -> None:
         message = Disconnect.parse(payload)
         raise PeerDisconnected(message.reason, message.description)
 
-    def _on_ignore(self, payload: bytes) -> None:
+    def _on_ignore(self, payload: Buffer) -> None:
         Ignore.parse(payload)
 
-    def _on_unimplemented(self, payload: bytes) -> None:
+    def _on_unimplemented(self, payload: Buffer) -> None:
         number = Unimplemented.parse(payload).sequence_number
         tag = self.outbox.tag(number)
         if tag is not None:
             self._unimplemented(tag)
         self.emit(UnimplementedReceived(number))
 
-    def _on_debug(self, payload: bytes) -> None:
+    def _on_debug(self, payload: Buffer) -> None:
         message = Debug.parse(payload)
         self.emit(DebugReceived(printable(message.message, _WORDS), message.always_display))
 
-    def _on_service(self, payload: bytes) -> None:
+    def _on_service(self, payload: Buffer) -> None:
         self._dispatch_service(payload)
 
-    def _on_ext_info(self, payload: bytes) -> None:
+    def _on_ext_info(self, payload: Buffer) -> None:
         """RFC 8308 section 2.4: right after NEWKEYS, and to a client once more before or with the end of login."""
         message = ExtInfo.parse(payload)
         if self._state is State.TRANSPORT and (self._exchanges != 1 or self.opener.packets != 1):
@@ -601,40 +634,40 @@ class Link:
         self._extensions_changed()
         self.emit(ExtInfoReceived(message.extensions))
 
-    def _on_kexinit(self, payload: bytes) -> None:
+    def _on_kexinit(self, payload: Buffer) -> None:
         if self.kex.session_id is not None:
             if not self.kex.active:
                 if self.phase is not Phase.OPEN:
                     self._quota.rekey_before_login()
                 self._quota.peer_rekey(self.timers.now, self._received)
             self.timers.arm(Timer.KEX, self.config.timeouts.kex)
-        self.kex.receive_init(payload, self._sequence_number())
+        self.kex.receive_init(bytes(payload), self._sequence_number())
         self._look_up()
 
-    def _on_new_keys(self, payload: bytes) -> None:
-        self.kex.receive_new_keys(payload)
+    def _on_new_keys(self, payload: Buffer) -> None:
+        self.kex.receive_new_keys(bytes(payload))
         self._look_up()
         self.kex_moved()
 
-    def _on_kex_method(self, payload: bytes) -> None:
-        self.kex.receive_method(payload)
+    def _on_kex_method(self, payload: Buffer) -> None:
+        self.kex.receive_method(bytes(payload))
         self.kex_moved()
 
-    def _on_ping(self, payload: bytes) -> None:
+    def _on_ping(self, payload: Buffer) -> None:
         message = Ping.parse(payload)
         if self._ping_offered and len(payload) <= messages.LARGEST_PAYLOAD:  # a PONG is no larger
             self.outbox.send(Pong(message.data))
         else:
             self._not_implemented()
 
-    def _on_pong(self, payload: bytes) -> None:
+    def _on_pong(self, payload: Buffer) -> None:
         self.emit(PongReceived(Pong.parse(payload).data))
 
     def _not_implemented(self) -> None:
         """Say that the packet just received means nothing to us. That is allowed during a key exchange, too."""
         self.outbox.send_now(Unimplemented(self._sequence_number()))
 
-    _TRANSPORT: ClassVar[dict[int, Callable[[Any, bytes], None]]] = {
+    _HANDLERS: ClassVar[dict[int, Handler]] = {
         1: _on_disconnect,
         2: _on_ignore,
         3: _on_unimplemented,
@@ -648,6 +681,7 @@ class Link:
         192: _on_ping,
         193: _on_pong,
     }
+    """What handles a message, where the table lets it be handled."""
 
     # ----------------------------------------------------------------------------------------------- keys and their age
 
@@ -728,6 +762,7 @@ class Link:
         self.error = error
         # Before the DISCONNECT, which may bring a key to its limit, and must be the last packet.
         self.phase = Phase.CLOSED
+        self.idle = True
         if goodbye is None and error.code is not None and not isinstance(error, PeerDisconnected):
             # The peer learns what was wrong, not what this side is like inside.
             words = "internal error" if isinstance(error, InternalError) else printable(str(error), _WORDS)
@@ -742,4 +777,15 @@ class Link:
         self._ended()
         self.timers.clear()
         self.timers.arm(Timer.LINGER, self.config.timeouts.linger)
-        self._events.append(ConnectionLost(error))
+        self.events.append(ConnectionLost(error))
+
+
+_COLUMNS: dict[tuple[type[Link], State], tuple[Handler | None, ...]] = {}
+"""The columns of the legality table as connections go by them: who takes each number; nobody if it is not simply
+handled. They are made once, so that a packet costs one look."""
+
+
+def _column_of(kind: type[Link], state: State) -> tuple[Handler | None, ...]:
+    found = kind._HANDLERS
+    verdicts = VERDICTS[kind.role][state]
+    return tuple(found[number] if verdict is Verdict.HANDLE else None for number, verdict in enumerate(verdicts))

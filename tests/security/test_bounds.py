@@ -459,7 +459,7 @@ def test_one_packet_for_one_event(role: Role) -> None:
     for count in range(1, 4):
         assert isinstance(puppet.conn.next_event(), ev.PongReceived)
         assert before - puppet.conn._engine.opener.buffered == count * len(frame(m.Pong(b"x").encode()))
-        assert not puppet.conn._engine._events
+        assert not puppet.conn._engine.events
 
 
 @pytest.mark.covers("B6", "B7", "V13")

@@ -139,7 +139,8 @@ class Quiet(Host):
 def deafen(end: End) -> None:
     """Who floods hears nothing, least of all what is wrong with it."""
     engine = end.conn._engine
-    engine._dispatch = lambda number, payload: None
+    engine._handlers = (lambda engine, payload: None,) * 256
+    engine._look_up = lambda: None
     engine._channel_data = lambda payload: None
 
 

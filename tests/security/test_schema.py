@@ -43,7 +43,7 @@ def held(puppet: Puppet) -> dict[str, int]:
         "channels": len(puppet.conn.channels),
         "questions": len(puppet.conn.questions),
         "numbers": len(engine.mux._registry.peer_numbers),
-        "events": len(engine._events),
+        "events": len(engine.events),
     }
 
 

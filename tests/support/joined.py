@@ -29,6 +29,11 @@ SIDES = (0, 1)
 _KEX = range(20, 50)
 QUICK = Preferences(kex=("curve25519-sha256",), cipher=("aes128-gcm@openssh.com",))
 
+
+def _nothing(engine: Any, payload: Any) -> None:
+    """What one does who does not listen."""
+
+
 PATIENCE = pytest.mark.timeout(3600)
 """For the long profile, and for making a failure small."""
 
@@ -162,8 +167,16 @@ class Joined:
 
     @staticmethod
     def _stupefy(engine: Any) -> None:
-        dispatch = engine._dispatch
-        engine._dispatch = lambda number, payload: dispatch(number, payload) if number in _KEX else None
+        look_up = engine._look_up
+
+        def look_away() -> None:
+            look_up()
+            engine._handlers = tuple(
+                handler if number in _KEX else _nothing for number, handler in enumerate(engine._handlers)
+            )
+
+        engine._look_up = look_away
+        look_away()
         engine._transport_ready = lambda: None
         engine.timers.clear()
 

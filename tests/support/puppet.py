@@ -102,7 +102,7 @@ class Puppet:
         """Another one like it. Not while a key exchange is under way, whose secrets cannot be copied."""
         engine = self.conn._engine
         config = engine.config
-        constants = (config, config.limits, config.preferences, config.timeouts, engine._verdicts, engine.kex.ours)
+        constants = (config, config.limits, config.preferences, config.timeouts, engine._handlers, engine.kex.ours)
         kept = {id(value): value for value in (*constants, engine.kex.negotiated, engine.kex.host_key, USER_KEY)}
         # Views can't be copied, and there is nothing in these: all input has been read.
         views = {id(engine.opener._view): memoryview(b""), id(engine.opener._cipher): PlainOpening()}

@@ -98,14 +98,14 @@ def test_while_an_input_is_dealt_with_seconds_count_from_it() -> None:
     timers = Timers(0.0)
     timers.advance(100.0)
     timers.arm(Timer.KEX, 5.0)
-    timers.settle()
+    timers.settled = True
     timers.advance(104.0)
     assert timers.next() == 105.0
 
 
 def test_the_seconds_of_a_command_count_from_the_next_input() -> None:
     timers = Timers(0.0)
-    timers.settle()
+    timers.settled = True
     timers.arm(Timer.KEX, 5.0)
     timers.arm(Timer.AUTH, 9.0)
     timers.stop(Timer.AUTH)
@@ -113,6 +113,6 @@ def test_the_seconds_of_a_command_count_from_the_next_input() -> None:
     timers.advance(100.0)
     assert timers.expired() == []
     assert timers.next() == 105.0
-    timers.settle()
+    timers.settled = True
     timers.advance(101.0)  # only once
     assert timers.next() == 105.0

@@ -643,14 +643,21 @@ def test_a_login_comes_to_an_end(answer: Any) -> None:
     pair = Pair.make(client_answer=app)
     server = pair.server.conn._engine
 
-    def serve(number: int, payload: Any) -> None:
+    def serve(engine: Any, payload: Any) -> None:
         asks = answer.context == "keyboard-interactive"
-        if asks and number == 50 and b"keyboard-interactive" not in bytes(payload):
+        if asks and payload[0] == 50 and b"keyboard-interactive" not in bytes(payload):
             server.send(m.UserauthFailure(("keyboard-interactive",), False))
         else:
             server.send(answer)
 
-    server._dispatch_upper = serve
+    look_up = server._look_up
+
+    def look_up_ours() -> None:
+        look_up()
+        handlers = enumerate(server._handlers)
+        server._handlers = [serve if handler and 50 <= number < 80 else handler for number, handler in handlers]
+
+    server._look_up = look_up_ours
     pair.run()
     error = loss(pair.client.events)
     assert error.code == 14

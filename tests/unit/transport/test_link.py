@@ -924,7 +924,7 @@ def test_a_bug_ends_the_connection_and_tells_the_peer_nothing_of_the_inside(side
     def broken(number: int, payload: bytes) -> None:
         raise RuntimeError("a secret detail")
 
-    end.conn._engine._TRANSPORT = dict.fromkeys(range(256), broken)
+    end.conn._engine._handlers = (broken,) * 256
     peer.conn.ignore(b"x")
     pair.run()
     error = loss(end.events)
@@ -941,7 +941,7 @@ def test_a_panic_of_the_backend_is_a_bug_and_no_more(side: str) -> None:
     def panicking(engine: Any, payload: bytes) -> None:
         raise PanicException("index out of bounds")
 
-    end.conn._engine._TRANSPORT = dict.fromkeys(range(256), panicking)
+    end.conn._engine._handlers = (panicking,) * 256
     peer.conn.ignore(b"x")
     pair.run()
     error = loss(end.events)
@@ -956,7 +956,7 @@ def test_an_interruption_is_not_ours(side: str) -> None:
     def interrupted(engine: Any, payload: bytes) -> None:
         raise KeyboardInterrupt
 
-    end.conn._engine._TRANSPORT = dict.fromkeys(range(256), interrupted)
+    end.conn._engine._handlers = (interrupted,) * 256
     inject(peer, m.Ignore(b"x"))
     end.conn.receive_data(peer.conn.data_to_send(), 0.0)
     with pytest.raises(KeyboardInterrupt):
