@@ -129,28 +129,39 @@ class _Answered(Exception):
         self.answer = answer
 
 
+_EVERYTHING = Permit()
+
+
 class _Service:
     """One connection that is served."""
+
+    # As small as can be, and so is the frame of run(): there may be thousands that are idle.
+    __slots__ = ("_handler", "_hub", "_listening", "_permit", "_proofs", "_user", "_world")
 
     def __init__(self, hub: Hub[ServerConnection], handler: Handler, world: World) -> None:
         self._hub = hub
         self._handler = handler
         self._world = world
         self._user = ""
-        self._permit = Permit()
+        self._permit = _EVERYTHING
         self._proofs = 0
-        self._listening = Listening(hub, self._allow_listen, world.listen)
+        self._listening: Listening | None = None  # few clients have a server listen
 
     def run(self) -> Operation[ConnectionLoss]:
+        hub = self._hub
         try:
             while True:
-                question = yield from self._hub.next_question()
+                question = hub.take_question()  # while none waits, the last one is not kept either
+                if question is None:
+                    hub.check()
+                    yield hub.asked
+                    continue
                 match question:
                     case AuthQuestion():
                         try:
                             yield from self._authenticate(question)
                         finally:
-                            self._hub.refuse(question)  # if this was cancelled
+                            hub.refuse(question)  # if this was cancelled
                     case ChannelOpenRequested(kind=Session()):
                         yield from self._start_session(question)
                     case ChannelOpenRequested():
@@ -158,13 +169,16 @@ class _Service:
                     case GlobalRequested(request=HostKeysProve()):
                         yield from self._start(question, self._prove(question))
                     case GlobalRequested():
+                        if self._listening is None:
+                            self._listening = Listening(hub, self._allow_listen, self._world.listen)
                         yield from self._start(question, self._listening.answer(question))
                     case _:
-                        self._hub.conn.refuse(question)
+                        hub.conn.refuse(question)
         except ConnectionLoss as loss:
             return loss
         finally:
-            self._listening.close()
+            if self._listening is not None:
+                self._listening.close()
 
     def _bug(self, error: Exception) -> Operation[None]:
         """Tell of an error that the application has to know of."""

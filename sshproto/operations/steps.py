@@ -39,35 +39,49 @@ class Wait:
     __slots__ = ("_wakers",)
 
     def __init__(self) -> None:
-        self._wakers: list[Waker] | None = None  # there are many that nobody waits for
+        # There are many that nobody waits for, and then mostly one does.
+        self._wakers: Waker | list[Waker] | None = None
 
     def __repr__(self) -> str:
-        return f"<Wait, {len(self._wakers or ())} wait>"
+        wakers = self._wakers
+        return f"<Wait, {len(wakers) if isinstance(wakers, list) else int(wakers is not None)} wait>"
 
     @property
     def wanted(self) -> bool:
         """Whether anybody waits."""
-        return bool(self._wakers)
+        return self._wakers is not None
 
     def subscribe(self, wake: Waker) -> None:
         """Have ``wake`` called when it fires next. It must not raise, nor run operations."""
-        if self._wakers is None:
-            self._wakers = [wake]
+        wakers = self._wakers
+        if wakers is None:
+            self._wakers = wake
+        elif isinstance(wakers, list):
+            wakers.append(wake)
         else:
-            self._wakers.append(wake)
+            self._wakers = [wakers, wake]
 
     def unsubscribe(self, wake: Waker) -> None:
         """Take ``wake`` back; nothing happens if it was called already."""
-        if self._wakers is not None and wake in self._wakers:
-            self._wakers.remove(wake)
+        wakers = self._wakers
+        if isinstance(wakers, list):
+            if wake in wakers:
+                wakers.remove(wake)
+                if not wakers:
+                    self._wakers = None
+        elif wakers == wake:
+            self._wakers = None
 
     def fire(self) -> None:
         """Wake everybody who waits now."""
         wakers = self._wakers
         if wakers is not None:
             self._wakers = None
-            for wake in wakers:
-                wake()
+            if isinstance(wakers, list):
+                for wake in wakers:
+                    wake()
+            else:
+                wakers()
 
 
 @frozen
