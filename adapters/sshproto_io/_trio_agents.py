@@ -34,6 +34,7 @@ class World(Peer[Any]):
         self._nursery = cast(Any, nursery)
         self._turning = False
         self._waits = 0
+        self.awake = 0
         self._adopted = set()
 
     def flush(self) -> None:
