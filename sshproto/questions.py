@@ -35,6 +35,11 @@ class Questions:
         """The unanswered questions, oldest first."""
         return tuple(self._owed.values())
 
+    def owes(self, question: Question) -> bool:
+        """Whether an answer to ``question`` is owed."""
+        owed = self._owed.get(question.id)
+        return owed is question or (owed is not None and owed == question)
+
     def new_id(self) -> int:
         self._next += 1
         return self._next

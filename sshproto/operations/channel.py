@@ -187,19 +187,23 @@ class Channel:
         """The peer has said how the program ended."""
         return self.exit_status is not None or self.exit_signal is not None
 
-    # ------------------------------------------------------------------------------------------------------- operations
-
-    def until_open(self) -> Operation[None]:
-        """Wait for the peer's confirmation.
+    def check(self) -> None:
+        """See that it is open, or may yet be.
 
         Raises:
-            OpenRefused: It will not come.
-            ChannelEnded: The channel was closed meanwhile.
+            OpenRefused: The peer does not want it.
+            ChannelEnded: It is closed.
             ConnectionLoss: The connection has ended.
         """
-        while not self.opened:
-            self._check()
-            yield self.changed
+        if not self.closed:
+            return
+        if self._refusal is not None:
+            raise copy.copy(self._refusal)  # each raise leaves its traceback in the exception
+        if self.lost:
+            self.hub.check()
+        raise ChannelEnded(f"channel {self.number} is closed")
+
+    # ------------------------------------------------------------------------------------------------------- operations
 
     def read(self, limit: int = _READ, stream: int = 0) -> Operation[bytes]:
         """At least one byte and at most ``limit``; ``b""`` at the end.
@@ -357,7 +361,7 @@ class Channel:
         replies[number] = None
         try:
             while (granted := replies[number]) is None:
-                self._check()
+                self.check()
                 yield self.changed
         finally:
             del replies[number]
@@ -557,7 +561,7 @@ class Channel:
         return self._writing, self._turn
 
     def _send_request(self, request: ChannelRequestData, *, want_reply: bool) -> int:
-        self._check()
+        self.check()
         number: int = self.hub.conn.request(self.number, request, want_reply=want_reply)
         return number
 
@@ -574,18 +578,9 @@ class Channel:
         return inbox.ended
 
     def _check_writable(self, stream: int) -> None:
-        self._check()
+        self.check()
         if not self.peer_reads and not stream:  # it is said of the data alone (OpenSSH PROTOCOL 2.1)
             raise ChannelEnded(f"the peer does not read channel {self.number} any more")
-
-    def _check(self) -> None:
-        if not self.closed:
-            return
-        if self._refusal is not None:
-            raise copy.copy(self._refusal)  # each raise leaves its traceback in the exception
-        if self.lost:
-            self.hub.check()
-        raise ChannelEnded(f"channel {self.number} is closed")
 
 
 def unasked(question: ChannelRequested | GlobalRequested) -> int:

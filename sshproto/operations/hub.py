@@ -240,12 +240,17 @@ class Hub(Generic[C]):
             yield self.asked
         return question
 
+    def owes(self, question: Question) -> bool:
+        """Whether ``question`` waits for an answer."""
+        owes: bool = self.conn._engine.questions.owes(question)
+        return owes
+
     def take_question(self) -> Question | None:
         """The next question that the application has to answer, or None if there is none now."""
         if not self._questions:
             return None
         question = self._questions.pop(0)
-        if isinstance(question, GlobalRequested):
+        if type(question) is GlobalRequested:
             self._unasked -= unasked(question)
         return question
 
@@ -323,12 +328,17 @@ class Hub(Generic[C]):
             ConnectionLoss: The connection has ended.
             UsageError: It cannot be asked for.
         """
-        number = yield from self.command(
-            lambda: self.conn.open_channel(kind, window=window, max_packet=max_packet),
-        )
+        conn = self.conn
+        self.check()
+        try:
+            number = conn.open_channel(kind, window=window, max_packet=max_packet)
+        except LimitReached:
+            number = yield from self.command(lambda: conn.open_channel(kind, window=window, max_packet=max_packet))
         channel = self.channels[number] = Channel(self, number, kind)
         try:
-            yield from channel.until_open()
+            while not channel.opened:
+                channel.check()
+                yield channel.changed
         except BaseException:
             channel.close()
             raise
@@ -352,10 +362,15 @@ class Hub(Generic[C]):
             ChannelEnded: The peer does not want it any more.
             ConnectionLoss: The connection has ended.
         """
-        if question not in self.conn.questions:
+        conn = self.conn
+        if not self.owes(question):
             self.check()
             raise ChannelEnded("the peer has given up the channel that it asked for")
-        yield from self.command(lambda: self.conn.accept_channel(question))
+        self.check()
+        try:
+            conn.accept_channel(question)
+        except LimitReached:
+            yield from self.command(lambda: conn.accept_channel(question))
         channel = self.channels[question.channel] = Channel(self, question.channel, question.kind)
         channel.opened = True
         return channel

@@ -280,7 +280,8 @@ def log_in(hub: Hub[ClientConnection], host_key: HostKeyCheck, credentials: Cred
             elif (yield from call(host_key, question)) is True:
                 conn.accept_host_key(question)
         finally:
-            hub.refuse(question)  # unless it was answered
+            if hub.owes(question):
+                hub.refuse(question)
 
 
 def _question_or_login(hub: Hub[ClientConnection]) -> Operation[Question | None]:

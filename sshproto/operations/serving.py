@@ -31,11 +31,18 @@ from sshproto.channels.requests import (
     Subsystem,
     X11Request,
 )
-from sshproto.errors import ChannelEnded, ConnectionLoss, InvalidArgument, SignatureInvalid, SSHError, UsageError
+from sshproto.errors import (
+    ChannelEnded,
+    ConnectionLoss,
+    InvalidArgument,
+    LimitReached,
+    SignatureInvalid,
+    SSHError,
+    UsageError,
+)
 from sshproto.events import (
     AuthQuestion,
     ChannelOpenRequested,
-    ChannelRequested,
     GlobalRequested,
     InteractiveAuth,
     KeyAuth,
@@ -58,7 +65,7 @@ from sshproto.operations.handler import (
     Verdict,
 )
 from sshproto.operations.listening import Listening
-from sshproto.operations.steps import Call, Operation, Together, call, hand_over, is_operation
+from sshproto.operations.steps import Call, Operation, Spawn, Together, call, hand_over, is_operation
 from sshproto.values import frozen
 
 if TYPE_CHECKING:
@@ -161,7 +168,8 @@ class _Service:
                         try:
                             yield from self._authenticate(question)
                         finally:
-                            hub.refuse(question)  # if this was cancelled
+                            if hub.owes(question):  # this was cancelled
+                                hub.refuse(question)
                     case ChannelOpenRequested(kind=Session()):
                         yield from self._start_session(question)
                     case ChannelOpenRequested():
@@ -359,7 +367,11 @@ class _Service:
             return
         channel.serving = True
         session = self._session(ServedSession(channel, self._user, self._permit))
-        channel.on_end = yield from hand_over(session, channel.close)
+        try:
+            channel.on_end = yield Spawn(session)
+        except BaseException:
+            channel.close()
+            raise
         if channel.closed:
             channel.on_end()
 
@@ -383,8 +395,11 @@ class _Service:
         """Grant what the session asks for, until it has its program; False if it never has."""
         handler, permit = self._handler, session.permit
         while (question := (yield from session.channel.next_request())) is not None:
-            granted = False
+            granted: object = False
             match question.request:
+                case Exec() | Shell() | Subsystem() as program:
+                    session.program = _forced(session, program)
+                    granted = (yield from self._ask(handler.allow_program, session)) is True
                 case PtyRequest() as request if session.pty is None and permit.pty:
                     granted = (yield from self._ask(handler.allow_pty, session, request)) is True
                     if granted:
@@ -397,12 +412,14 @@ class _Service:
                     granted = yield from self._grant(session, request)
                 case AuthAgentRequest() | AgentRequest() as request if permit.agent_forwarding:
                     granted = yield from self._grant(session, request)
-                case Exec() | Shell() | Subsystem() as program:
-                    session.program = _forced(session, program)
-                    granted = (yield from self._ask(handler.allow_program, session)) is True
                 case _:
                     pass
-            yield from self._decide(question, granted)
+            decide = self._hub.conn.succeed if granted else self._hub.conn.fail
+            self._hub.check()
+            try:
+                decide(question)
+            except LimitReached:
+                yield from self._hub.command(partial(decide, question))
             if granted and question.request.starts:
                 return True
         return False
@@ -412,13 +429,12 @@ class _Service:
 
         return (yield from Granting(self._hub, self._ask, self._handler, self._world).grant(session, request))
 
-    def _decide(self, question: ChannelRequested, granted: object) -> Operation[None]:
-        conn = self._hub.conn
-        yield from self._hub.command(lambda: conn.succeed(question) if granted else conn.fail(question))
-
     def _run(self, session: ServedSession) -> Operation[Any]:
         try:
-            return _notice((yield from call(self._handler.session, self._world.session(session))))
+            status: Any = yield Call(self._handler.session, self._world.session(session))
+            if is_operation(status):
+                status = yield from status
+            return _notice(status)
         except (ConnectionLoss, ChannelEnded):
             raise
         except Exception as error:  # noqa: BLE001  a bug of the application's, which must not take others with it

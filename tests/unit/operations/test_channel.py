@@ -608,7 +608,7 @@ def test_each_who_asks_a_refused_channel_gets_an_error_of_his_own(bare):
     errors = []
     for _ in range(2):
         with pytest.raises(OpenRefused) as caught:
-            bare.client.perform(channel.until_open())
+            channel.check()
         errors.append(caught.value)
     assert errors[0] is not errors[1]
     assert (errors[0].args, errors[0].reason) == (errors[1].args, 1)
