@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sshproto.keys.public import PublicKey
     from sshproto.operations.host_keys import HostKeyCheck
     from sshproto.operations.login import Credentials, LoginKey
+    from sshproto.operations.serving import World
     from sshproto.operations.steps import Operation
 
 
@@ -164,6 +165,7 @@ class Incoming(Peer[ServerConnection]):
         conn = ServerConnection(server.config, asyncio.get_running_loop().time())
         super().__init__(conn, server.config.timeouts.linger)
         self._server = server
+        self.hub.face = self
         self.peer: Any = None
         self.local: Any = None
 
@@ -181,15 +183,9 @@ class Incoming(Peer[ServerConnection]):
         self._server.forget(self)
 
     def _serve(self) -> Operation[None]:
-        surroundings = world(
-            self.resolve,
-            lambda served: ServerSession(self, served),
-            lambda channel: Stream(self, channel),
-            self._server.on_bug,
-        )
         try:
             handler = self._server.handler(self)
-            yield from serve(self.hub, handler, surroundings)
+            yield from serve(self.hub, handler, self._server._world)
         except Exception as error:  # noqa: BLE001  it must not take the other connections with it
             self._server.on_bug(error)
             self.conn.disconnect("internal error")
@@ -206,10 +202,12 @@ class Server(BaseServer[Incoming]):
         addresses: Where it listens.
     """
 
+    _world: World
     _listener: asyncio.Server | None = None
 
     async def start(self, host: str | None, port: int, backlog: int) -> None:
         """Listen."""
+        self._world = world(asyncio.get_running_loop().getaddrinfo, ServerSession, Stream, self.on_bug)
         opened = functools.partial(
             asyncio.get_running_loop().create_server,
             lambda: Incoming(self),

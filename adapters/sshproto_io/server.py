@@ -40,6 +40,7 @@ class Incoming(Connected[ServerConnection]):
         self.peer: Any = sock.getpeername()
         self.local: Any = sock.getsockname()
         super().__init__(sock, Hub(ServerConnection(config, time.monotonic())))
+        self.hub.face = self
 
 
 class Server:
@@ -68,6 +69,7 @@ class Server:
         self._max_connections = max_connections
         self._max_strangers = max_strangers
         self._on_bug = on_bug
+        self._world = world(socket.getaddrinfo, ServerSession, Stream, on_bug)
         self._acceptor = Runner()
         self._thread: threading.Thread | None = None
         self._done = threading.Event()  # no more is accepted
@@ -189,14 +191,8 @@ class Server:
 
     def _serve(self, incoming: Incoming) -> bool:
         handler = self._handler(incoming)
-        surroundings = world(
-            socket.getaddrinfo,
-            functools.partial(ServerSession, incoming),
-            functools.partial(Stream, incoming),
-            self._on_bug,
-        )
         resume = functools.partial(self._attend, incoming, incoming.driver.serve_on)
-        return incoming.driver.serve(serve(incoming.hub, handler, surroundings), resume)
+        return incoming.driver.serve(serve(incoming.hub, handler, self._world), resume)
 
     def _known(self, incoming: Incoming) -> None:
         with self._lock:

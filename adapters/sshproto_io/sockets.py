@@ -14,11 +14,15 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 from itertools import chain, zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sshproto.operations.forwarding import Address, show
 from sshproto.operations.serving import World
 from sshproto.operations.steps import Operation, Ready, Sleep, Together, Wait, call
+
+if TYPE_CHECKING:
+    from sshproto.operations.channel import Channel
+    from sshproto.operations.handler import ServedSession
 
 ATTEMPT_DELAY = 0.25
 """Seconds after which the next address is tried beside those that have not answered (RFC 8305 section 8)."""
@@ -472,16 +476,22 @@ def _listen_each(places: list[tuple[int, str]], port: int, backlog: int) -> list
 
 def world(
     resolve: Resolve,
-    session: Callable[[Any], Any],
-    stream: Callable[[Any], Any],
+    session: Callable[[Any, ServedSession], Any],
+    stream: Callable[[Any, Channel], Any],
     bug: Callable[[Exception], object],
 ) -> World:
-    """The sockets that serving needs, with a face's own look-up, sessions and streams."""
+    """The sockets that serving needs, with a face's own look-up, sessions and streams: one for all of a server.
+
+    Args:
+        resolve: Looks names up.
+        session, stream: Make what handlers get, for the connection that :attr:`Hub.face` is.
+        bug: Told of what handlers raise.
+    """
     return World(
         dial=lambda address: dial(address, resolve),
         listen=lambda address: listen_at(address, resolve),
-        session=session,
-        stream=stream,
+        session=lambda served: session(served.channel.hub.face, served),
+        stream=lambda channel: stream(channel.hub.face, channel),
         now=time.time,
         listen_privately=listen_privately,
         bug=bug,

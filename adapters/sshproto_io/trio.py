@@ -271,6 +271,7 @@ class Incoming(Peer[ServerConnection]):
 
     def __init__(self, config: ServerConfig, stream: trio.abc.Stream, nursery: trio.Nursery) -> None:
         super().__init__(ServerConnection(config, trio.current_time()), stream, nursery, config.timeouts.linger)
+        self.hub.face = self
         self.peer: Any = None
         self.local: Any = None
         if isinstance(stream, trio.SocketStream):
@@ -301,6 +302,7 @@ class Server(BaseServer[Incoming]):
         listeners: list[trio.SocketListener],
     ) -> None:
         super().__init__(config, handler, max_connections, max_strangers, on_bug)
+        self._world = world(trio.socket.getaddrinfo, ServerSession, Stream, on_bug)
         self._listeners = listeners
         self.listens(listener.socket for listener in listeners)
         self._listening = trio.CancelScope()
@@ -334,16 +336,10 @@ class Server(BaseServer[Incoming]):
                 self.forget(incoming)
 
     async def _attend(self, incoming: Incoming, scope: trio.CancelScope) -> None:
-        surroundings = world(
-            incoming.resolve,
-            lambda served: ServerSession(incoming, served),
-            lambda channel: Stream(incoming, channel),
-            self.on_bug,
-        )
         reason = "the server is stopping"
         try:
             handler = self.handler(incoming)
-            await incoming.complete(serve(incoming.hub, handler, surroundings))
+            await incoming.complete(serve(incoming.hub, handler, self._world))
         except Exception:
             reason = "internal error"
             raise

@@ -136,6 +136,7 @@ class Hub(Generic[C]):
 
     Attributes:
         conn: The connection; operations give it their commands, and should see :meth:`command`.
+        face: What runs its operations, where that has to be known: a face's connection.
         limits: Its bounds, for what operations keep for the peer.
         on_event: As above; may be replaced.
         channels: The channels that exist, by their number.
@@ -153,6 +154,7 @@ class Hub(Generic[C]):
 
     def __init__(self, conn: C, on_event: Callable[[Event], None] | None = None) -> None:
         self.conn = conn
+        self.face: Any = None
         self.limits = conn._engine.config.limits
         self.channels: dict[int, Channel] = {}
         self.lost: ConnectionLoss | None = None
