@@ -275,7 +275,7 @@ def listen(hub: Hub[ClientConnection], address: Address) -> Operation[Invited]:
         InvalidArgument: The address can't be asked for.
     """
     invitation = Invitation(address)
-    hub.invitations.append(invitation)
+    hub.invitations += (invitation,)
 
     def granted(data: bytes) -> None:
         invitation.granted = True
@@ -297,7 +297,7 @@ def _withdraw(hub: Hub[ClientConnection], invitation: Invitation) -> None:
     if invitation.closed:
         return
     invitation.closed = True
-    hub.invitations.remove(invitation)
+    hub.invitations = tuple(one for one in hub.invitations if one is not invitation)
     if invitation.granted:  # else that is done if it still is
         _cancel(hub, invitation)
     for question in invitation.waiting:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from sshproto.channels.forwarding import ANY_ADDRESS
@@ -65,6 +66,7 @@ ASKED: dict[Role, tuple[type[Question], ...]] = {
 """The questions that the application answers; ``next_question`` gives them out. The others are answered here."""
 
 
+_NO_OFFERS: Mapping[type, Offer] = MappingProxyType({})
 _SHARE = 32 * 1024  # bytes that one who waits to send is expected to have, one with another
 
 
@@ -152,6 +154,33 @@ class Hub(Generic[C]):
         offers: What sessions of ours have offered to the server, by the class of the channels that it brings for that.
     """
 
+    # An idle connection should take little memory: what is seldom needed is made when it is.
+    __slots__ = (
+        "_announcement",
+        "_called",
+        "_engine",
+        "_late",
+        "_line",
+        "_next_event",
+        "_questions",
+        "_rekeyed",
+        "_replies",
+        "_take",
+        "_unasked",
+        "announced",
+        "asked",
+        "channels",
+        "conn",
+        "ended",
+        "face",
+        "invitations",
+        "limits",
+        "lost",
+        "offers",
+        "on_event",
+        "opened",
+    )
+
     def __init__(self, conn: C, on_event: Callable[[Event], None] | None = None) -> None:
         self.conn = conn
         self.face: Any = None
@@ -161,16 +190,16 @@ class Hub(Generic[C]):
         self.ended = Wait()
         self.opened = Wait()
         self.asked = Wait()
-        self.rekeyed = Wait()
-        self.invitations: list[Invitation] = []
-        self.offers: dict[type, Offer] = {}
+        self._rekeyed: Wait | None = None
+        self.invitations: tuple[Invitation, ...] = ()
+        self.offers: Mapping[type, Offer] = _NO_OFFERS
         self.announced: tuple[bytes, ...] | None = None
-        self.announcement = Wait()
+        self._announcement: Wait | None = None
         self.on_event = on_event
-        self._questions: list[Question] = []
+        self._questions: list[Question] | None = None
         self._unasked = 0
-        self._replies: dict[int, Reply] = {}
-        self._late: list[Callable[[], None]] = []
+        self._replies: dict[int, Reply] | None = None
+        self._late: list[Callable[[], None]] | None = None
         # Those that want to send and have not been called yet; before them, those that have, but others were faster.
         self._line: tuple[deque[Channel], deque[Channel]] | None = None
         self._called = 0  # those that have, and have not had their turn yet
@@ -178,6 +207,18 @@ class Hub(Generic[C]):
         self._engine = engine = conn._engine
         # The connection's method hands on, and is watched if the connection is recorded.
         self._next_event = engine.next_event if engine.config.record is None else conn.next_event
+
+    @property
+    def rekeyed(self) -> Wait:
+        if self._rekeyed is None:
+            self._rekeyed = Wait()
+        return self._rekeyed
+
+    @property
+    def announcement(self) -> Wait:
+        if self._announcement is None:
+            self._announcement = Wait()
+        return self._announcement
 
     # ---------------------------------------------------------------------------------------------------- for the faces
 
@@ -252,6 +293,8 @@ class Hub(Generic[C]):
         if not self._questions:
             return None
         question = self._questions.pop(0)
+        if not self._questions:
+            self._questions = None
         if type(question) is GlobalRequested:
             self._unasked -= unasked(question)
         return question
@@ -299,6 +342,8 @@ class Hub(Generic[C]):
             UsageError: The request cannot be sent.
         """
         number = yield from self.command(lambda: self.conn.global_request(request))
+        if self._replies is None:
+            self._replies = {}
         reply = self._replies[number] = Reply(on_success)
         while reply.granted is None:  # an answer that nobody waits for any more is taken note of all the same
             yield reply.came
@@ -313,7 +358,7 @@ class Hub(Generic[C]):
         try:
             self.conn.global_request(request)
         except LimitReached:
-            self._late.append(lambda: self.tell(request))
+            self._later(lambda: self.tell(request))
         except UsageError:  # the connection has ended
             pass
 
@@ -351,7 +396,7 @@ class Hub(Generic[C]):
         try:
             self.conn.reject_channel(question, reason, description)
         except LimitReached:
-            self._late.append(lambda: self.reject_channel(question, reason, description))
+            self._later(lambda: self.reject_channel(question, reason, description))
         except InvalidArgument:  # these words cannot be sent
             self.refuse(question)
         except UsageError:  # it is decided on
@@ -382,7 +427,7 @@ class Hub(Generic[C]):
         try:
             self.conn.succeed(question)
         except LimitReached:
-            self._late.append(lambda: self.grant(question))
+            self._later(lambda: self.grant(question))
         except UsageError:  # it was answered
             pass
 
@@ -391,7 +436,7 @@ class Hub(Generic[C]):
         try:
             self.conn.refuse(question)
         except LimitReached:
-            self._late.append(lambda: self.refuse(question))
+            self._later(lambda: self.refuse(question))
         except UsageError:  # it was answered
             pass
 
@@ -400,7 +445,7 @@ class Hub(Generic[C]):
         try:
             self.conn.close_channel(number)
         except LimitReached:  # too much waits for the end of the key exchange
-            self._late.append(lambda: self.close_channel(number))
+            self._later(lambda: self.close_channel(number))
         except UsageError:  # it is closing already, or the connection has ended
             pass
 
@@ -491,13 +536,13 @@ class Hub(Generic[C]):
             self.refuse(event)
 
     def _global_succeeded(self, event: GlobalSucceeded) -> None:
-        reply = self._replies.pop(event.request_id, None)
+        reply = self._reply_to(event.request_id)
         if reply is not None:
             reply.settle(True, event.data)
         self._catch_up()
 
     def _global_failed(self, event: GlobalFailed) -> None:
-        reply = self._replies.pop(event.request_id, None)
+        reply = self._reply_to(event.request_id)
         if reply is not None:
             reply.settle(False)
         self._catch_up()
@@ -508,11 +553,21 @@ class Hub(Generic[C]):
 
     def _keys(self, event: KeysExchanged) -> None:
         self._catch_up()
-        self.rekeyed.fire()
+        if self._rekeyed is not None:
+            self._rekeyed.fire()
+
+    def _reply_to(self, number: int) -> Reply | None:
+        return None if self._replies is None else self._replies.pop(number, None)
+
+    def _later(self, command: Callable[[], None]) -> None:
+        """Do ``command`` when a key exchange lets us."""
+        if self._late is None:
+            self._late = []
+        self._late.append(command)
 
     def _catch_up(self) -> None:
-        late, self._late = self._late, []
-        for command in late:
+        late, self._late = self._late, None
+        for command in late or ():
             command()
 
     def _ask(self, question: Question) -> None:
@@ -523,12 +578,16 @@ class Hub(Generic[C]):
                     self.refuse(question)  # as in Channel.asked: what wants no reply can be refused in silence
                     return
                 self._unasked += size
-            self._questions.append(question)
+            if self._questions is None:
+                self._questions = [question]
+            else:
+                self._questions.append(question)
             self.asked.fire()
         elif not isinstance(question, ChannelOpenRequested) or not self._invited(question):
             if isinstance(question, GlobalRequested) and isinstance(question.request, HostKeysAnnounced):
                 self.announced = question.request.keys
-                self.announcement.fire()
+                if self._announcement is not None:
+                    self._announcement.fire()
             self.refuse(question)
 
     def _invited(self, question: ChannelOpenRequested) -> bool:
@@ -561,16 +620,17 @@ class Hub(Generic[C]):
         for channel in tuple(self.channels.values()):
             channel.ended()
         self.channels.clear()
-        for reply in tuple(self._replies.values()):
+        replies, self._replies = self._replies or {}, None
+        for reply in tuple(replies.values()):
             reply.came.fire()
-        self._replies.clear()
-        self._questions.clear()  # nobody is to be bothered with them any more
+        self._questions = None  # nobody is to be bothered with them any more
         self._unasked = 0
-        self._late.clear()
+        self._late = None
         for offer in (*self.invitations, *self.offers.values()):
             offer.came.fire()
-        for wait in (self.asked, self.opened, self.rekeyed, self.announcement, self.ended):
-            wait.fire()
+        for wait in (self.asked, self.opened, self._rekeyed, self._announcement, self.ended):
+            if wait is not None:
+                wait.fire()
 
     _ROUTES: ClassVar[dict[type[Event], Callable[[Any, Any], None]]] = {
         DataReceived: _data,

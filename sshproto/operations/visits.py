@@ -91,7 +91,7 @@ class Visits(Offer, Generic[H]):
         self.hosts.append(host)
         try:
             if len(self.hosts) == 1:
-                self.hub.offers.update(dict.fromkeys(self._kinds, self))
+                self.hub.offers = {**self.hub.offers, **dict.fromkeys(self._kinds, self)}
                 yield from hand_over(self._receive(), self.close)
             yield from hand_over(self._until_end(host), partial(self.leave, host))
             if seconds is not None:
@@ -111,9 +111,7 @@ class Visits(Offer, Generic[H]):
     def close(self) -> None:
         """Take no more. Repeated calls do nothing."""
         self.closed = True
-        for kind in self._kinds:
-            if self.hub.offers.get(kind) is self:
-                del self.hub.offers[kind]
+        self.hub.offers = {kind: offer for kind, offer in self.hub.offers.items() if offer is not self}
         while self.waiting:
             self.hub.refuse(self.waiting.popleft())
         self.came.fire()

@@ -484,7 +484,7 @@ class Scene:
         for end in self.ends:
             hub = end.hub
             waits = {name: getattr(hub, name) for name in ("ended", "opened", "asked", "rekeyed")}
-            for number, reply in hub._replies.items():
+            for number, reply in (hub._replies or {}).items():
                 waits[f"reply {number}"] = reply.came
             for invitation in hub.invitations:
                 waits[f"invitation to {invitation.kind}"] = invitation.came

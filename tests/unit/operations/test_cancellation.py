@@ -244,7 +244,7 @@ def let_go(scene: Scene, state: Any) -> None:
 
 
 def no_invitation(scene: Scene, state: Any) -> None:
-    assert scene.client.hub.invitations == []
+    assert not scene.client.hub.invitations
     assert scene.net.listeners == {}
 
 
@@ -619,9 +619,9 @@ def leave_nothing(place: Scene, state: Any) -> None:
         assert end.hub.channels == {}, end
         assert end.conn.questions == (), end
         assert end.hub.take_question() is None, end
-        assert end.hub._replies == {}, end
-        assert end.hub._late == [], end
-        assert end.hub.invitations == [], end
+        assert not end.hub._replies, end
+        assert not end.hub._late, end
+        assert not end.hub.invitations, end
         assert end.running() == [], end
     assert place.bugs == []
     assert [each for each in place.waiting() if each != "server: asked"] == []
@@ -715,7 +715,7 @@ def lost(case: Case, number: int, moment: Moment, action: Callable[[Task], None]
         assert end.running() == [], end
         assert end.hub.lost is not None
         assert end.conn.questions == ()
-        assert end.hub._late == []
+        assert not end.hub._late
     if "visitor" in vars(state):
         assert state.visitor.done
     if "caller" in vars(state):

@@ -140,7 +140,7 @@ def test_after_the_end_every_operation_says_so(bare):
     hub.tell(UnknownGlobal("x@example.org"))
     hub.close_channel(ours.number)
     ours.close()
-    assert hub._late == []
+    assert not hub._late
 
 
 def test_each_who_is_told_gets_an_error_of_his_own(bare):
@@ -262,7 +262,7 @@ def test_what_was_late_when_the_connection_ended_is_forgotten(bare):
     fill(bare.server)
     theirs.close()
     bare.cut()
-    assert bare.server.hub._late == []
+    assert not bare.server.hub._late
 
 
 # ------------------------------------------------------------------------------------------------------ global requests
@@ -308,7 +308,7 @@ def test_what_a_reply_brings_is_noted_before_what_follows_it(bare):
     bare.server.conn.succeed(bare.server.hub.take_question())
     bare.settle()
     assert noted == [b""]
-    assert bare.client.hub._replies == {}
+    assert not bare.client.hub._replies
 
 
 def test_what_is_told_waits_for_its_turn(make):
