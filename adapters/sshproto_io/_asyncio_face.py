@@ -19,7 +19,8 @@ from sshproto_io._async import BaseServer, ClientLink, at_one_port
 from sshproto_io._async_link import Opening
 from sshproto_io._async_streams import Reader, Stream, Writer
 from sshproto_io._asyncio_link import Peer
-from sshproto_io.sockets import dial, world
+from sshproto_io._asyncio_socket import Listener, SocketTransport
+from sshproto_io.sockets import connect, world
 
 if TYPE_CHECKING:
     from sshproto.config import ClientConfig, ServerConfig
@@ -133,12 +134,19 @@ async def _dial(make: Callable[[], Client], setup: Setup, sock: socket.socket | 
     client = make()
     if sock is None:
         # Not by the loop's own "happy eyeballs", which loses a socket when it is cancelled at the wrong moment.
-        dialling = dial((setup.host, setup.port), client.resolve)
+        dialling = connect((setup.host, setup.port), client.resolve)
         try:
-            sock = (await client.perform(dialling)).detach()
+            sock = await client.perform(dialling)
         except OSError as error:
             raise ConnectFailed.to(setup.host, setup.port, error) from error
-    await asyncio.get_running_loop().create_connection(lambda: client, sock=sock)
+    loop = asyncio.get_running_loop()
+    try:
+        SocketTransport(loop, sock, client)
+    except NotImplementedError:
+        await loop.create_connection(lambda: client, sock=sock)
+    except BaseException:
+        sock.close()
+        raise
     return client
 
 
@@ -176,7 +184,12 @@ class Incoming(Peer[ServerConnection]):
             transport.abort()  # type: ignore[attr-defined]
             return
         super().connection_made(transport)
+
+    def _connected(self, transport: asyncio.BaseTransport) -> None:
         self.spawn(self._serve())
+        # Most clients speak first. What such a one has said is answered with our own first words, in one piece.
+        if not (isinstance(transport, SocketTransport) and transport.look()):
+            self._pump()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -203,21 +216,34 @@ class Server(BaseServer[Incoming]):
     """
 
     _world: World
-    _listener: asyncio.Server | None = None
+    _listener: Listener | asyncio.Server | None = None
 
     async def start(self, host: str | None, port: int, backlog: int) -> None:
         """Listen."""
-        self._world = world(asyncio.get_running_loop().getaddrinfo, ServerSession, Stream, self.on_bug)
+        loop = asyncio.get_running_loop()
+        self._world = world(loop.getaddrinfo, ServerSession, Stream, self.on_bug)
         opened = functools.partial(
-            asyncio.get_running_loop().create_server,
-            lambda: Incoming(self),
-            host or None,
-            backlog=backlog,
-            start_serving=False,
+            loop.create_server, lambda: Incoming(self), host or None, backlog=backlog, start_serving=False
         )
-        self._listener = await at_one_port(port, lambda port: opened(port=port), _ports, _closed)
-        self.listens(self._listener.sockets)
-        await self._listener.start_serving()
+        server = await at_one_port(port, lambda port: opened(port=port), _ports, _closed)
+        self.listens(server.sockets)
+        listener = Listener(loop, [sock.dup() for sock in server.sockets], backlog, self._came)
+        try:
+            listener.start()
+        except NotImplementedError:
+            listener.close()
+            self._listener = server
+            await server.start_serving()
+        except BaseException:
+            listener.close()
+            server.close()
+            raise
+        else:
+            self._listener = listener
+            server.close()
+
+    def _came(self, sock: socket.socket, address: Any) -> None:
+        SocketTransport(asyncio.get_running_loop(), sock, Incoming(self), address)
 
     async def serve_forever(self) -> None:
         """Serve until cancelled, or closed."""
@@ -229,7 +255,7 @@ class Server(BaseServer[Incoming]):
         if self._listener is not None:
             self._listener.close()
         await asyncio.gather(*(connection.aclose(description) for connection in tuple(self.connections)))
-        if self._listener is not None:
+        if isinstance(self._listener, asyncio.Server):
             await self._listener.wait_closed()
 
     async def __aenter__(self) -> Self:

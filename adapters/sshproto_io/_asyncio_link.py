@@ -20,7 +20,7 @@ from sshproto.operations.hub import Hub
 from sshproto.operations.steps import Call, Ready, Sleep, Spawn, Together, Wait
 from sshproto_io import LINGER
 from sshproto_io._async_link import Link
-from sshproto_io.sockets import no_delay
+from sshproto_io._asyncio_socket import SocketTransport
 
 if TYPE_CHECKING:
     from sshproto.events import Event
@@ -97,7 +97,7 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
         self._blocked = False
         self._share = Share.of(self._loop)
         self._ending = False
-        self._flushing = False  # a turn has begun, or will soon
+        self._flushing = True  # a turn has begun, or will soon; the first one when there is where to send
         self._woken = False  # tasks of ours go on after this turn
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: dict[asyncio.Task[Any], None] = {}
@@ -107,10 +107,11 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            no_delay(sock)
-        self.flush()
+        self._connected(transport)
+
+    def _connected(self, transport: asyncio.BaseTransport) -> None:
+        """There is where to send."""
+        self._pump()
 
     def data_received(self, data: bytes) -> None:
         if self._ending:
@@ -124,7 +125,7 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
                 self._loop.call_soon(self._pump)
                 return
             if self._transport is not None:
-                self._send(self._transport)
+                self._send(self._transport, answering=True)
             self._flushing = False
         except BaseException:
             self._flushing = False
@@ -133,9 +134,7 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
     def eof_received(self) -> bool:
         self.conn.receive_eof(self._loop.time())
         self._pump()
-        if self._ending and self._transport is not None:
-            self._transport.close()
-        return True
+        return not self._ending
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -175,7 +174,7 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
         finally:
             self._flushing = False
 
-    def _send(self, transport: asyncio.Transport) -> None:
+    def _send(self, transport: asyncio.Transport, *, answering: bool = False) -> None:
         conn = self.conn
         while not self._blocked:
             size = conn.output_size
@@ -184,7 +183,7 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
             transport.write(conn.data_to_send())
             self.turn()
         if conn.should_close:
-            self._end(transport)
+            self._end(transport, answering)
             return
         if conn.want_read is not self._reading:
             self._reading = not self._reading
@@ -205,14 +204,18 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
         self.conn.handle_timeout(self._loop.time())
         self.flush()
 
-    def _end(self, transport: asyncio.Transport) -> None:
+    def _end(self, transport: asyncio.Transport, answering: bool) -> None:
         """The connection has ended: have the last bytes leave, and give the peer a moment to read them."""
         if self._ending:
             return
         self._ending = True
         if not self._reading:
             transport.resume_reading()
-        transport.write(self.conn.data_to_send())  # all that is left, even if the peer is slow
+        if data := self.conn.data_to_send():
+            transport.write(data)  # all that is left, even if the peer is slow
+        if answering and isinstance(transport, SocketTransport) and transport.at_end():
+            transport.close()  # as it is after the peer's own goodbye
+            return
         until = math.inf if self._linger is None else self._loop.time() + self._linger
         self._part(transport, until, transport.get_write_buffer_size())
         if transport.can_write_eof():

@@ -41,7 +41,9 @@ PORT_CHOICES = 16
 _NO_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _ACCEPT_PAUSE = 0.1
 _LAST_PORT = 65535
-_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""What fails for a lack that passes."""
 
 
 class Closable:
@@ -198,7 +200,7 @@ class SocketListener(Closable):
                 except (BlockingIOError, InterruptedError, ConnectionError):
                     continue
                 except OSError as error:
-                    if error.errno not in _NO_DESCRIPTORS:
+                    if error.errno not in NO_DESCRIPTORS:
                         raise
                     yield Sleep(_ACCEPT_PAUSE, self._closing)
             yield from self._any()
@@ -235,7 +237,7 @@ def _address(name: Any) -> Address:
 
 def no_delay(sock: socket.socket) -> None:
     """Have small writes leave at once: SSH gathers its packets itself."""
-    if sock.family in (socket.AF_INET, socket.AF_INET6):
+    with contextlib.suppress(OSError):  # a socket of another family has no such thing
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
@@ -259,12 +261,19 @@ def dial(
     Raises:
         OSError: Nobody can be reached.
     """
+    return SocketStream((yield from connect(address, resolve, family=family, source=source)))
+
+
+def connect(
+    address: Address, resolve: Resolve = socket.getaddrinfo, *, family: int = 0, source: str | None = None
+) -> Operation[socket.socket]:
+    """The same as :func:`dial`, for the socket itself. It does not block."""
     if isinstance(address, str):
-        return SocketStream((yield from _connect(socket.AF_UNIX, socket.SOCK_STREAM, 0, address)))
+        return (yield from _connect(socket.AF_UNIX, socket.SOCK_STREAM, 0, address))
     host, port = address
     literal = _family(host)
     if literal is not None and 0 <= port <= _LAST_PORT and source is None and family in (0, literal):
-        return SocketStream((yield from _connect(literal, socket.SOCK_STREAM, 0, (host, port))))
+        return (yield from _connect(literal, socket.SOCK_STREAM, 0, (host, port)))
     found = yield from _look_up(resolve, host, port, family)
     sources: dict[int, Any] = {}
     if source is not None:
@@ -273,7 +282,7 @@ def dial(
     race = _Race(sources)
     with contextlib.suppress(_Won):
         yield from race.run(_interleaved(found))
-    return SocketStream(race.result())
+    return race.result()
 
 
 def _look_up(resolve: Resolve, host: str, port: int, family: int) -> Operation[list[Any]]:
@@ -367,7 +376,7 @@ def _connect(family: int, kind: int, protocol: int, address: Any, source: Any = 
             problem = sock.connect_ex(address)
         if problem not in _UNDER_WAY:
             raise OSError(problem, os.strerror(problem))
-        if problem:
+        if problem and not _has_answered(sock):
             yield Ready(sock.fileno(), writing=True)
             problem = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if problem:
@@ -376,6 +385,15 @@ def _connect(family: int, kind: int, protocol: int, address: Any, source: Any = 
         sock.close()
         raise
     return sock
+
+
+def _has_answered(sock: socket.socket) -> bool:
+    """Whether a connection is there already, as it is to who is near: that need not be waited for."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 # ------------------------------------------------------------------------------------------------------------ listening
