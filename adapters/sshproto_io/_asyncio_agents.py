@@ -25,8 +25,8 @@ class World(Peer[Any]):
         self.hub = cast(Any, Alone())
         self.resolve = self._loop.getaddrinfo
         self._flushing = False
-        self._woken = False
-        self._tasks = {}
+        self.woken = False
+        self.tasks = {}
         self._transport = None
 
     def _pump(self) -> None:
@@ -39,9 +39,9 @@ class World(Peer[Any]):
     async def aclose(self, description: str = "") -> None:
         """End what runs in the background, and wait until that is done."""
         self.end_jobs()
-        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        tasks = [task for task in self.tasks if task is not asyncio.current_task()]
         for task in tasks:
-            task.cancel()
+            self.tasks[task]()
         if tasks:
             await asyncio.gather(*tasks, return_exceptions=True)
 

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import inspect
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 from weakref import WeakKeyDictionary
@@ -21,6 +21,7 @@ from sshproto.operations.steps import Call, Ready, Sleep, Spawn, Together, Wait
 from sshproto_io import LINGER
 from sshproto_io._async_link import Link
 from sshproto_io._asyncio_socket import SocketTransport
+from sshproto_io._asyncio_tasks import begin
 
 if TYPE_CHECKING:
     from sshproto.events import Event
@@ -82,6 +83,66 @@ class Share:
             loop.call_soon(self._over, loop)
 
 
+class _Carried:
+    """A task that goes on with an operation that nobody waits for.
+
+    Args:
+        peer: The operation's connection.
+        operation: It has come to a step.
+        step: Which.
+        job: Takes the step, and those that follow.
+    """
+
+    __slots__ = ("_begun", "_job", "_operation", "_peer", "_step", "_task")
+
+    def __init__(
+        self, peer: Peer[Any], operation: Operation[Any], step: Step, job: Coroutine[Any, Any, object]
+    ) -> None:
+        self._peer = peer
+        self._operation = operation
+        self._step = step
+        self._job = job
+        self._begun = False
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin, now or in the next turn of the loop."""
+        task = begin(loop, self._run(), getattr(self._operation, "__qualname__", None))
+        if not task.done():
+            self._task = task
+            self._peer.tasks[task] = self.cancel
+            if not self._begun:
+                self._peer.woken = True
+
+    async def _run(self) -> None:
+        self._begun = True
+        try:
+            await self._job
+        except Exception as error:  # noqa: BLE001  nobody else is there to catch it
+            self._peer.failed(error)
+        finally:
+            self._part()
+
+    def _part(self) -> None:
+        if self._task is not None:
+            self._peer.tasks.pop(self._task, None)
+
+    def cancel(self) -> None:
+        """End it."""
+        if self._task is not None:
+            self._task.cancel()
+            if not self._begun:  # nor will it ever
+                self._part()
+                self.discard()
+
+    def discard(self) -> None:
+        """It does not begin."""
+        self._job.close()
+        self._operation.close()
+        if isinstance(self._step, Call) and inspect.iscoroutine(self._step.args[0]):
+            self._step.args[0].close()
+
+
 class Peer(asyncio.Protocol, Link, Generic[C]):
     """One connection, of either side: the pump, and what runs operations."""
 
@@ -98,9 +159,9 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
         self._share = Share.of(self._loop)
         self._ending = False
         self._flushing = True  # a turn has begun, or will soon; the first one when there is where to send
-        self._woken = False  # tasks of ours go on after this turn
+        self.woken = False  # tasks of ours go on after this turn
         self._timer: asyncio.TimerHandle | None = None
-        self._tasks: dict[asyncio.Task[Any], None] = {}
+        self.tasks: dict[asyncio.Task[Any], Callable[[], object]] = {}  # and what cancels them
         self._gone = Wait()  # fires when it is over
 
     # --------------------------------------------------------------------------------------------- asyncio's callbacks
@@ -118,10 +179,10 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
             return
         self.conn.receive_data(data, self._loop.time())
         self._flushing = True
-        self._woken = False
+        self.woken = False
         try:
             self.turn()
-            if self._woken:  # whoever was woken will have something to send as well
+            if self.woken:  # whoever was woken will have something to send as well
                 self._loop.call_soon(self._pump)
                 return
             if self._transport is not None:
@@ -143,8 +204,8 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
         if self._timer is not None:
             self._timer.cancel()
         self.end_jobs()
-        for task in self._tasks:
-            task.cancel()
+        for cancel in tuple(self.tasks.values()):
+            cancel()
         self._gone.fire()
 
     def pause_writing(self) -> None:
@@ -239,7 +300,7 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
     # ------------------------------------------------------------------------------------------------------- operations
 
     def _wake(self, future: asyncio.Future[None]) -> None:
-        self._woken = True
+        self.woken = True
         if not future.done():
             future.set_result(None)
 
@@ -312,22 +373,12 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
 
     def adopt(self, operation: Operation[Any], step: Step) -> Callable[[], object]:
         """Go on with an operation in a task; see the base class."""
-        name: str | None = getattr(operation, "__qualname__", None)
-        task = self._loop.create_task(self._run(operation, step), name=name)
-        self._tasks[task] = None
-        task.add_done_callback(functools.partial(self._done, operation, step))
+        errand = _Carried(self, operation, step, self._run(operation, step))
         if self._over:
-            task.cancel()
-        self._woken = True
-        return task.cancel
-
-    def _done(self, operation: Operation[Any], step: Step, task: asyncio.Task[Any]) -> None:
-        self._tasks.pop(task, None)
-        operation.close()  # a task that is cancelled early has never begun
-        if isinstance(step, Call) and inspect.iscoroutine(step.args[0]):
-            step.args[0].close()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.failed(error)
+            errand.discard()
+        else:
+            errand.begin(self._loop)
+        return errand.cancel
 
     def failed(self, error: BaseException) -> None:
         """Something in the background has failed; see the base class."""
@@ -357,7 +408,7 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
             while not self._over:
                 await self._wait(self._gone)
             current = asyncio.current_task()
-            tasks = [task for task in self._tasks if task is not current]
+            tasks = [task for task in self.tasks if task is not current]
             if tasks:
                 await asyncio.gather(*tasks, return_exceptions=True)
         except asyncio.CancelledError:
