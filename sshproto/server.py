@@ -52,6 +52,7 @@ class ServerEngine(Engine[ServerAuth]):
     def __init__(self, config: ServerConfig, now: float) -> None:
         super().__init__(config, now)
         self._services = 0
+        self.outbox.sealed = self._message_sealed
 
     def _our_extensions(self) -> tuple[tuple[str, bytes], ...]:
         names = ",".join(self.config.preferences.signature).encode("ascii")
@@ -74,7 +75,9 @@ class ServerEngine(Engine[ServerAuth]):
             self.auth.start()
 
     def _message_sealed(self, message: Message) -> None:
+        """``message`` has left for the output, under the keys and compression of now."""
         if message.number == UserauthSuccess.number:
+            self.outbox.sealed = None  # no other message matters
             self._logged_in()
 
     def answer_login(self, answer: Callable[[ServerAuth], None]) -> None:

@@ -18,6 +18,8 @@ and encrypted in place in the packet that leaves.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from itertools import chain, count, repeat
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,13 +37,22 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers import CipherContext
 
 _LENGTH = Struct(">I")
-_pack_length = _LENGTH.pack
+pack_length = _LENGTH.pack
 unpack_length = _LENGTH.unpack_from
 _pack_nonce = Struct(">QQ").pack  # ChaCha20: block counter (little-endian, always 0 here), sequence number
+_pack_gcm_nonce = Struct(">4sQ").pack  # the fixed part, the packet counter
 
-_MASK64 = 2**64 - 1
+BYTE = [bytes((value,)) for value in range(256)]
+"""Each byte by its value."""
 
-_BYTE = [bytes((value,)) for value in range(256)]
+View = memoryview | bytes
+"""Input, as packets are read from it."""
+
+Crypt = Callable[[bytes, Buffer, Buffer], bytes]
+"""What encrypts or decrypts: from nonce, data and associated data to the result."""
+
+Aead = tuple[Callable[[], bytes], Crypt]
+"""What gives the nonce of each packet in turn, and what uses it."""
 
 SMALL_OPEN = 1024
 """Up to this packet_length a packet is decrypted to new ``bytes``."""
@@ -67,6 +78,9 @@ class Opening(Protocol):
         counted: 4 if the length field takes part in the alignment, else 0.
         conceals: A bad length must not be told from a bad tag (RFC 4253 section 6.4 encrypts before it
             authenticates, CVE-2008-5161); :meth:`doom` is called instead.
+        name: What errors call it.
+        aead: Of AES-GCM, for who opens small packets without the detour of :meth:`open`; else None. What is sealed
+            follows a clear length of four bytes, and is associated with it.
     """
 
     clear: bool
@@ -75,12 +89,16 @@ class Opening(Protocol):
     alignment: int
     counted: int
     conceals: bool
+    name: str
 
-    def length(self, view: memoryview, offset: int, sequence: int) -> int:
+    @property
+    def aead(self) -> Aead | None: ...
+
+    def length(self, view: View, offset: int, sequence: int) -> int:
         """Decrypt the packet_length of the packet at ``offset``. Called once for each packet, before :meth:`open`."""
         ...
 
-    def open(self, view: memoryview, offset: int, length: int, sequence: int) -> memoryview | bytes:
+    def open(self, view: View, offset: int, length: int, sequence: int) -> memoryview | bytes:
         """Verify and decrypt the packet at ``offset``.
 
         Returns:
@@ -97,17 +115,21 @@ class Opening(Protocol):
 
 
 class Sealing(Protocol):
-    """One direction of sent packets under one set of keys; ``alignment`` and ``counted`` as in :class:`Opening`."""
+    """One direction of sent packets under one set of keys; the attributes are as in :class:`Opening`."""
 
     alignment: int
     counted: int
+
+    @property
+    def aead(self) -> Aead | None: ...
 
     def seal(self, length: int, head: bytes, body: Buffer, padding: bytes, sequence: int) -> bytes | bytearray:
         """The finished packet of payload ``head + body``; ``length`` is its packet_length."""
         ...
 
 
-def _bad_tag(protection: str, sequence: int) -> MacError:
+def bad_tag(protection: str, sequence: int) -> MacError:
+    """The error for a packet whose tag is wrong."""
     return MacError(f"the packet with sequence number {sequence} fails its integrity check ({protection})")
 
 
@@ -115,34 +137,29 @@ _NO_ROOM = memoryview(b"")
 
 
 class _Opening:
-    """What the opening halves have in common: the attributes of :class:`Opening`, and a buffer for decrypted packets
-    that grows on demand and is overwritten by each."""
+    """What the opening halves have in common: the attributes of :class:`Opening`, as most have them, and a buffer for
+    decrypted packets that grows on demand and is overwritten by each."""
 
-    __slots__ = ("_scratch", "alignment", "clear", "conceals", "counted", "overhead", "prefix")
+    __slots__ = ("_scratch",)
 
-    def __init__(
-        self,
-        alignment: int,
-        tag_size: int,
-        *,
-        clear: bool = True,
-        prefix: int = 4,
-        counted: int = 0,
-        conceals: bool = False,
-    ) -> None:
+    clear: bool = True
+    prefix: int = 4
+    counted: int = 0
+    conceals: bool = False
+    name: str = ""
+
+    def __init__(self) -> None:
         self._scratch = _NO_ROOM
-        self.alignment = alignment
-        self.overhead = 4 + tag_size
-        self.clear = clear
-        self.prefix = prefix
-        self.counted = counted
-        self.conceals = conceals
+
+    @property
+    def aead(self) -> Aead | None:
+        return None
 
     def _grow(self, size: int) -> memoryview:
         self._scratch = memoryview(bytearray(-(-size // 4096) * 4096))
         return self._scratch
 
-    def length(self, view: memoryview, offset: int, sequence: int) -> int:
+    def length(self, view: View, offset: int, sequence: int) -> int:
         raise NotImplementedError  # the length is clear
 
     def doom(self) -> None:
@@ -159,90 +176,113 @@ class PlainOpening(_Opening):
         alignment: See :class:`Opening`.
     """
 
-    __slots__ = ()
+    __slots__ = ("alignment",)
+
+    overhead: int = 4
+    counted: int = 4
 
     def __init__(self, alignment: int = PLAIN_ALIGNMENT) -> None:
-        super().__init__(alignment, 0, counted=4)
+        super().__init__()
+        self.alignment = alignment
 
-    def open(self, view: memoryview, offset: int, length: int, sequence: int) -> bytes:
+    def open(self, view: View, offset: int, length: int, sequence: int) -> bytes:
         return bytes(view[offset + 4 : offset + 4 + length])
 
 
 class PlainSealing:
     """No protection: the first key exchange."""
 
-    __slots__ = ("alignment", "counted")
+    __slots__ = ()
 
-    def __init__(self) -> None:
-        self.alignment = PLAIN_ALIGNMENT
-        self.counted = 4
+    alignment: int = PLAIN_ALIGNMENT
+    counted: int = 4
+    aead: Aead | None = None
 
     def seal(self, length: int, head: bytes, body: Buffer, padding: bytes, sequence: int) -> bytes:
-        return b"".join((_pack_length(length), _BYTE[len(padding)], head, body, padding))
+        return b"".join((pack_length(length), BYTE[len(padding)], head, body, padding))
 
 
 # -------------------------------------------------------------------------------------------------------------- AES-GCM
 
+GCM_BLOCK = 16
+GCM_OVERHEAD = 20
+"""Bytes of a packet beyond packet_length: the length itself and the tag."""
+
 _GCM_TAG = 16
 _GCM_TAG_ROOM = bytes(_GCM_TAG)
+_NEAR_WRAPPING = 2**64 - 2**48  # no key sees so many packets that a counter from below would reach its end
+
+
+def _gcm_nonces(iv: bytes) -> Callable[[], bytes]:
+    """What gives the nonces in order: 4 fixed bytes and a packet counter of 8, which wraps (RFC 5647 section 7.1)."""
+    first = int.from_bytes(iv[4:], "big")
+    counter: Iterator[int] = count(first)
+    if first > _NEAR_WRAPPING:
+        counter = chain(range(first, 1 << 64), count())
+    return map(_pack_gcm_nonce, repeat(iv[:4]), counter).__next__
 
 
 class GcmOpening(_Opening):
-    """AES-GCM. The nonce is 4 fixed bytes and a packet counter of 8 (RFC 5647 section 7.1)."""
+    """AES-GCM. The nonce counts packets."""
 
-    __slots__ = ("_counter", "_decrypt", "_decrypt_into", "_fixed", "_name")
+    __slots__ = ("_decrypt", "_decrypt_into", "_nonce", "name")
+
+    alignment: int = GCM_BLOCK
+    overhead: int = GCM_OVERHEAD
 
     def __init__(self, spec: CipherSpec, keys: DirectionKeys) -> None:
-        super().__init__(spec.block_size, _GCM_TAG)
+        super().__init__()
         aead = AESGCM(keys.key)
         self._decrypt = aead.decrypt
         self._decrypt_into = aead.decrypt_into
-        self._fixed = keys.iv[:4]
-        self._counter = int.from_bytes(keys.iv[4:], "big")
-        self._name = spec.name
+        self._nonce = _gcm_nonces(keys.iv)
+        self.name = spec.name
 
-    def open(self, view: memoryview, offset: int, length: int, sequence: int) -> memoryview | bytes:
-        counter = self._counter
-        self._counter = (counter + 1) & _MASK64
-        nonce = self._fixed + counter.to_bytes(8, "big")
-        sealed = view[offset + 4 : offset + 4 + length + _GCM_TAG]
+    @property
+    def aead(self) -> Aead:
+        return self._nonce, self._decrypt
+
+    def open(self, view: View, offset: int, length: int, sequence: int) -> memoryview | bytes:
+        nonce = self._nonce()
+        sealed = view[offset + 4 : offset + GCM_OVERHEAD + length]
         try:
             if length <= SMALL_OPEN:
-                return self._decrypt(nonce, sealed, _pack_length(length))
+                return self._decrypt(nonce, sealed, pack_length(length))
             scratch = self._scratch
             if len(scratch) < length:
                 scratch = self._grow(length)
-            self._decrypt_into(nonce, sealed, _pack_length(length), scratch[:length])
+            self._decrypt_into(nonce, sealed, pack_length(length), scratch[:length])
         except InvalidTag:
             if length > SMALL_OPEN:  # decrypt_into leaves what it decrypted in the buffer
                 self._scratch[:] = bytes(len(self._scratch))
-            raise _bad_tag(self._name, sequence) from None
+            raise bad_tag(self.name, sequence) from None
         return scratch
 
 
 class GcmSealing:
     """AES-GCM, see :class:`GcmOpening`."""
 
-    __slots__ = ("_counter", "_encrypt", "_encrypt_into", "_fixed", "alignment", "counted")
+    __slots__ = ("_encrypt", "_encrypt_into", "_nonce")
+
+    alignment: int = GCM_BLOCK
+    counted: int = 0
 
     def __init__(self, spec: CipherSpec, keys: DirectionKeys) -> None:
         aead = AESGCM(keys.key)
         self._encrypt = aead.encrypt
         self._encrypt_into = aead.encrypt_into
-        self._fixed = keys.iv[:4]
-        self._counter = int.from_bytes(keys.iv[4:], "big")
-        self.alignment = spec.block_size
-        self.counted = 0
+        self._nonce = _gcm_nonces(keys.iv)
+
+    @property
+    def aead(self) -> Aead:
+        return self._nonce, self._encrypt
 
     def seal(self, length: int, head: bytes, body: Buffer, padding: bytes, sequence: int) -> bytes | bytearray:
-        counter = self._counter
-        self._counter = (counter + 1) & _MASK64
-        nonce = self._fixed + counter.to_bytes(8, "big")
-        clear = _pack_length(length)
+        nonce = self._nonce()
+        clear = pack_length(length)
         if length <= SMALL_SEAL:
-            plain = b"".join((_BYTE[len(padding)], head, body, padding))
-            return clear + self._encrypt(nonce, plain, clear)
-        packet = bytearray().join((clear, _BYTE[len(padding)], head, body, padding, _GCM_TAG_ROOM))
+            return clear + self._encrypt(nonce, b"".join((BYTE[len(padding)], head, body, padding)), clear)
+        packet = bytearray().join((clear, BYTE[len(padding)], head, body, padding, _GCM_TAG_ROOM))
         view = memoryview(packet)[4:]
         self._encrypt_into(nonce, view[:-_GCM_TAG], clear, view)
         return packet
@@ -253,6 +293,7 @@ class GcmSealing:
 _POLY_TAG = 16
 _POLY_TAG_ROOM = bytes(_POLY_TAG)
 _BLOCK_ZERO = bytes(64)
+_CHACHA_BLOCK = 8
 
 
 def _chacha20(key: bytes) -> CipherContext:
@@ -268,21 +309,25 @@ class ChaChaOpening(_Opening):
     own key stream begins, so that one reset serves both.
     """
 
-    __slots__ = ("_length", "_name", "_packet")
+    __slots__ = ("_length", "_packet", "name")
+
+    clear: bool = False
+    alignment: int = _CHACHA_BLOCK
+    overhead: int = 4 + _POLY_TAG
 
     def __init__(self, spec: CipherSpec, keys: DirectionKeys) -> None:
-        super().__init__(spec.block_size, _POLY_TAG, clear=False)
+        super().__init__()
         self._packet = _chacha20(keys.key[:32])
         self._length = _chacha20(keys.key[32:])
-        self._name = spec.name
+        self.name = spec.name
 
-    def length(self, view: memoryview, offset: int, sequence: int) -> int:
+    def length(self, view: View, offset: int, sequence: int) -> int:
         context = self._length
         context.reset_nonce(_pack_nonce(0, sequence))
         length: int = unpack_length(context.update(view[offset : offset + 4]))[0]
         return length
 
-    def open(self, view: memoryview, offset: int, length: int, sequence: int) -> memoryview | bytes:
+    def open(self, view: View, offset: int, length: int, sequence: int) -> memoryview | bytes:
         context = self._packet
         context.reset_nonce(_pack_nonce(0, sequence))
         key = context.update(_BLOCK_ZERO)[:32]
@@ -291,7 +336,7 @@ class ChaChaOpening(_Opening):
             Poly1305.verify_tag(key, view[offset:end], bytes(view[end : end + _POLY_TAG]))
         except InvalidSignature:
             del key  # a traceback keeps the variables of its frames
-            raise _bad_tag(self._name, sequence) from None
+            raise bad_tag(self.name, sequence) from None
         if length <= SMALL_OPEN:
             return context.update(view[offset + 4 : end])
         scratch = self._scratch
@@ -304,26 +349,28 @@ class ChaChaOpening(_Opening):
 class ChaChaSealing:
     """chacha20-poly1305@openssh.com, see :class:`ChaChaOpening`."""
 
-    __slots__ = ("_length", "_packet", "alignment", "counted")
+    __slots__ = ("_length", "_packet")
+
+    alignment: int = _CHACHA_BLOCK
+    counted: int = 0
+    aead: Aead | None = None
 
     def __init__(self, spec: CipherSpec, keys: DirectionKeys) -> None:
         self._packet = _chacha20(keys.key[:32])
         self._length = _chacha20(keys.key[32:])
-        self.alignment = spec.block_size
-        self.counted = 0
 
     def seal(self, length: int, head: bytes, body: Buffer, padding: bytes, sequence: int) -> bytes | bytearray:
         nonce = _pack_nonce(0, sequence)
         context = self._length
         context.reset_nonce(nonce)
-        concealed = context.update(_pack_length(length))
+        concealed = context.update(pack_length(length))
         context = self._packet
         context.reset_nonce(nonce)
         key = context.update(_BLOCK_ZERO)[:32]
         if length <= SMALL_SEAL:
-            sealed = concealed + context.update(b"".join((_BYTE[len(padding)], head, body, padding)))
+            sealed = concealed + context.update(b"".join((BYTE[len(padding)], head, body, padding)))
             return sealed + Poly1305.generate_tag(key, sealed)
-        packet = bytearray().join((concealed, _BYTE[len(padding)], head, body, padding, _POLY_TAG_ROOM))
+        packet = bytearray().join((concealed, BYTE[len(padding)], head, body, padding, _POLY_TAG_ROOM))
         view = memoryview(packet)
         inner = view[4:-_POLY_TAG]
         context.update_into(inner, inner)
@@ -383,21 +430,32 @@ def _decryptor(spec: CipherSpec, keys: DirectionKeys) -> _Context:
 class _BlockOpening(_Opening):
     """What CTR and CBC have in common, whichever way they are authenticated."""
 
-    __slots__ = ("_context", "_mac", "_name", "_slack")
+    __slots__ = (
+        "_context",
+        "_mac",
+        "_slack",
+        "alignment",
+        "clear",
+        "conceals",
+        "counted",
+        "name",
+        "overhead",
+        "prefix",
+    )
 
     def __init__(self, spec: CipherSpec, mac_spec: MacSpec, keys: DirectionKeys, *, passive: bool = False) -> None:
-        if mac_spec.etm:
-            super().__init__(spec.block_size, mac_spec.tag_size)
-        else:
-            prefix = spec.block_size if spec.mode == "cbc" else 4
-            # Who merely watches answers nobody, and so conceals nothing.
-            super().__init__(
-                spec.block_size, mac_spec.tag_size, clear=False, prefix=prefix, counted=4, conceals=not passive
-            )
+        super().__init__()
+        self.alignment = spec.block_size
+        self.overhead = 4 + mac_spec.tag_size
+        self.clear = mac_spec.etm
+        self.prefix = spec.block_size if spec.mode == "cbc" and not mac_spec.etm else 4
+        self.counted = 0 if mac_spec.etm else 4
+        # Who merely watches answers nobody, and so conceals nothing.
+        self.conceals = not mac_spec.etm and not passive
         self._context = _decryptor(spec, keys)
         unchecked = passive and not (mac_spec.hash and keys.mac_key)
         self._mac = Unchecked(mac_spec) if unchecked else Mac(mac_spec, keys.mac_key)
-        self._name = f"{spec.name} with {mac_spec.name}"
+        self.name = f"{spec.name} with {mac_spec.name}"
         # update_into wants this much more room than it fills.
         self._slack = spec.block_size - 1 if spec.mode == "cbc" else 0
 
@@ -407,10 +465,10 @@ class EtmOpening(_BlockOpening):
 
     __slots__ = ()
 
-    def open(self, view: memoryview, offset: int, length: int, sequence: int) -> memoryview | bytes:
+    def open(self, view: View, offset: int, length: int, sequence: int) -> memoryview | bytes:
         end = offset + 4 + length
         if not self._mac.verify(sequence, view[offset:end], view[end : offset + self.overhead + length]):
-            raise _bad_tag(self._name, sequence)
+            raise bad_tag(self.name, sequence)
         if length <= SMALL_OPEN:
             return self._context.update(view[offset + 4 : end])
         scratch = self._scratch
@@ -434,7 +492,7 @@ class EncryptAndMacOpening(_BlockOpening):
         self._first = b""
         self._doomed = False
 
-    def length(self, view: memoryview, offset: int, sequence: int) -> int:
+    def length(self, view: View, offset: int, sequence: int) -> int:
         first = self._first = self._context.update(view[offset : offset + self.prefix])
         length: int = unpack_length(first)[0]
         return length
@@ -442,7 +500,7 @@ class EncryptAndMacOpening(_BlockOpening):
     def doom(self) -> None:
         self._doomed = True
 
-    def open(self, view: memoryview, offset: int, length: int, sequence: int) -> memoryview | bytes:
+    def open(self, view: View, offset: int, length: int, sequence: int) -> memoryview | bytes:
         first = self._first
         prefix = len(first)
         size = 4 + length
@@ -452,7 +510,7 @@ class EncryptAndMacOpening(_BlockOpening):
             sound = self._mac.verify(sequence, plain, view[end : offset + self.overhead + length])
             if not sound or self._doomed:
                 self._first = first = plain = b""  # a traceback keeps the variables of its frames
-                raise _bad_tag(self._name, sequence)
+                raise bad_tag(self.name, sequence)
             return plain[4:]
         scratch = self._scratch
         if len(scratch) < size + self._slack:
@@ -463,12 +521,14 @@ class EncryptAndMacOpening(_BlockOpening):
         if not sound or self._doomed:
             scratch[:] = bytes(len(scratch))
             self._first = first = b""
-            raise _bad_tag(self._name, sequence)
+            raise bad_tag(self.name, sequence)
         return scratch[4:]
 
 
 class _BlockSealing:
     __slots__ = ("_context", "_mac", "_stream", "_tag_room", "alignment", "counted")
+
+    aead: Aead | None = None
 
     def __init__(self, spec: CipherSpec, mac_spec: MacSpec, keys: DirectionKeys) -> None:
         self._context = _block_cipher(spec, keys).encryptor()
@@ -485,11 +545,11 @@ class EtmSealing(_BlockSealing):
     __slots__ = ()
 
     def seal(self, length: int, head: bytes, body: Buffer, padding: bytes, sequence: int) -> bytes | bytearray:
-        clear = _pack_length(length)
+        clear = pack_length(length)
         if length <= SMALL_SEAL or not self._stream:
-            sealed = clear + self._context.update(b"".join((_BYTE[len(padding)], head, body, padding)))
+            sealed = clear + self._context.update(b"".join((BYTE[len(padding)], head, body, padding)))
             return sealed + self._mac.tag(sequence, sealed)
-        packet = bytearray().join((clear, _BYTE[len(padding)], head, body, padding, self._tag_room))
+        packet = bytearray().join((clear, BYTE[len(padding)], head, body, padding, self._tag_room))
         view = memoryview(packet)
         end = 4 + length
         inner = view[4:end]
@@ -509,9 +569,9 @@ class EncryptAndMacSealing(_BlockSealing):
 
     def seal(self, length: int, head: bytes, body: Buffer, padding: bytes, sequence: int) -> bytes | bytearray:
         if length <= SMALL_SEAL or not self._stream:
-            plain = b"".join((_pack_length(length), _BYTE[len(padding)], head, body, padding))
+            plain = b"".join((pack_length(length), BYTE[len(padding)], head, body, padding))
             return self._context.update(plain) + self._mac.tag(sequence, plain)
-        packet = bytearray().join((_pack_length(length), _BYTE[len(padding)], head, body, padding, self._tag_room))
+        packet = bytearray().join((pack_length(length), BYTE[len(padding)], head, body, padding, self._tag_room))
         view = memoryview(packet)
         inner = view[: 4 + length]
         view[4 + length :] = self._mac.tag(sequence, inner)

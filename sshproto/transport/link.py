@@ -179,7 +179,7 @@ class Link:
         self.questions = Questions()
         self.timers = Timers(now)
         self.opener = Opener(packet_limit=config.limits.packet_before_auth)
-        self.outbox = Outbox(config, sealed=self._message_sealed, worn=self._key_worn)
+        self.outbox = Outbox(config, worn=self._key_worn)
         self.kex = KeyExchange(self.role, config, self)
         self._limits = limits = config.limits
         self._quota = Quota(limits, now)
@@ -216,7 +216,7 @@ class Link:
         self._last_heard = timers.now
         self._unanswered = 0
         opener = self.opener
-        if self._ident_input or not opener.drained:
+        if self._ident_input or opener.buffered:
             waiting = opener.buffered + len(self._ident_input)
             if waiting > self._limits.input_hard:
                 self.lose(LimitExceeded(f"input went on while {waiting} bytes waited unprocessed", "input_hard"))
@@ -267,7 +267,7 @@ class Link:
                         raise self._unexpected_eof()
                     self.idle = True
                     break
-                self.idle = opener.drained and not self._eof
+                self.idle = not opener.buffered and not self._eof
                 number = payload[0]
                 if self._trace is not None:
                     self._trace_received(bytes(payload))
@@ -333,7 +333,7 @@ class Link:
         limits, opener = self._limits, self.opener
         return (
             self.outbox.size < limits.output_high
-            and (opener.drained or opener.buffered <= limits.packet + _READ_AHEAD)
+            and opener.buffered <= limits.packet + _READ_AHEAD
             and not self._eof
             and self.phase is not _CLOSED
         )
@@ -485,9 +485,6 @@ class Link:
     def _transport_ready(self) -> None:
         """The first key exchange is complete."""
 
-    def _message_sealed(self, message: Message) -> None:
-        """``message`` has left for the output, under the keys and compression of now."""
-
     def _unimplemented(self, tag: int) -> None:
         """The peer does not know the message that was sent with ``tag``."""
 
@@ -561,11 +558,8 @@ class Link:
     def _came_before_login(self) -> None:
         """Count a packet that has come before login."""
         opener = self.opener
-        received = self._received
-        if received > self._limits.input_before_auth:
-            received -= opener.buffered
-        self._quota.packet_before_login(received)
-        if not opener.sequence_number and not self._exchanges:  # whatever Limits.packets_before_auth allows
+        self._quota.packet_before_login(self._received - opener.buffered)
+        if not self._exchanges and not opener.sequence_number:  # whatever Limits.packets_before_auth allows
             raise ProtocolViolation("the sequence numbers have run round before the first keys")
 
     def _not_handled(self, number: int) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sshproto.config import Trace
 from sshproto.errors import InvalidArgument, LimitReached
 from sshproto.transport.packets import Sealer
-from sshproto.wire import messages
+from sshproto.wire.messages import LARGEST_PAYLOAD, decode
 
 if TYPE_CHECKING:
     from sshproto.config import Config
@@ -29,13 +29,14 @@ class Outbox:
 
     Args:
         config: Limits, entropy for padding, and the trace.
-        sealed: Called with each message as its packet is made.
+        sealed: See the attribute.
         worn: Called when the key has served for as much as ``Limits.rekey_bytes`` or ``rekey_packets`` allow.
 
     Attributes:
         sealer: Payloads to packets.
         size: Bytes that wait to be taken.
         held: True from our KEXINIT to our NEWKEYS; the key exchange sets it.
+        sealed: Called with each message as its packet is made, unless None.
     """
 
     __slots__ = (
@@ -45,25 +46,27 @@ class Outbox:
         "_packets",
         "_rekey_bytes",
         "_rekey_packets",
-        "_sealed",
         "_tags",
         "_trace",
         "_worn",
         "held",
+        "sealed",
         "sealer",
         "size",
     )
 
-    def __init__(self, config: Config, *, sealed: Callable[[Message], None], worn: Callable[[], None]) -> None:
+    def __init__(
+        self, config: Config, *, sealed: Callable[[Message], object] | None = None, worn: Callable[[], None]
+    ) -> None:
         self._limits = config.limits
         self._rekey_bytes = config.limits.rekey_bytes
         self._rekey_packets = config.limits.rekey_packets
         self._trace = config.trace
-        self._sealed = sealed
         self._worn = worn
         self.sealer = Sealer(entropy=config.entropy)
         self.size = 0
         self.held = False
+        self.sealed = sealed
         self._packets: list[Buffer] = []
         self._deferred: deque[tuple[Message, bytes, int | None]] | tuple[()] = ()  # empty, a deque is not small
         self._deferred_size = 0
@@ -76,64 +79,29 @@ class Outbox:
         self._packets.append(data)
         self.size += len(data)
 
-    def send(self, message: Message, tag: int | None = None) -> None:
+    def send(
+        self, message: Message, tag: int | None = None, payload: bytes | None = None, *, now: bool = False
+    ) -> None:
         """Queue ``message``, or let it wait for the end of the key exchange.
 
         Args:
             message: What to send.
             tag: What :meth:`tag` is to give for its sequence number.
+            payload: What it is encoded, if that is known.
+            now: It may leave during a key exchange, past those that may not.
 
         Raises:
             InvalidArgument: It cannot be sent, or is too large for any peer.
             LimitReached: Too much waits already.
         """
-        payload = message.encode()
-        size = len(payload)
-        if size > messages.LARGEST_PAYLOAD:
+        if payload is None:
+            payload = message.encode()
+        if len(payload) > LARGEST_PAYLOAD and not now:
             kind = type(message).__name__
-            raise InvalidArgument(f"a {kind} of {size} bytes: at most {messages.LARGEST_PAYLOAD} can be sent")
-        if not self.held:
-            self._seal(message, payload, tag)
+            raise InvalidArgument(f"a {kind} of {len(payload)} bytes: at most {LARGEST_PAYLOAD} can be sent")
+        if self.held and not now:
+            self._defer(message, payload, tag)
             return
-        limits = self._limits
-        if len(self._deferred) >= limits.deferred_packets or self._deferred_size + size > limits.deferred_bytes:
-            raise LimitReached(f"{len(self._deferred)} messages wait for the end of the key exchange already")
-        if not self._deferred:
-            self._deferred = deque()
-        self._deferred.append((message, payload, tag))
-        self._deferred_size += size
-
-    def send_now(self, message: Message, payload: bytes | None = None) -> None:
-        """Queue a message that may leave during a key exchange, past those that may not.
-
-        Args:
-            message: What to send.
-            payload: What it is encoded, if that is known.
-        """
-        self._seal(message, message.encode() if payload is None else payload, None)
-
-    def send_data(self, head: bytes, body: Buffer) -> None:
-        """Queue the payload ``head + body``, of a channel. Not while :attr:`held`."""
-        sealer = self.sealer
-        if self._trace is not None:
-            payload = b"".join((head, body))
-            self._trace_sent(payload, messages.decode(payload))
-        packet = sealer.seal(head, body)
-        self._packets.append(packet)
-        self.size += len(packet)
-        if sealer.bytes >= self._rekey_bytes or sealer.packets >= self._rekey_packets:
-            self._worn()
-
-    def release(self) -> None:
-        """Queue what has waited, unless it must wait on."""
-        while self._deferred and not self.held:
-            message, payload, tag = self._deferred.popleft()
-            self._deferred_size -= len(payload)
-            self._seal(message, payload, tag)
-        if not self._deferred:
-            self._deferred = ()
-
-    def _seal(self, message: Message, payload: bytes, tag: int | None) -> None:
         sealer = self.sealer
         if tag is not None:
             self._tags[sealer.sequence_number] = tag
@@ -146,9 +114,45 @@ class Outbox:
         packet = sealer.seal(payload, conceal=message.conceal)
         self._packets.append(packet)
         self.size += len(packet)
-        self._sealed(message)
+        if self.sealed is not None:
+            self.sealed(message)
         if sealer.bytes >= self._rekey_bytes or sealer.packets >= self._rekey_packets:
             self._worn()
+
+    def send_now(self, message: Message, payload: bytes | None = None) -> None:
+        """Queue a message that may leave during a key exchange; see :meth:`send`."""
+        self.send(message, None, payload, now=True)
+
+    def send_data(self, head: bytes, body: Buffer) -> None:
+        """Queue the payload ``head + body``, of a channel. Not while :attr:`held`."""
+        sealer = self.sealer
+        if self._trace is not None:
+            payload = b"".join((head, body))
+            self._trace_sent(payload, decode(payload))
+        packet = sealer.seal(head, body)
+        self._packets.append(packet)
+        self.size += len(packet)
+        if sealer.bytes >= self._rekey_bytes or sealer.packets >= self._rekey_packets:
+            self._worn()
+
+    def _defer(self, message: Message, payload: bytes, tag: int | None) -> None:
+        limits = self._limits
+        size = len(payload)
+        if len(self._deferred) >= limits.deferred_packets or self._deferred_size + size > limits.deferred_bytes:
+            raise LimitReached(f"{len(self._deferred)} messages wait for the end of the key exchange already")
+        if not self._deferred:
+            self._deferred = deque()
+        self._deferred.append((message, payload, tag))
+        self._deferred_size += size
+
+    def release(self) -> None:
+        """Queue what has waited, unless it must wait on."""
+        while self._deferred and not self.held:
+            message, payload, tag = self._deferred.popleft()
+            self._deferred_size -= len(payload)
+            self.send(message, tag, payload)
+        if not self._deferred:
+            self._deferred = ()
 
     def _trace_sent(self, payload: bytes, message: Message | None) -> None:
         if self._trace is not None:

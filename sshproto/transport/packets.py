@@ -14,15 +14,38 @@ Invariants:
 How input is kept: packets are read from one view at an offset.  ``bytes`` that come when nothing is left over are not
 even copied, and let go when they are read.  Where a packet straddles two feeds, only that packet is put together, in a
 store, and reading goes on in the second feed; all else falls back to appending to the store.
+
+A short message is dearer by what surrounds its encryption than by that, so what nearly all of them are, a whole packet
+under AES-GCM and not compressed, is opened and sealed right here; :mod:`sshproto.transport.ciphers` does all others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NoReturn
+
+from cryptography.exceptions import InvalidTag
 
 from sshproto.config import Entropy
 from sshproto.errors import ConnectionLoss, ProtocolViolation
-from sshproto.transport.ciphers import Opening, PlainOpening, PlainSealing, Sealing, opening, sealing, unpack_length
+from sshproto.transport.ciphers import (
+    BYTE,
+    GCM_BLOCK,
+    GCM_OVERHEAD,
+    SMALL_OPEN,
+    SMALL_SEAL,
+    Crypt,
+    Opening,
+    PlainOpening,
+    PlainSealing,
+    Sealing,
+    View,
+    bad_tag,
+    opening,
+    pack_length,
+    sealing,
+    unpack_length,
+)
 from sshproto.transport.compression import Deflater, Inflater, deflater, inflater
 from sshproto.transport.suites import DirectionKeys
 from sshproto.wire.codec import Buffer
@@ -36,19 +59,27 @@ _PADDING_POOL = 512
 """Bytes of padding drawn at a time. Padding is no secret that would have to be fresh: it only has to be unguessable
 for who does not see it, so a pool is fine even if a process forks (whose two halves can't share a connection)."""
 
+_GCM_LEAST = GCM_OVERHEAD + GCM_BLOCK
+
+_NO_AEAD: tuple[Callable[[], bytes], None] = (bytes, None)
+
+_SMALL_FEED = 4096
+"""Up to this size input is read as it is: to copy what is cut out of it costs less than to view it."""
+
 
 class _Dead(PlainOpening):
     """What is left of an opener after an error."""
 
     __slots__ = ("_error",)
 
+    clear: bool = False
+    prefix: int = 0
+
     def __init__(self, error: ConnectionLoss) -> None:
         super().__init__()
-        self.clear = False
-        self.prefix = 0
         self._error = error
 
-    def length(self, view: memoryview, offset: int, sequence: int) -> NoReturn:
+    def length(self, view: View, offset: int, sequence: int) -> NoReturn:
         raise self._error
 
 
@@ -64,8 +95,7 @@ class Opener:
 
     Attributes:
         packet_limit: The largest packet_length accepted from now on, in bytes, and the largest inflated payload.
-        sequence_number: That of the next packet; it wraps at 2**32.
-        drained: Nothing is left of what was fed.
+        buffered: Bytes fed and not opened yet.
         packets: Packets opened under the current keys.
         bytes: Their size on the wire.
     """
@@ -73,97 +103,105 @@ class Opener:
     __slots__ = (
         "_cipher",
         "_dead",
-        "_end",
+        "_decrypt",
+        "_first",
         "_inflater",
         "_length",
         "_next",
         "_next_offset",
+        "_nonce",
         "_offset",
         "_store",
         "_view",
+        "buffered",
         "bytes",
-        "drained",
         "packet_limit",
         "packets",
-        "sequence_number",
     )
+
+    _nonce: Callable[[], bytes]
+    _decrypt: Crypt | None
 
     def __init__(self, *, packet_limit: int, passive: bool = False) -> None:
         self.packet_limit = packet_limit
-        self.sequence_number = 0
-        self.drained = True
+        self.buffered = 0
         self.packets = 0
         self.bytes = 0
-        self._cipher: Opening = PlainOpening(1) if passive else PlainOpening()
+        self._first = 0  # the sequence number of the first packet under the current keys
         self._inflater: Inflater | None = None
+        self._use(PlainOpening(1) if passive else PlainOpening())
         self._dead = False
-        self._store = bytearray()
-        self._view = _NOTHING  # of _store, or of bytes that were fed
+        self._store = bytearray()  # empty, unless _view is of it
+        self._view: View = _NOTHING  # of _store, or of bytes that were fed, or these themselves
         self._offset = 0  # where in _view the next packet starts
-        self._end = 0  # len(_view)
         self._length = 0  # packet_length of the packet at _offset; 0: not known yet
         # Input that follows _view. While there is some, _view holds exactly one packet, and all of it.
         self._next: bytes | None = None
         self._next_offset = 0
 
     @property
-    def buffered(self) -> int:
-        """Bytes fed and not opened yet."""
-        left = self._end - self._offset
-        return left if self._next is None else left + len(self._next) - self._next_offset
+    def sequence_number(self) -> int:
+        """That of the next packet; it wraps at 2**32."""
+        return (self._first + self.packets) & _MASK32
+
+    @sequence_number.setter
+    def sequence_number(self, number: int) -> None:
+        self._first = number - self.packets
+
+    def _use(self, cipher: Opening) -> None:
+        self._cipher = cipher
+        self._shorten()
+
+    def _shorten(self) -> None:
+        """See whether small packets can take the short way."""
+        self._nonce, self._decrypt = (self._inflater is None and self._cipher.aead) or _NO_AEAD
 
     def feed(self, data: Buffer) -> None:
         """Take bytes from the wire. A ``bytes`` object is kept until it is read, anything else is copied."""
         size = len(data)
         if not size or self._dead:
             return
-        self.drained = False
-        if self._next is not None:
-            self._gather()
-        left = self._end - self._offset
         if type(data) is bytes:
-            if not left:
-                self._read_from(data, 0)
+            if not self.buffered:
+                self._view = data if size <= _SMALL_FEED else memoryview(data)
+                self.buffered = size
                 return
             length = self._length
-            if length:
-                missing = length + self._cipher.overhead - left
+            if length and self._next is None:
+                missing = length + self._cipher.overhead - self.buffered
                 if 0 < missing < size:
                     self._append(memoryview(data)[:missing])
                     self._next = data
                     self._next_offset = missing
+                    self.buffered += size
                     return
+        self._gather()
         self._append(data)
-
-    def _read_from(self, data: bytes, offset: int) -> None:
-        self._let_go()
-        self._view = memoryview(data)
-        self._offset = offset
-        self._end = len(data)
+        self.buffered += size
 
     def _let_go(self) -> None:
         """Keep nothing of what was read: a connection that falls silent need not hold on to its last input."""
-        if self._view.obj is self._store:
-            self._view.release()
+        view = self._view
+        if self._store and isinstance(view, memoryview):
+            view.release()
             self._store.clear()
         self._view = _NOTHING
-        self._offset = self._end = 0
+        self._offset = 0
 
     def _append(self, data: Buffer) -> None:
         """Put what is unread and ``data`` together in the store."""
         store = self._store
         view = self._view
         offset = self._offset
-        if view.obj is store:
+        if store and isinstance(view, memoryview):
             view.release()
             if offset:
                 del store[:offset]  # moves a pointer, not the bytes
         else:
-            store[:] = view[offset:]
+            store += view[offset:]
         store += data
         self._view = memoryview(store)
         self._offset = 0
-        self._end = len(store)
 
     def _gather(self) -> None:
         """Make the input one piece again."""
@@ -183,42 +221,48 @@ class Opener:
             MacError: The integrity check failed.
             CompressionError: The payload does not inflate.
         """
-        cipher = self._cipher
+        view = self._view
         offset = self._offset
-        available = self._end - offset
-        length = self._length
-        sequence = self.sequence_number
+        available = self.buffered  # some of it may be in _next, but then there is a whole packet before it
+        decrypt = self._decrypt
         try:
-            if not length:
-                if available < cipher.prefix:
-                    following = self._next
-                    if following is None:
-                        return None
-                    # The store held one packet, which was opened: available is 0.
-                    self._next = None
-                    self._read_from(following, self._next_offset)
-                    offset = self._offset
-                    available = self._end - offset
+            if (
+                decrypt is not None
+                and available >= _GCM_LEAST
+                and (size := (length := unpack_length(view, offset)[0]) + GCM_OVERHEAD) <= available
+                and length
+                and not length % GCM_BLOCK
+                and length <= self.packet_limit
+            ):
+                if length > SMALL_OPEN:
+                    plain = self._cipher.open(view, offset, length, (self._first + self.packets) & _MASK32)
+                else:
+                    try:
+                        plain = decrypt(self._nonce(), view[offset + 4 : offset + size], view[offset : offset + 4])
+                    except InvalidTag:
+                        raise bad_tag(self._cipher.name, self.sequence_number) from None
+            else:
+                cipher = self._cipher
+                sequence = (self._first + self.packets) & _MASK32
+                length = self._length
+                if not length:
                     if available < cipher.prefix:
                         return None
-                if cipher.clear:
-                    length = unpack_length(self._view, offset)[0]
-                else:
-                    length = cipher.length(self._view, offset, sequence)
-                if not 5 <= length <= self.packet_limit or (length + cipher.counted) % cipher.alignment:
-                    length = self._refuse(length)
-            size = length + cipher.overhead
-            if available < size:
-                self._length = length
-                return None
-            plain = cipher.open(self._view, offset, length, sequence)
+                    length = unpack_length(view, offset)[0] if cipher.clear else cipher.length(view, offset, sequence)
+                    if not 5 <= length <= self.packet_limit or (length + cipher.counted) % cipher.alignment:
+                        length = self._refuse(length)
+                size = length + cipher.overhead
+                if available < size:
+                    self._length = length
+                    return None
+                plain = cipher.open(view, offset, length, sequence)
             padding = plain[0]
-            if padding < 4 or padding > length - 2:
+            if not 4 <= padding <= length - 2:
                 raise ProtocolViolation(
-                    f"packet {sequence}: a padding_length of {padding} in a packet_length of {length}; "
+                    f"packet {self.sequence_number}: a padding_length of {padding} in a packet_length of {length}; "
                     "it is at least 4 and leaves at least one byte of payload (RFC 4253 section 6)"
                 )
-            payload = plain[1 : length - padding]
+            payload: memoryview | bytes = plain[1 : length - padding]
             if self._inflater is not None:
                 payload = self._inflater.inflate(payload, self.packet_limit)
         except ConnectionLoss as error:
@@ -226,14 +270,22 @@ class Opener:
             self._die(error)
             raise
         self._length = 0
-        if available == size and self._next is None:
-            self._let_go()
-            self.drained = True
-        else:
-            self._offset = offset + size
-        self.sequence_number = (sequence + 1) & _MASK32
         self.packets += 1
         self.bytes += size
+        self.buffered = left = available - size
+        if not left:
+            if self._store:
+                self._let_go()
+            else:
+                self._view = _NOTHING
+                self._offset = 0
+        elif self._next is None:
+            self._offset = offset + size
+        else:
+            self._let_go()
+            self._view = memoryview(self._next)
+            self._offset = self._next_offset
+            self._next = None
         return payload
 
     def _refuse(self, length: int) -> int:
@@ -260,8 +312,8 @@ class Opener:
 
     def _die(self, error: ConnectionLoss) -> None:
         self._dead = True
-        self._cipher = _Dead(error)
         self._inflater = None
+        self._use(_Dead(error))
         self.drop()
 
     def drop(self) -> None:
@@ -269,9 +321,8 @@ class Opener:
         # Not clear(): whoever is at work on the last packet, or the frames of an error, may still hold views.
         self._store = bytearray()
         self._view = _NOTHING
-        self._offset = self._end = self._length = 0
+        self._offset = self._length = self.buffered = 0
         self._next = None
-        self.drained = True
 
     def switch(
         self, cipher: str, mac: str | None, keys: DirectionKeys, *, reset_sequence: bool, passive: bool = False
@@ -293,17 +344,17 @@ class Opener:
         new = opening(cipher, mac, keys, passive=passive)
         if self._dead:
             return
-        self._cipher = new
+        self._use(new)
         self._length = 0  # what the old keys said about the next packet is void
         self._gather()
+        self._first = 0 if reset_sequence else self.sequence_number
         self.packets = 0
         self.bytes = 0
-        if reset_sequence:
-            self.sequence_number = 0
 
     def inflate_with(self, inflater: Inflater) -> None:
         """Inflate what has not been opened yet, in whatever way ``inflater`` does; for who merely watches."""
         self._inflater = inflater
+        self._shorten()
 
     def rest(self) -> bytes:
         """Give back the bytes that were fed and not opened; only between two packets."""
@@ -325,6 +376,7 @@ class Opener:
             InvalidArgument: The name is unknown.
         """
         self._inflater = inflater(name, authenticated=authenticated)
+        self._shorten()
 
 
 class Sealer:
@@ -334,7 +386,6 @@ class Sealer:
         entropy: Where padding comes from (label ``"padding"``), a block at a time.
 
     Attributes:
-        sequence_number: That of the next packet; it wraps at 2**32.
         packets: Packets sealed under the current keys.
         bytes: Their size on the wire.
     """
@@ -342,23 +393,45 @@ class Sealer:
     __slots__ = (
         "_cipher",
         "_deflater",
+        "_encrypt",
         "_entropy",
+        "_first",
+        "_nonce",
         "_pool",
         "_pool_offset",
         "bytes",
         "packets",
-        "sequence_number",
     )
 
+    _nonce: Callable[[], bytes]
+    _encrypt: Crypt | None
+
     def __init__(self, *, entropy: Entropy) -> None:
-        self.sequence_number = 0
         self.packets = 0
         self.bytes = 0
+        self._first = 0  # the sequence number of the first packet under the current keys
         self._entropy = entropy
-        self._cipher: Sealing = PlainSealing()
         self._deflater: Deflater | None = None
+        self._use(PlainSealing())
         self._pool = b""
         self._pool_offset = 0
+
+    @property
+    def sequence_number(self) -> int:
+        """That of the next packet; it wraps at 2**32."""
+        return (self._first + self.packets) & _MASK32
+
+    @sequence_number.setter
+    def sequence_number(self, number: int) -> None:
+        self._first = number - self.packets
+
+    def _use(self, cipher: Sealing) -> None:
+        self._cipher = cipher
+        self._shorten()
+
+    def _shorten(self) -> None:
+        """See whether small packets can take the short way."""
+        self._nonce, self._encrypt = (self._deflater is None and self._cipher.aead) or _NO_AEAD
 
     def seal(self, head: bytes, body: Buffer = b"", *, conceal: bool = False) -> bytes | bytearray:
         """The packet with the payload ``head + body``, finished; the caller owns it.
@@ -368,36 +441,51 @@ class Sealer:
             body: The rest of it; handing over the two apart saves a copy.
             conceal: Pad generously, so that the packet's size does not tell the length of what is in it.
         """
-        if self._deflater is not None:
-            head = self._deflater.deflate(head, body)
-            body = b""
-        cipher = self._cipher
-        # padding_length and payload and the least padding that aligns them.
+        # padding_length and payload; then the least padding that aligns them.
         length = 5 + len(head) + len(body)
-        extra = -(length + cipher.counted) % (_CONCEALING if conceal else cipher.alignment)
-        length += extra
-        start = self._pool_offset
-        stop = start + 4 + extra
-        if stop > len(self._pool):
-            self._pool = self._entropy(_PADDING_POOL, "padding")
-            start = 0
-            stop = 4 + extra
-        self._pool_offset = stop
-        sequence = self.sequence_number
-        packet = cipher.seal(length, head, body, self._pool[start:stop], sequence)
-        self.sequence_number = (sequence + 1) & _MASK32
+        encrypt = self._encrypt
+        packet: bytes | bytearray
+        if encrypt is not None and length <= SMALL_SEAL and not conceal:
+            padding = 4 + -length % GCM_BLOCK
+            start = self._pool_offset
+            stop = start + padding
+            if stop > len(self._pool):
+                start, stop = self._draw(padding)
+            self._pool_offset = stop
+            clear = pack_length(length + padding - 4)
+            plain = b"".join((BYTE[padding], head, body, self._pool[start:stop]))
+            packet = clear + encrypt(self._nonce(), plain, clear)
+        else:
+            if self._deflater is not None:
+                head = self._deflater.deflate(head, body)
+                body = b""
+                length = 5 + len(head)
+            cipher = self._cipher
+            extra = -(length + cipher.counted) % (_CONCEALING if conceal else cipher.alignment)
+            start = self._pool_offset
+            stop = start + 4 + extra
+            if stop > len(self._pool):
+                start, stop = self._draw(4 + extra)
+            self._pool_offset = stop
+            sequence = (self._first + self.packets) & _MASK32
+            packet = cipher.seal(length + extra, head, body, self._pool[start:stop], sequence)
         self.packets += 1
         self.bytes += len(packet)
         return packet
 
+    def _draw(self, count: int) -> tuple[int, int]:
+        """Fill the pool anew: where in it so many bytes begin and end."""
+        self._pool = self._entropy(_PADDING_POOL, "padding")
+        return 0, count
+
     def switch(self, cipher: str, mac: str | None, keys: DirectionKeys, *, reset_sequence: bool) -> None:
         """Use new keys from the next packet on; for the moment after our NEWKEYS. As :meth:`Opener.switch`."""
-        self._cipher = sealing(cipher, mac, keys)
+        self._use(sealing(cipher, mac, keys))
+        self._first = 0 if reset_sequence else self.sequence_number
         self.packets = 0
         self.bytes = 0
-        if reset_sequence:
-            self.sequence_number = 0
 
     def set_compression(self, name: str, *, authenticated: bool) -> None:
         """Compress from the next packet on, in a new stream. As :meth:`Opener.set_compression`."""
         self._deflater = deflater(name, authenticated=authenticated)
+        self._shorten()

@@ -633,13 +633,7 @@ def test_pings_are_answered_in_order(role: Role) -> None:
     puppet.say(puppet.kexinit(first=False))
     assert 193 not in [payload[0] for payload in puppet.heard()]
     released: list[m.Message] = []
-    sealed = puppet.conn._engine.outbox._sealed
-
-    def noting(message: m.Message) -> None:
-        released.append(message)
-        sealed(message)
-
-    puppet.conn._engine.outbox._sealed = noting
+    puppet.conn._engine.outbox.sealed = released.append
     puppet.exchange()
     pongs = [m.Pong(bytes((index,))) for index in range(5)]
     assert released[-6:] == [m.NewKeys(), *pongs]

@@ -239,8 +239,8 @@ class Puppet:
     def plain(self) -> None:
         """Take the connection's ciphers away."""
         engine = self.conn._engine
-        engine.opener._cipher = PlainOpening()
-        engine.outbox.sealer._cipher = PlainSealing()
+        engine.opener._use(PlainOpening())
+        engine.outbox.sealer._use(PlainSealing())
 
 
 def client_config(**changes: Any) -> ClientConfig:
