@@ -8,8 +8,10 @@ connection when the login has succeeded, and asks a silent peer whether it is st
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
+import struct
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
+from sshproto.channels.inbound import BRIEF, WHOLE
 from sshproto.channels.mux import Mux
 from sshproto.channels.requests import Keepalive
 from sshproto.errors import ProtocolViolation, TimedOut
@@ -17,10 +19,13 @@ from sshproto.events import GlobalFailed, GlobalSucceeded, PongReceived
 from sshproto.timers import Timer
 from sshproto.transport.link import PING, Handler, Link, Phase
 from sshproto.wire import messages
-from sshproto.wire.messages import Ping
+from sshproto.wire.messages import ChannelData, ChannelWindowAdjust, Ping
 from sshproto.wire.table import State, message_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sshproto.channels.inbound import Inbound
     from sshproto.config import Config
     from sshproto.errors import ConnectionLoss
     from sshproto.events import Event, SignatureNeeded
@@ -34,6 +39,28 @@ _KEEPALIVE = b"sshproto keepalive"
 """Data of the PINGs that ask whether the peer is there; their answers are nobody else's business."""
 
 _NOBODY: frozenset[int] = frozenset()
+_BRIEF = struct.Struct(">BI")
+
+
+def _whole(message: type[Message], take: Callable[[Inbound, Any], None]) -> Handler:
+    """Has ``take`` get a message of the connection protocol as a value."""
+    parse = message.parse_from
+
+    def handle(engine: Engine[Any], payload: Buffer) -> None:
+        take(engine.mux.inbound, parse(payload, 1))
+
+    return handle
+
+
+def _brief(message: type[Message], take: Callable[[Inbound, int], None]) -> Handler:
+    """Has ``take`` get the one number that is in a message, which need not be made for that."""
+
+    def handle(engine: Engine[Any], payload: Buffer) -> None:
+        if len(payload) != _BRIEF.size:
+            message.parse_from(payload, 1)  # which says what is wrong with it
+        take(engine.mux.inbound, _BRIEF.unpack_from(payload)[1])
+
+    return handle
 
 
 class LoginMachine(Protocol):
@@ -82,8 +109,8 @@ class Engine(Link, Generic[A]):
             self.auth.receive(message)
             self.login_step()
 
-    def _on_connection(self, payload: Buffer) -> None:
-        self.mux.packet(payload[0], payload)
+    def _on_adjust(self, payload: Buffer) -> None:
+        self.mux.adjust(payload)
 
     def _channel_data(self, payload: Buffer) -> Event | None:
         return self.mux.data(payload)
@@ -114,7 +141,10 @@ class Engine(Link, Generic[A]):
     _HANDLERS: ClassVar[dict[int, Handler]] = {
         **Link._HANDLERS,
         **dict.fromkeys(range(50, 80), _on_login),
-        **dict.fromkeys(range(80, 101), _on_connection),
+        **{message.number: _whole(message, take) for message, take in WHOLE.items()},
+        **{message.number: _brief(message, take) for message, take in BRIEF.items()},
+        ChannelWindowAdjust.number: _on_adjust,
+        ChannelData.number: _channel_data,  # of which next_event hands on what it returns
     }
 
     # ------------------------------------------------------------------------------------------------------------ login

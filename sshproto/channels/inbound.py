@@ -80,16 +80,15 @@ class Inbound:
 
     def receive(self, message: Message) -> None:
         """One of GLOBAL_REQUEST to REQUEST_FAILURE, CHANNEL_OPEN to CHANNEL_OPEN_FAILURE and
-        CHANNEL_EXTENDED_DATA to CHANNEL_FAILURE came.
+        CHANNEL_EXTENDED_DATA to CHANNEL_FAILURE came. A connection looks it up in :data:`WHOLE` and :data:`BRIEF`.
         """
-        brief = BRIEF.get(message.number)
-        if brief is not None:
-            brief(self, message.recipient_channel)  # type: ignore[attr-defined]
-            return
-        handler = self._HANDLERS.get(type(message))
-        if handler is None:
+        take = WHOLE.get(type(message))
+        if take is not None:
+            take(self, message)
+        elif type(message) in BRIEF:
+            BRIEF[type(message)](self, message.recipient_channel)  # type: ignore[attr-defined]
+        else:
             raise ProtocolViolation(f"{message_name(message.number)} is not of the connection protocol")
-        handler(self, message)
 
     def _global_request(self, message: GlobalRequest) -> None:
         self._global.requested(message)
@@ -258,7 +257,7 @@ class Inbound:
         """Whether the application should hear of ``request``."""
         if type(request) not in self._requestable:
             return False
-        if request.session_only and not channel.session_like:
+        if request.session_only and type(channel.kind) is not Session and not channel.session_like:
             return False
         if request.starts:
             return channel.started_by is None
@@ -315,7 +314,7 @@ class Inbound:
         """
         return offered if offered <= self._limits.packet - ENVELOPE else SAFE_PAYLOAD
 
-    _HANDLERS: ClassVar[dict[type[Message], Callable[[Any, Any], None]]] = {
+    _WHOLE: ClassVar[dict[type[Message], Callable[[Any, Any], None]]] = {
         GlobalRequest: _global_request,
         RequestSuccess: _global_success,
         RequestFailure: _global_failure,
@@ -325,17 +324,18 @@ class Inbound:
         ChannelExtendedData: _extended_data,
         ChannelRequest: _request,
     }
-    """What takes each message."""
-    _BRIEF: ClassVar[dict[int, Callable[[Any, int], None]]] = {
-        ChannelEof.number: _eof,
-        ChannelClose.number: _close,
-        ChannelSuccess.number: _success,
-        ChannelFailure.number: _failure,
+    _BRIEF: ClassVar[dict[type[Message], Callable[[Any, int], None]]] = {
+        ChannelEof: _eof,
+        ChannelClose: _close,
+        ChannelSuccess: _success,
+        ChannelFailure: _failure,
     }
 
 
+WHOLE = Inbound._WHOLE
+"""What takes each message."""
 BRIEF = Inbound._BRIEF
-"""What takes the messages that say nothing but a channel's number, which is what it gets."""
+"""What takes those that say nothing but a channel's number, which is what it gets. They are half of all."""
 
 
 def _longest(kind: Kind) -> int:

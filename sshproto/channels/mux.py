@@ -41,7 +41,7 @@ from sshproto.channels.channel import (
     handling,
 )
 from sshproto.channels.global_requests import GlobalRequests
-from sshproto.channels.inbound import BRIEF, Inbound
+from sshproto.channels.inbound import Inbound
 from sshproto.channels.registry import OPENED_AT, REQUESTED_OF, Registry, within
 from sshproto.channels.requests import (
     ChannelOpenData,
@@ -55,7 +55,6 @@ from sshproto.errors import (
     ChannelStateError,
     InvalidArgument,
     LimitReached,
-    ProtocolViolation,
     UsageError,
     WireError,
 )
@@ -67,7 +66,6 @@ from sshproto.events import (
     GlobalRequested,
 )
 from sshproto.outlet import Outlet
-from sshproto.wire import messages
 from sshproto.wire.codec import Buffer
 from sshproto.wire.messages import (
     ChannelClose,
@@ -81,11 +79,9 @@ from sshproto.wire.messages import (
     ChannelWindowAdjust,
     Message,
 )
-from sshproto.wire.table import Role, message_name
+from sshproto.wire.table import Role
 
-_NUMBER = struct.Struct(">I")
 _TWO_NUMBERS = struct.Struct(">II")
-_ADJUST = ChannelWindowAdjust.number
 _DATA = ChannelData.number
 _EXTENDED_DATA = ChannelExtendedData.number
 
@@ -99,6 +95,9 @@ class Mux:
 
     Commands raise a :class:`~sshproto.errors.UsageError` and then have changed nothing.  Inputs raise a
     :class:`~sshproto.errors.ConnectionLoss` or :class:`~sshproto.errors.WireError` for what the peer did wrong.
+
+    Attributes:
+        inbound: What takes the peer's messages other than data and window adjusts.
     """
 
     __slots__ = (
@@ -106,13 +105,13 @@ class Mux:
         "_config",
         "_global",
         "_globals_late",
-        "_inbound",
         "_next_request",
         "_openable",
         "_outlet",
         "_registry",
         "_requestable",
         "_role",
+        "inbound",
     )
 
     def __init__(self, role: Role, config: Config, outlet: Outlet) -> None:
@@ -122,7 +121,7 @@ class Mux:
         self._registry = Registry(role, config, outlet)
         self._channels = self._registry.channels
         self._global = GlobalRequests(role, config, outlet, self._registry.invitations)
-        self._inbound = Inbound(self._registry, self._global)
+        self.inbound = Inbound(self._registry, self._global)
         self._openable = OPENED_AT[role.peer]
         self._requestable = REQUESTED_OF[role.peer]
         self._next_request = 1
@@ -162,7 +161,8 @@ class Mux:
             raise LimitReached(f"we have opened {registry.by_us} channels (Limits.channels_from_us)")
         number = registry.next_channel
         self._outlet.send(ChannelOpen(kind.type, number, size, max_packet, kind.encode()))
-        registry.offer(registry.add(kind, ours=True), size, max_packet, elastic=window is None)
+        channel = registry.add(kind, ours=True)
+        registry.windows.offer(channel, size, max_packet, self._outlet.time(), elastic=window is None)
         return number
 
     def accept_channel(
@@ -176,8 +176,9 @@ class Mux:
         size, max_packet = self._sizes(window, max_packet)
         channel = self._undecided(question)
         self._outlet.send(ChannelOpenConfirmation(channel.peer_number, channel.number, size, max_packet))
-        self._registry.decided(channel)
-        self._registry.offer(channel, size, max_packet, elastic=window is None)
+        registry = self._registry
+        registry.decided(channel)
+        registry.windows.offer(channel, size, max_packet, self._outlet.time(), elastic=window is None)
         channel.move(ChannelState.OPEN)
 
     def reject_channel(self, question: ChannelOpenRequested, reason: int, description: str) -> None:
@@ -300,7 +301,7 @@ class Mux:
                 raise InvalidArgument(f"{request!r} is not a channel request")
             if self._role.peer not in request.receivers:
                 raise InvalidArgument(f"a {self._role.value} does not send {request.type!r}")
-        if request.session_only and not found.session_like:
+        if request.session_only and type(found.kind) is not Session and not found.session_like:
             raise InvalidArgument(f"{request.type!r} belongs to sessions, channel {channel} is {found.kind.type!r}")
         want_reply = bool(want_reply) and not request.notice
         if want_reply and len(found.requested) >= self._config.limits.requests_pending:
@@ -395,29 +396,11 @@ class Mux:
 
     # ------------------------------------------------------------------------------------------------------ input: rest
 
-    def packet(self, number: int, payload: Buffer) -> None:
-        """One of the connection protocol's messages came, other than CHANNEL_DATA.
-
-        Args:
-            number: The message's.
-            payload: The whole payload, message number included.
-        """
-        brief = BRIEF.get(number)
-        if brief is not None and len(payload) == 5:  # most that come of a command; no more than a number is read
-            brief(self._inbound, _NUMBER.unpack_from(payload, 1)[0])
-        elif number == _ADJUST:
-            self.adjust(payload)
-        else:
-            message = messages.decode(payload)
-            if message is None:
-                raise ProtocolViolation(f"{message_name(number)} is not of the connection protocol")
-            self._inbound.receive(message)
-
     def receive(self, message: Message) -> None:
         """One of GLOBAL_REQUEST to REQUEST_FAILURE, CHANNEL_OPEN to CHANNEL_OPEN_FAILURE and
         CHANNEL_EXTENDED_DATA to CHANNEL_FAILURE came.
         """
-        self._inbound.receive(message)
+        self.inbound.receive(message)
 
     def writable(self) -> None:
         """The outlet may have room again: send what had to wait, and tell the channels that wait to send."""

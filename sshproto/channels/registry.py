@@ -95,10 +95,6 @@ class Registry:
                 self.sessions += 1
         return channel
 
-    def offer(self, channel: Channel, window: int, packet: int, *, elastic: bool) -> None:
-        """Let the peer send on ``channel``, and more later if ``elastic``."""
-        self.windows.offer(channel, window, packet, self.outlet.time(), elastic=elastic)
-
     def answered(self, channel: Channel) -> None:
         """The peer has answered what we sent on ``channel``."""
         self.windows.answered(channel, self.outlet.time())
@@ -214,7 +210,8 @@ class Registry:
             self.blocked.pop(channel.number, None)
         if self.late:
             self.late.pop(channel.number, None)
-        channel.move(ChannelState.CLOSE_OUT)
+        channel.state = ChannelState.CLOSE_OUT
+        channel.sending = channel.receiving = False
 
     def forget(self, channel: Channel) -> None:
         """The channel is gone, and nobody looks at it any more."""

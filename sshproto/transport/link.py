@@ -109,7 +109,7 @@ class Phase(Enum):
 _OPEN = Phase.OPEN
 _CLOSED = Phase.CLOSED
 
-Handler = Callable[[Any, "Buffer"], None]
+Handler = Callable[[Any, "Buffer"], object]
 """What takes a legal packet: a function of the connection and the payload, which is valid only until it returns."""
 
 
