@@ -21,7 +21,7 @@ MODULES = (
     *("sshproto.ssh_config.tokens", "sshproto.ssh_config.settings", "sshproto.ssh_config.algorithms"),
 )
 _HOSTS = ("host", "db.example.org", "10.0.0.1", "::1", "Gate")
-_BLOCKS = re.compile(rb"(?i)host\b|match|include|ignoreunknown|hostname|canonical|\"|\f|\0")
+_BLOCKS = re.compile(rb"(?i)host\b|match|include|ignoreunknown|hostname|canonical|clearall|\"|\f|\0")
 _FIRST = ("port", "user", "compression", "request_tty", "ciphers", "host_key_alias", "rekey_limit", "escape_char")
 
 
