@@ -88,7 +88,7 @@ class Engine(Link, Generic[A]):
 
     Attributes:
         mux: The channels.
-        auth: The authentication machine, from the moment its service is accepted.
+        auth: The authentication machine, from the moment its service is accepted until it has let somebody in.
     """
 
     __slots__ = ("_keepalives", "auth", "mux")
@@ -161,6 +161,7 @@ class Engine(Link, Generic[A]):
     def _logged_in(self) -> None:
         """USERAUTH_SUCCESS has just passed: everything behind it is the connection protocol."""
         self.phase = Phase.OPEN
+        self.auth = None
         self._enter(State.OPEN)
         self.opener.packet_limit = self.config.limits.packet
         self.kex.login_passed()

@@ -52,8 +52,14 @@ class Questions:
             self.size += size
 
     def _drop(self, question_id: int) -> Question | None:
-        self.size -= self._sizes.pop(question_id, 0)
-        return self._owed.pop(question_id, None)
+        if self._sizes:
+            self.size -= self._sizes.pop(question_id, 0)
+            if not self._sizes:
+                self._sizes.clear()
+        question = self._owed.pop(question_id, None)
+        if not self._owed:
+            self._owed.clear()  # else it keeps the memory of what was in it
+        return question
 
     def withdraw(self, question_id: int) -> None:
         """The question is void from now on."""

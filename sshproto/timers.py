@@ -8,6 +8,7 @@ input on.
 from __future__ import annotations
 
 from enum import Enum
+from operator import itemgetter
 
 
 class Timer(Enum):
@@ -40,64 +41,66 @@ class Timers:
         settled: The events of the last input have been drained: from here on ``now`` is of the past.
     """
 
-    __slots__ = ("_deadlines", "_next", "_untimed", "now", "settled")
+    __slots__ = ("_due", "_untimed", "now", "settled")
 
     def __init__(self, now: float) -> None:
         self.now = now
         self.settled = False
-        self._deadlines: dict[Timer, float] = {}
-        self._untimed: dict[Timer, float] = {}
-        self._next: float | None = None  # the earliest deadline; None: it is to be looked for
+        # The earliest first.  They are few, and asked for far more often than set.
+        self._due: tuple[tuple[float, Timer], ...] = ()
+        self._untimed: tuple[tuple[float, Timer], ...] = ()  # those set since the last input, and their seconds
 
     def advance(self, now: float) -> None:
         """An input has come, at ``now``."""
         self.now = max(self.now, now)
         self.settled = False
         if self._untimed:
-            for timer, seconds in self._untimed.items():
-                self._deadlines[timer] = self.now + seconds
-            self._untimed.clear()
-            self._next = None
+            for seconds, timer in self._untimed:
+                self._due = _with(self._due, self.now + seconds, timer)
+            self._untimed = ()
 
     def arm(self, timer: Timer, seconds: float | None) -> None:
         """Set a deadline ``seconds`` from now, or none if that is None."""
         if seconds is None:
             self.stop(timer)
             return
-        self._next = None
-        self._deadlines[timer] = self.now + seconds
+        self._due = _with(self._due, self.now + seconds, timer)
         if self.settled:
-            self._untimed[timer] = seconds
+            self._untimed = _with(self._untimed, seconds, timer)
         elif self._untimed:
-            self._untimed.pop(timer, None)
+            self._untimed = _without(self._untimed, timer)
 
     def arm_at(self, timer: Timer, deadline: float) -> None:
         """Set a deadline to a moment that is known."""
-        self.stop(timer)
-        self._deadlines[timer] = deadline
-        self._next = None
+        self._due = _with(self._due, deadline, timer)
+        self._untimed = _without(self._untimed, timer)
 
     def stop(self, timer: Timer) -> None:
-        if self._deadlines.pop(timer, None) is not None:
-            self._untimed.pop(timer, None)
-            self._next = None
+        self._due = _without(self._due, timer)
+        if self._untimed:
+            self._untimed = _without(self._untimed, timer)
 
     def clear(self) -> None:
-        self._deadlines.clear()
-        self._untimed.clear()
-        self._next = None
+        self._due = self._untimed = ()
 
     def next(self) -> float | None:
         """The earliest deadline, or None. One that waits for the next input may lie in the past."""
-        if self._next is None and self._deadlines:
-            self._next = min(self._deadlines.values())
-        return self._next
+        return self._due[0][0] if self._due else None
 
     def expired(self) -> list[Timer]:
         """The timers that are due now, earliest first; they are stopped."""
-        due = sorted(
-            (deadline, timer.name, timer) for timer, deadline in self._deadlines.items() if deadline <= self.now
-        )
+        due = sorted((deadline, timer.name, timer) for deadline, timer in self._due if deadline <= self.now)
         for _, _, timer in due:
             self.stop(timer)
         return [timer for _, _, timer in due]
+
+
+def _without(due: tuple[tuple[float, Timer], ...], timer: Timer) -> tuple[tuple[float, Timer], ...]:
+    return tuple([one for one in due if one[1] is not timer])
+
+
+def _with(due: tuple[tuple[float, Timer], ...], when: float, timer: Timer) -> tuple[tuple[float, Timer], ...]:
+    return tuple(sorted([*_without(due, timer), (when, timer)], key=_WHEN))
+
+
+_WHEN = itemgetter(0)

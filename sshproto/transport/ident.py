@@ -11,6 +11,10 @@ hold bytes outside US-ASCII, which are escaped wherever they are shown.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+import attrs
+
 from sshproto.config import Limits
 from sshproto.errors import ConnectionLoss, InvalidArgument, LimitExceeded, ProtocolViolation, VersionUnsupported
 from sshproto.events import VersionReceived
@@ -25,7 +29,10 @@ _VERSIONS = ("2.0", "1.99")
 MAX_LINE = 255
 """Bytes of an identification line with its CR LF."""
 
+_REMEMBERED = 64  # lines, so that connections that have the same one share it and what is read from it
 
+
+@lru_cache(_REMEMBERED)
 def our_line(software: str, comments: str) -> bytes:
     """This side's identification, without CR LF.
 
@@ -173,24 +180,33 @@ class IdentReader:
         return VersionUnsupported(f"the client does not speak SSH: its first line is '{shown}'", shown)
 
     def _identified(self, line: bytes) -> VersionReceived:
-        protocol, dash, rest = line[len(_MARK) :].partition(b"-")
-        software, _, comments = rest.partition(b" ")
+        line, version, named = _parsed(line)
         self.line = line
-        shown = printable(line)
-        version = VersionReceived(
-            line=shown,
-            protocol=printable(protocol),
-            software=printable(software),
-            comments=printable(comments),
-            preamble=tuple(self._preamble),
-        )
+        shown = version.line
+        if self._preamble:
+            version = attrs.evolve(version, preamble=tuple(self._preamble))
         self.version = version
         if version.protocol not in _VERSIONS:
             raise VersionUnsupported(
                 f"the {self._receiver.peer.value} speaks version '{version.protocol}' of SSH, not 2.0: '{shown}'", shown
             )
-        if not dash or not software:
+        if not named:
             raise ProtocolViolation(f"the identification '{shown}' names no software (RFC 4253 section 4.2)")
         if b"\r" in line:
             raise ProtocolViolation(f"the identification '{shown}' has a CR inside (RFC 4253 section 4.2)")
         return version
+
+
+@lru_cache(_REMEMBERED)
+def _parsed(line: bytes) -> tuple[bytes, VersionReceived, bool]:
+    """An identification, which many peers have in common: its line, what is in it, and whether it names software."""
+    protocol, dash, rest = line[len(_MARK) :].partition(b"-")
+    software, _, comments = rest.partition(b" ")
+    version = VersionReceived(
+        line=printable(line),
+        protocol=printable(protocol),
+        software=printable(software),
+        comments=printable(comments),
+        preamble=(),
+    )
+    return line, version, bool(dash and software)

@@ -120,7 +120,6 @@ class KeyExchange:
     """The key-exchange machine of one live side.
 
     Attributes:
-        idents: Both identification lines, filled in by the connection.
         session_id: The exchange hash of the first key exchange; None before.
         negotiated: The algorithms of the latest complete exchange.
         host_key: The server's key, once accepted; of a certificate the key that is certified.
@@ -132,12 +131,31 @@ class KeyExchange:
         authenticated: Whether USERAUTH_SUCCESS has passed, so that delayed compression runs.
     """
 
+    __slots__ = (
+        "_client_ident",
+        "_config",
+        "_our_payload",
+        "_outlet",
+        "_role",
+        "_round",
+        "_server_ident",
+        "authenticated",
+        "host_key",
+        "host_key_blob",
+        "host_key_signature",
+        "negotiated",
+        "ours",
+        "peer_reads_extensions",
+        "session_id",
+        "strict",
+    )
+
     def __init__(self, role: Role, config: Config, outlet: KexOutlet) -> None:
         self._role = role
         self._config = config
         self._outlet = outlet
         self._round: _Round | None = None
-        self.idents: dict[Role, bytes] = {}
+        self._client_ident = self._server_ident = b""
         self.session_id: bytes | None = None
         self.negotiated: Negotiated | None = None
         self.host_key: PublicKey | None = None
@@ -150,6 +168,13 @@ class KeyExchange:
         self.authenticated = False
 
     # ------------------------------------------------------------------------------------------------------------ state
+
+    def identified(self, role: Role, line: bytes) -> None:
+        """A side has sent its identification, or we have sent ours."""
+        if role is Role.CLIENT:
+            self._client_ident = line
+        else:
+            self._server_ident = line
 
     @property
     def active(self) -> bool:
@@ -257,8 +282,8 @@ class KeyExchange:
     def _hash(self, now: _Round, host_key: bytes, secret: bytes) -> _Secrets:
         digest = exchange_hash(
             now.method.hash_name,
-            client_ident=self.idents[Role.CLIENT],
-            server_ident=self.idents[Role.SERVER],
+            client_ident=self._client_ident,
+            server_ident=self._server_ident,
             client_kexinit=now.client_kexinit,
             server_kexinit=now.server_kexinit,
             host_key=host_key,

@@ -15,8 +15,9 @@ number.  The way out: ``send`` or ``send_data``, the fast way of channel data â†
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sshproto.config import Trace
@@ -96,6 +97,18 @@ _SITUATIONS = {
 }
 
 
+_NO_INPUT = bytearray()  # of who has identified itself: it stays empty
+_NO_EXTENSIONS: Mapping[str, bytes] = {}
+_LONGEST_REMEMBERED = 1024  # bytes of an EXT_INFO: nobody should fill the memory with what is never said again
+
+
+@lru_cache(64)
+def _extensions(payload: bytes) -> tuple[tuple[tuple[str, bytes], ...], Mapping[str, bytes]]:
+    """What an EXT_INFO says, which is what many peers say, and that by name; of two of a name the first counts."""
+    extensions = ExtInfo.parse(payload).extensions
+    return extensions, dict(reversed(extensions))
+
+
 class Phase(Enum):
     """How far a connection has come."""
 
@@ -173,7 +186,7 @@ class Link:
         self.config = config
         self.phase = Phase.IDENT
         self.peer_version: VersionReceived | None = None
-        self.peer_extensions: dict[str, bytes] = {}
+        self.peer_extensions: Mapping[str, bytes] = _NO_EXTENSIONS
         self.error: ConnectionLoss | None = None
         self.blocked_on: Question | None = None
         self.questions = Questions()
@@ -200,7 +213,7 @@ class Link:
         self._ping_offered = False
 
         line = ident.our_line(config.software, config.comments)
-        self.kex.idents[self.role] = line
+        self.kex.identified(self.role, line)
         self.outbox.raw(line + b"\r\n")
         self.timers.arm(Timer.HANDSHAKE, config.timeouts.handshake)
 
@@ -526,7 +539,8 @@ class Link:
         if version is None:
             return True
         self._ident = None
-        self.kex.idents[self.role.peer] = reader.line
+        self._ident_input = _NO_INPUT
+        self.kex.identified(self.role.peer, reader.line)
         self.opener.feed(reader.rest)
         self.peer_version = version
         self.phase = Phase.KEX
@@ -617,16 +631,16 @@ class Link:
 
     def _on_ext_info(self, payload: Buffer) -> None:
         """RFC 8308 section 2.4: right after NEWKEYS, and to a client once more before or with the end of login."""
-        message = ExtInfo.parse(payload)
+        read = _extensions if len(payload) <= _LONGEST_REMEMBERED else _extensions.__wrapped__
+        extensions, found = read(bytes(payload))
         if self._state is State.TRANSPORT and (self._exchanges != 1 or self.opener.packets != 1):
             raise ProtocolViolation("EXT_INFO came late: it must be the first packet after the first NEWKEYS")
         self._ext_infos += 1
         if self._ext_infos > 2:
             raise ProtocolViolation("a third EXT_INFO came")
-        for name, value in reversed(message.extensions):  # of two of a name the first counts
-            self.peer_extensions[name] = value
+        self.peer_extensions = {**self.peer_extensions, **found} if self.peer_extensions else found
         self._extensions_changed()
-        self.emit(ExtInfoReceived(message.extensions))
+        self.emit(ExtInfoReceived(extensions))
 
     def _on_kexinit(self, payload: Buffer) -> None:
         if self.kex.session_id is not None:

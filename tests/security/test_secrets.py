@@ -141,6 +141,11 @@ def wanting_all(conn: Any, question: ev.Question) -> None:
             conn.refuse(question)
 
 
+def slots(thing: Any) -> dict[str, Any]:
+    """What an object holds that has no dict."""
+    return {name: getattr(thing, name) for name in type(thing).__slots__}
+
+
 class Run:
     """A run with all secrets in it.
 
@@ -193,7 +198,7 @@ class Run:
                 hunt(f"{event} {event!r} {ev.show(event)}", f"the event {type(event).__name__}")
             engine = conn._engine
             shown = [conn, engine, engine.config, engine.kex, engine.auth, engine.outbox, engine.opener, engine.mux]
-            shown += [conn.questions, conn.negotiated, conn.host_key, engine.kex._round, vars(engine.kex)]
+            shown += [conn.questions, conn.negotiated, conn.host_key, engine.kex._round, slots(engine.kex)]
             for thing in shown:
                 hunt(f"{thing} {thing!r}", f"a {type(thing).__name__}")
             self.canaries.hunt_bytes(bytes(end.sent), "what was sent")

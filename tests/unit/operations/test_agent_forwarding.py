@@ -129,10 +129,12 @@ def asked(desk: Desk) -> list[str]:
     [(b"0", "agent-connect"), (b"1", "auth-agent@openssh.com"), (None, "auth-agent@openssh.com")],
 )
 def test_bytes_pass_as_they_are(desk: Desk, announced: bytes | None, name: str) -> None:
-    extensions = desk.scene.client.conn._engine.peer_extensions
+    engine = desk.scene.client.conn._engine
+    extensions = dict(engine.peer_extensions)
     assert extensions.pop(AGENT_FORWARD) == b"0"
     if announced is not None:
         extensions[AGENT_FORWARD] = announced
+    engine.peer_extensions = extensions
     desk.start()
     program, agent = desk.bound()
     assert asked(desk) == [name]

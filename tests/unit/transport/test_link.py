@@ -593,7 +593,7 @@ def test_a_ping_where_none_was_offered_is_unknown(side: str) -> None:
 
 def test_a_ping_to_who_offers_none_is_misuse() -> None:
     pair = both().login()
-    pair.client.conn._engine.peer_extensions.clear()
+    pair.client.conn._engine.peer_extensions = {}
     with pytest.raises(WrongPhase, match=r"the peer does not offer ping@openssh\.com"):
         pair.client.conn.ping()
 
