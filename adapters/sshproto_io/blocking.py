@@ -4,7 +4,7 @@ Everything here may be used from many threads at once.  A client has no thread o
 comes, for all (see :mod:`~sshproto_io.driver`); while nobody waits, nothing happens, not even an answer to the
 server's question whether we are still there.  :meth:`Client.start_thread` starts a thread for that.  Forwards and jumps
 need one, and start it.  A server has one thread for each connection on which something happens, one for all that are
-quiet, and one for each function of a handler that runs.
+quiet, and one for each function of a handler that runs for more than a moment.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -161,8 +161,8 @@ class Driver(Generic[C]):
 
     @property
     def served_here(self) -> bool:
-        """Whether this is the thread of :meth:`serve` at the moment."""
-        return self._service is not None and self._service.thread == threading.get_ident()
+        """Whether this is the thread of :meth:`serve` at the moment, and no other can be."""
+        return self._service is not None and self._service.needs_me()
 
     def start_thread(self) -> None:
         """Have a thread that deals with what comes while nobody waits. Repeated calls do nothing."""
@@ -236,9 +236,13 @@ class Driver(Generic[C]):
             self._break()
             raise
 
-    def settle(self) -> None:
+    def settle(self, brief: Sequence[object] = ()) -> None:
         """Hand out all events, let every operation go on that can, send what the socket takes, and see that the leader
-        knows what to wait for. To be done before the lock is given back."""
+        knows what to wait for. To be done before the lock is given back.
+
+        Args:
+            brief: If there is anything in it then, the caller will come back at once, with more to send.
+        """
         conn, due = self.conn, self.due
         while True:
             self.drain()
@@ -247,6 +251,8 @@ class Driver(Generic[C]):
                 if not task.ended:
                     task.runner.advance(task)
                 self.drain()  # what one operation did the next one knows
+            if brief:
+                return
             # As long as the socket has not taken all, what follows stays where the connection counts it.
             full = bool(self._unsent)
             if not full:
@@ -292,7 +298,10 @@ class Driver(Generic[C]):
 
     def appoint(self, runner: Runner) -> bool:
         """Whether ``runner``, which is about to sleep, is to lead."""
-        if self._closed or self._leader is not None:
+        leader = self._leader
+        if leader is not None and runner.attended and not self._closed:
+            leader.rouse()  # to follow: the others have no thread to wait for, and can leave it to the lot
+        elif self._closed or leader is not None:
             self._followers[runner] = None
             if runner.poller is not None:
                 runner.poller.choose(self._descriptor, 0)

@@ -10,8 +10,10 @@ Everything here happens under the lock, except for sleeping and for calls of the
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import inspect
+import socket
 import threading
 import time
 from collections import deque
@@ -23,11 +25,13 @@ from sshproto.operations.steps import Call, Operation, Ready, Sleep, Spawn, Step
 from sshproto_io import TimeoutExpired
 from sshproto_io.lot import Place, lot
 from sshproto_io.poller import READ, WRITE, Found, Poller
-from sshproto_io.workers import report, workers
+from sshproto_io.workers import NAME, report, watch, workers
 
 if TYPE_CHECKING:
     from sshproto_io.driver import Driver
 
+_SWIFT = 0.001  # seconds that a call may take that others wait for
+_DOUBT = 64  # calls that are made in threads of their own after one that took longer
 _LONGEST = 24 * 3600.0  # seconds of one sleep; the system's calls have limits of their own
 
 T = TypeVar("T")
@@ -89,6 +93,9 @@ class Task:
             self.runner.due.append(self)
 
 
+_NO_CALLS: list[tuple[Task, Call]] = []
+
+
 class Runner:
     """Runs an operation, and others that come of it, for the thread that calls :meth:`run`, which is done once.
 
@@ -106,10 +113,13 @@ class Runner:
         "_asleep",
         "_begun",
         "_bell",
+        "_brief",
         "_call",
         "_deadline",
+        "_doubt",
         "_driver",
         "_expired",
+        "_hurried",
         "_inline",
         "_over",
         "_parked",
@@ -120,6 +130,7 @@ class Runner:
         "_soon",
         "_tasks",
         "_timers",
+        "_turning",
         "due",
         "lock",
         "poller",
@@ -145,6 +156,10 @@ class Runner:
         self._inline = False
         self.thread = 0
         self._call: tuple[Task, Call] | None = None
+        self._brief = _NO_CALLS  # that are made here as well, one after the other, if it is attended
+        self._doubt = 0
+        self._hurried = False  # the call is one of those
+        self._turning = False
         self._deadline: float | None = None
         self._begun = False
         self._expired = False
@@ -152,6 +167,11 @@ class Runner:
         self._resume: Callable[[], object] | None = None
         self._patient = False  # it sleeps for so long that it should rather wait in the lot then
         self._parked: Place | None = None
+
+    @property
+    def attended(self) -> bool:
+        """Whether the lot can wait in its thread's place."""
+        return self._resume is not None
 
     # ---------------------------------------------------------------------------------------------------------- outside
 
@@ -204,6 +224,7 @@ class Runner:
             BaseException: What the operation raises.
         """
         self._inline = True
+        self._brief = []
         self._root = Task(self, operation)
         self._resume = resume
         return self.go_on()
@@ -223,7 +244,8 @@ class Runner:
         return not parked
 
     def _loop(self, root: Task) -> bool:
-        """Take steps until ``root`` has ended, or its time is over. True: the connection waits in the lot."""
+        """Take steps until ``root`` has ended, or its time is over. True: the connection waits in the lot, or another
+        thread serves it by now."""
         driver = self._driver
         thread = threading.get_ident()
         found: Found = ()
@@ -245,16 +267,21 @@ class Runner:
                         self._expired = True
                         self._clear_away()  # now: else another thread might take it to an end that nobody hears of
                         return False
-                    if call is None:
+                    if call is not None:
+                        if driver is not None:
+                            driver.hand_over()
+                    elif self._brief:
+                        call = self._call = self._brief.pop(0)
+                        self._hurried = True
+                    else:
                         seconds = self._lie_down()
-                    elif driver is not None:
-                        driver.hand_over()
                 finally:
                     if driver is not None:
                         driver.holder = 0
             found = ()
             if call is not None:
-                self._make(*call)
+                if not self._make(*call, brief=self._hurried):
+                    return True
             else:
                 found = self._rest(seconds)
 
@@ -370,7 +397,11 @@ class Runner:
     def _turn(self) -> None:
         """Let everybody go on who can."""
         if self._driver is not None:
-            self._driver.settle()
+            self._turning = self._resume is not None
+            try:
+                self._driver.settle(self._brief)
+            finally:
+                self._turning = False
             return
         root, due = self._root, self.due
         while due and not (root is not None and root.ended):
@@ -507,6 +538,7 @@ class Runner:
         while self._tasks:
             self.cancel(next(iter(self._tasks)))
         self._call = self.poller = None
+        self._brief.clear()
         if driver is None:
             if poller is not None:
                 poller.close()
@@ -557,18 +589,67 @@ class Runner:
         if self._inline and len(self._tasks) == 1:
             self._call = task, step
             self.rouse()
-            return
+        elif not self._turning or step.function is socket.getaddrinfo:
+            self._make_elsewhere(task, step)
+        elif self._doubt:
+            self._doubt -= 1
+            self._make_elsewhere(task, step)
+        else:
+            self._brief.append((task, step))
+
+    def _make_elsewhere(self, task: Task, step: Call) -> None:
         try:
             workers.start(functools.partial(self._make, task, step))
         except RuntimeError as error:  # there are too many
             task.resume(None, error)
 
-    def _make(self, task: Task, step: Call) -> None:
-        """Call a function of the application, without the lock."""
+    def _distrust(self) -> None:
+        """A call takes long here: those that others would wait for get threads of their own."""
+        self._doubt = _DOUBT
+        brief, self._brief = self._brief, []
+        for task, step in brief:
+            self._make_elsewhere(task, step)
+
+    def _relieve(self, task: Task) -> None:
+        """Serve in the place of the thread that makes a brief call for ``task``, if it still does."""
+        with self.lock:
+            resume = self._resume
+            if resume is None or self._call is None or self._call[0] is not task:
+                return
+            self._call, self._hurried = None, False
+            self.thread = 0
+            self._distrust()
+        resume()
+
+    def needs_me(self) -> bool:
+        """Whether the calling thread is the one that serves. If all that it does is a brief call, another will."""
+        here = threading.get_ident()
+        if self.thread != here:
+            return False
+        call = self._call
+        if call is not None and self._hurried:
+            try:
+                workers.start(functools.partial(self._relieve, call[0]))
+            except RuntimeError:
+                return True
+            return False
+        return self.thread == here  # and was not relieved just now
+
+    def _make(self, task: Task, step: Call, *, brief: bool = False) -> bool:
+        """Call a function of the application, without the lock.
+
+        Args:
+            task: Whose step it is.
+            step: What to call.
+            brief: It has to be quick: what others wait for waits for it.
+
+        Returns:
+            False if meanwhile another thread does what this one did.
+        """
         started = time.monotonic()
         result, problem = None, None
         try:
-            result = step.function(*step.args)
+            result = self._make_briefly(task, step) if brief else step.function(*step.args)
             if inspect.isawaitable(result):  # it would count as true
                 if inspect.iscoroutine(result):
                     result.close()
@@ -576,12 +657,16 @@ class Runner:
                 raise InvalidArgument(f"{name} is asynchronous, and nobody here would wait for it")
         except BaseException as error:  # noqa: BLE001  it is the operation's
             problem = error
-        driver, here = self._driver, threading.get_ident()
+        driver, here, here_still = self._driver, threading.get_ident(), True
         with self.lock:
             if self._call is not None and self._call[0] is task:
-                self._call = None
+                self._call, self._hurried = None, False
                 if self._deadline is not None:
                     self._deadline += time.monotonic() - started
+                if brief and time.monotonic() - started > _SWIFT:
+                    self._distrust()
+            else:
+                here_still = False
             task.resume(result, problem)  # which has no effect if the operation was cancelled meanwhile
             if driver is None:
                 self.rouse()
@@ -592,6 +677,18 @@ class Runner:
                 finally:
                     driver.holder = 0
         del problem
+        return here_still
+
+    def _make_briefly(self, task: Task, step: Call) -> Any:
+        """Make a call as if in a thread of its own, and be relieved if it takes long."""
+        thread = threading.current_thread()
+        before, thread.name = thread.name, NAME
+        watch.begin(task, functools.partial(self._relieve, task))
+        try:
+            return contextvars.Context().run(step.function, *step.args)
+        finally:
+            watch.end(task)
+            thread.name = before
 
     def _together(self, task: Task, step: Together) -> None:
         task.children = tuple(Task(self, operation, task) for operation in step.operations)

@@ -1,5 +1,5 @@
 """A server in threads: one that accepts, one for each connection on which something happens, one for all others, and
-one for each function of a handler that runs."""
+one for each function of a handler that runs for more than a moment: until then it runs in its connection's."""
 
 from __future__ import annotations
 

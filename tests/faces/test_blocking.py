@@ -26,6 +26,7 @@ from sshproto.config import ClientConfig, Limits, Timeouts
 from sshproto.errors import (
     AuthExhausted,
     ChannelEnded,
+    ConnectionLoss,
     HostKeyChanged,
     HostKeyRejected,
     HostKeyUnknown,
@@ -40,6 +41,7 @@ from sshproto.keys import known_hosts
 from sshproto.keys.private import PrivateKey
 from sshproto.operations.login import LoginPlan, log_in
 from sshproto_io import CommandFailed, ConnectFailed, TimeoutExpired
+from sshproto_io import runner as runners
 from sshproto_io.blocking import Client, Handler, Incoming, ServerSession, connect, listen
 from sshproto_io.runner import Runner
 from sshproto_io.sockets import dial
@@ -578,6 +580,52 @@ def test_many_clients_at_once(talk):
     for thread in threads:
         thread.join(50)
     assert sorted(statuses) == list(range(10))
+
+
+def test_a_brief_session_is_passed_to_no_other_thread(talk, monkeypatch):
+    passed: list[object] = []
+    start = runners.workers.start
+    monkeypatch.setattr(runners.workers, "start", lambda function: (passed.append(function), start(function)))
+
+    def alone() -> bool:
+        with talk.connect() as client:
+            passed.clear()
+            assert client.run("say hello").stdout == b"hello"
+            return not passed
+
+    wait_for(alone)  # unless the machine takes a moment for itself
+
+
+def test_one_whose_session_takes_long_is_relieved(client, talk):
+    with client.start("pause 1.5") as slow:
+        started = time.monotonic()
+        with client.start("cat") as process:
+            process.stdin.write(b"meanwhile")
+            assert process.stdout.read(9) == b"meanwhile"
+        # after a slow one, others are not waited for
+        with contextlib.ExitStack() as stack:
+            some = [stack.enter_context(client.start("pause 0.2")) for _ in range(4)]
+            assert [each.wait() for each in some] == [0] * 4
+        assert time.monotonic() - started < 1.2
+        assert slow.wait() == 0
+    assert talk.handlers[-1].threads == {"ssh call"}
+
+
+def test_a_connection_ends_though_a_session_still_runs():
+    with talking() as talk, talk.connect() as client:
+        started = time.monotonic()
+        client.start("pause 1.5")
+        client.abort()
+        wait_for(lambda: not talk.server._connections)
+        assert time.monotonic() - started < 1.2
+
+
+def test_a_session_can_close_its_server():
+    with talking() as talk, talk.connect() as client:
+        setattr(talk.handlers[-1], "do_stop", lambda session: talk.server.close())  # noqa: B010
+        with pytest.raises(ConnectionLoss):
+            client.run("stop")
+        wait_for(lambda: not talk.server._connections)
 
 
 def test_sessions_run_side_by_side_and_logins_in_the_connection(client, talk):

@@ -16,6 +16,8 @@ from sshproto.errors import ConnectionLoss, InvalidArgument
 from sshproto.operations.steps import Call, Operation, Ready, Sleep, Spawn, Together, Wait, call
 from sshproto_io import TimeoutExpired
 from sshproto_io.runner import Runner
+from sshproto_io.workers import Watch
+from tests.support.talk import wait_for
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -182,6 +184,21 @@ def test_a_slow_function_holds_up_nobody_else():
 
     perform(both())
     assert order == ["quick", "slow"]
+
+
+def test_a_watch_tells_of_late_calls_and_rests():
+    watch = Watch()
+    late: list[str] = []
+    watch.begin("slow", lambda: late.append("slow"))
+    for _ in range(100):
+        watch.begin("quick", lambda: late.append("quick"))
+        watch.end("quick")
+    wait_for(lambda: late)
+    watch.end("slow")
+    wait_for(lambda: not watch._running)
+    assert late == ["slow"]
+    watch.begin("again", lambda: late.append("again"))
+    wait_for(lambda: len(late) == 2)
 
 
 def test_asynchronous_functions_are_refused():
