@@ -40,7 +40,7 @@ _LENGTH = Struct(">I")
 pack_length = _LENGTH.pack
 unpack_length = _LENGTH.unpack_from
 _pack_nonce = Struct(">QQ").pack  # ChaCha20: block counter (little-endian, always 0 here), sequence number
-_pack_gcm_nonce = Struct(">4sQ").pack  # the fixed part, the packet counter
+_GCM_NONCE = Struct(">4sQ")  # the fixed part, the packet counter
 
 BYTE = [bytes((value,)) for value in range(256)]
 """Each byte by its value."""
@@ -215,11 +215,11 @@ _NEAR_WRAPPING = 2**64 - 2**48  # no key sees so many packets that a counter fro
 
 def _gcm_nonces(iv: bytes) -> Callable[[], bytes]:
     """What gives the nonces in order: 4 fixed bytes and a packet counter of 8, which wraps (RFC 5647 section 7.1)."""
-    first = int.from_bytes(iv[4:], "big")
+    fixed, first = _GCM_NONCE.unpack(iv)
     counter: Iterator[int] = count(first)
     if first > _NEAR_WRAPPING:
         counter = chain(range(first, 1 << 64), count())
-    return map(_pack_gcm_nonce, repeat(iv[:4]), counter).__next__
+    return map(_GCM_NONCE.pack, repeat(fixed), counter).__next__
 
 
 class GcmOpening(_Opening):
@@ -231,7 +231,7 @@ class GcmOpening(_Opening):
     overhead: int = GCM_OVERHEAD
 
     def __init__(self, spec: CipherSpec, keys: DirectionKeys) -> None:
-        super().__init__()
+        self._scratch = _NO_ROOM
         aead = AESGCM(keys.key)
         self._decrypt = aead.decrypt
         self._decrypt_into = aead.decrypt_into

@@ -36,6 +36,8 @@ def derive(hash_name: str, secret: bytes, exchange_hash: bytes, session_id: byte
 
 def _extend(base: HASH, first: bytes, size: int) -> bytes:
     """As many bytes as are wanted, from a hash that has taken K and H."""
+    if not size:
+        return b""
     block = base.copy()
     block.update(first)
     output = block.digest()
@@ -63,11 +65,13 @@ def direction_keys(
         sizes: Bytes of IV, key and MAC key.
     """
     base = hashlib.new(hash_name, secret + exchange_hash)
-    iv, key, mac_key = [
-        _extend(base, letter + session_id, size) if size else b""
-        for letter, size in zip(_LETTERS[sender], sizes, strict=True)
-    ]
-    return DirectionKeys(iv=iv, key=key, mac_key=mac_key)
+    iv, key, mac_key = _LETTERS[sender]
+    iv_size, key_size, mac_key_size = sizes
+    return DirectionKeys(
+        _extend(base, iv + session_id, iv_size),
+        _extend(base, key + session_id, key_size),
+        _extend(base, mac_key + session_id, mac_key_size),
+    )
 
 
 def exchange_hash(

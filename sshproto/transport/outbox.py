@@ -165,9 +165,8 @@ class Outbox:
 
     def take(self) -> bytes:
         """All that is queued, which is then no longer queued."""
-        packets = self._packets
-        data = bytes(packets[0]) if len(packets) == 1 else b"".join(packets)
-        packets.clear()
+        data = b"".join(self._packets)
+        self._packets.clear()
         self.size = 0
         return data
 
