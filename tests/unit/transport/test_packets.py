@@ -588,6 +588,20 @@ def test_gcm_counter_wraps_within_its_eight_bytes() -> None:
     assert opener.next_packet() == b"abc"
 
 
+@pytest.mark.covers("R142")
+def test_gcm_counts_packets_whichever_way_they_are_sealed_and_opened() -> None:
+    sealer, opener = pair("aes128-gcm@openssh.com")
+    for name in ("none", "zlib", "none"):
+        for half in (sealer, opener):
+            half.set_compression(name, authenticated=True)
+        for payload in (b"abc", bytes(SMALL_OPEN), bytes(SMALL_SEAL), b"xyz"):
+            for conceal in (False, True):
+                opener.feed(bytes(sealer.seal(payload, conceal=conceal)))
+                assert opener.next_packet() == payload
+    assert sealer.packets == opener.packets == sealer.sequence_number == opener.sequence_number == 24
+    assert sealer.bytes == opener.bytes
+
+
 @pytest.mark.covers("R39")
 def test_a_switch_forgets_what_the_old_keys_said_of_the_next_packet() -> None:
     new = ("aes128-gcm@openssh.com", None)
