@@ -42,6 +42,27 @@ class _Credit:
         self._conn.credit(self._number, count)
 
 
+class Writers:
+    """Those who write on a channel, from when not all of it could be sent at once.
+
+    Attributes:
+        queue: Who writes, and behind it who waits to.
+        turn: Fires when one of them is done.
+        room: What the first waits for: that there is room, or never will be; one channel after the other.
+        called: That has fired, and who writes has not had its turn yet.
+        missed: It had, but found no room.
+    """
+
+    __slots__ = ("called", "missed", "queue", "room", "turn")
+
+    def __init__(self) -> None:
+        self.queue: list[object] = []
+        self.turn = Wait()
+        self.room = Wait()
+        self.called = False
+        self.missed = False
+
+
 class Channel:
     """One channel.
 
@@ -60,9 +81,7 @@ class Channel:
         peer_reads: False when the peer has said that it reads no more data (eow@openssh.com). Standard error it may
             still read.
         eof_sent, eof_received: Which directions have been ended by EOF.
-        room: What :meth:`write` waits for, if it does: the same, but one after the other.
-        called: That has fired, and who writes has not had its turn yet.
-        missed: It had, but found no room.
+        writers: Who writes, once there was not room for all at once.
         on_end: Called when the channel has ended, unless by :meth:`close`; never from within an operation.
         breaks: The peer's ``Break`` requests are granted and passed on as notices.
         serving: The peer's requests wait for :meth:`next_request`; otherwise they are refused.
@@ -77,13 +96,10 @@ class Channel:
         "_refusal",
         "_replies",
         "_requests",
-        "_turn",
         "_unasked",
         "_unwanted",
         "_writable",
-        "_writing",
         "breaks",
-        "called",
         "closed",
         "data",
         "eof_received",
@@ -94,13 +110,12 @@ class Channel:
         "hub",
         "kind",
         "lost",
-        "missed",
         "number",
         "on_end",
         "opened",
         "peer_reads",
-        "room",
         "serving",
+        "writers",
     )
 
     def __init__(self, hub: Hub[Any], number: int, kind: ChannelOpenData) -> None:
@@ -123,17 +138,13 @@ class Channel:
         self.eof_sent = False
         self.eof_received = False
         self._writable: Wait | None = None
-        self.room: Wait | None = None
-        self.called = False
-        self.missed = False
+        self.writers: Writers | None = None
         self._changed: Wait | None = None
         self._refusal: OpenRefused | None = None
         self._replies: dict[int, bool | None] | None = None
         self._requests: deque[ChannelRequested] | None = None
         self._unasked = 0
         self._notices: deque[ChannelRequestData] | None = None
-        self._writing: list[object] | None = None  # who writes, and behind it who waits to
-        self._turn: Wait | None = None
 
     def __repr__(self) -> str:
         return f"<Channel {self.number}, {self.kind.type}{', closed' if self.closed else ''}>"
@@ -292,32 +303,33 @@ class Channel:
             ChannelStateError: EOF was sent.
             ConnectionLoss: The connection has ended.
         """
-        if not self._writing:
+        writers = self.writers
+        if writers is None or not writers.queue:
             rest = self._send_some(data, stream)
             if rest is None:
                 return
             data = rest
-        ticket = object()
-        queue, turn = self._queue()
+        if writers is None:
+            writers = self.writers = Writers()
+        ticket, queue = object(), writers.queue
         queue.append(ticket)  # in order: who writes without pause would keep the others out
         try:
             while queue[0] is not ticket:
-                yield turn
+                yield writers.turn
             while (rest := self._send_some(data, stream)) is not None:
-                self.missed = self.called and len(rest) == len(data)
+                writers.missed = writers.called and len(rest) == len(data)
                 data = rest
-                self._had_turn()
-                self.room = self.room or Wait()
-                yield self.room
+                self._had_turn(writers)
+                yield writers.room
         finally:
-            self._had_turn()
+            self._had_turn(writers)
             queue.remove(ticket)
-            turn.fire()
+            writers.turn.fire()
 
-    def _had_turn(self) -> None:
+    def _had_turn(self, writers: Writers) -> None:
         """If the hub has called the one who writes, let it call the next."""
-        if self.called:
-            self.called = False
+        if writers.called:
+            writers.called = False
             self.hub.had_turn()
 
     def send_eof(self) -> Operation[None]:
@@ -326,8 +338,8 @@ class Channel:
         Raises:
             ConnectionLoss: The connection has ended.
         """
-        while self._writing:
-            yield self._queue()[1]
+        while self.writers is not None and self.writers.queue:
+            yield self.writers.turn
         if self.eof_sent:
             return
         if self.closed:
@@ -539,11 +551,12 @@ class Channel:
                 if not self.lost:
                     inbox.finish()
                 inbox.arrived.fire()
-        if self._writable is not None or self.room is not None:
+        writers = self.writers
+        if self._writable is not None or writers is not None:
             self._nobody_listens()
         self.fire()
-        if self._turn is not None:
-            self._turn.fire()
+        if writers is not None:
+            writers.turn.fire()
         if self.on_end is not None:
             self.on_end()
 
@@ -551,14 +564,8 @@ class Channel:
 
     def _nobody_listens(self) -> None:
         self.has_room()
-        if self.room is not None:
-            self.room.fire()
-
-    def _queue(self) -> tuple[list[object], Wait]:
-        """Who writes, and what fires when one of them is done."""
-        if self._writing is None or self._turn is None:
-            self._writing, self._turn = [], Wait()
-        return self._writing, self._turn
+        if self.writers is not None:
+            self.writers.room.fire()
 
     def _send_request(self, request: ChannelRequestData, *, want_reply: bool) -> int:
         self.check()

@@ -46,7 +46,7 @@ from sshproto.events import (
     RequestSucceeded,
     SignatureNeeded,
 )
-from sshproto.operations.channel import UNASKED, Channel, unasked
+from sshproto.operations.channel import UNASKED, Channel, Writers, unasked
 from sshproto.operations.steps import Operation, Wait
 from sshproto.transport.link import Phase
 from sshproto.wire.table import Role
@@ -201,7 +201,7 @@ class Hub(Generic[C]):
         self._replies: dict[int, Reply] | None = None
         self._late: list[Callable[[], None]] | None = None
         # Those that want to send and have not been called yet; before them, those that have, but others were faster.
-        self._line: tuple[deque[Channel], deque[Channel]] | None = None
+        self._line: tuple[deque[Writers], deque[Writers]] | None = None
         self._called = 0  # those that have, and have not had their turn yet
         self._take = ASKED[conn.role]
         self._engine = engine = conn._engine
@@ -465,21 +465,22 @@ class Hub(Generic[C]):
         channel = self.channels.get(event.channel)
         if channel is not None:
             channel.has_room()
-            if channel.room is not None and channel.room.wanted:
+            writers = channel.writers
+            if writers is not None and writers.room.wanted:
                 if self._line is None:
                     self._line = deque(), deque()
-                self._line[not channel.missed].append(channel)
+                self._line[not writers.missed].append(writers)
 
     def _call(self) -> None:
         """Call as many of those that wait to send as there may be room for: of a thousand, most would find none."""
         room = self.limits.output_high - self.conn.output_size
         for line in self._line or ():
             while line and self._called * _SHARE < room:
-                channel = line.popleft()
-                if channel.room is not None and channel.room.wanted:
+                writers = line.popleft()
+                if writers.room.wanted:
                     self._called += 1
-                    channel.called = True
-                    channel.room.fire()
+                    writers.called = True
+                    writers.room.fire()
         if self._line is not None and not any(self._line):
             self._line = None
 

@@ -103,13 +103,13 @@ def test_who_does_not_want_to_any_more_lets_the_next_have_the_turn():
     operations = [writers.start(number) for number in range(200)]
     writers.run()
     writers.leave()
-    called = [number for number, channel in enumerate(writers.channels) if channel.called]
+    called = [number for number, channel in enumerate(writers.channels) if channel.writers.called]
     assert 0 < len(called) < 100
     while called:
         for number in called:
             writers.due.remove(operations[number])
             operations[number].close()
-        before, called = called, [number for number, channel in enumerate(writers.channels) if channel.called]
+        before, called = called, [number for number, channel in enumerate(writers.channels) if channel.writers.called]
         assert not set(before) & set(called)
     assert writers.hub._called == 0
     assert writers.hub._line is None
