@@ -93,6 +93,10 @@ class Session(Kind):
     type = "session"
 
 
+SESSION = Session()
+"""What all of them are: most channels are nothing else."""
+
+
 @frozen
 class DirectTcpip(Kind):
     """A TCP connection that the server is to make (RFC 4254 section 7.2).
@@ -568,6 +572,8 @@ def decode_open(message: ChannelOpen) -> ChannelOpenData:
     Raises:
         WireError: The type-specific part is malformed or out of bounds.
     """
+    if message.channel_type == Session.type and not message.payload:
+        return SESSION
     kind: ChannelOpenData = _decode(KINDS, UnknownOpen, message.channel_type, message.payload)
     return kind
 

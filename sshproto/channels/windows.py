@@ -52,10 +52,11 @@ class Windows:
         round_trip: To the peer and back, in seconds, at most.
     """
 
-    __slots__ = ("_limits", "promised", "round_trip")
+    __slots__ = ("_limits", "_usual", "promised", "round_trip")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._usual = _give_back_at(limits.window)  # one number for all the channels that have that window
         self.promised = 0
         self.round_trip = math.inf
 
@@ -115,5 +116,9 @@ class Windows:
     def _resize(self, channel: Channel, window: int) -> None:
         self.promised += window - channel.offered
         channel.offered = window
-        half = (window + 1) // 2
-        channel.give_back_at = STEP if half > STEP else half or 1
+        channel.give_back_at = self._usual if window == self._limits.window else _give_back_at(window)
+
+
+def _give_back_at(window: int) -> int:
+    """At how many consumed bytes room is given back."""
+    return max(1, min(STEP, (window + 1) // 2))

@@ -22,7 +22,7 @@ from sshproto.channels.requests import (
     TcpipForward,
 )
 from sshproto.errors import ChannelEnded, ConnectionLoss, InternalError, SSHError
-from sshproto.operations.hub import Invitation
+from sshproto.operations.pending import Invitation
 from sshproto.operations.steps import Operation, Sleep, Together, Wait, hand_over
 
 if TYPE_CHECKING:

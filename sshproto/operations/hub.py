@@ -47,6 +47,7 @@ from sshproto.events import (
     SignatureNeeded,
 )
 from sshproto.operations.channel import UNASKED, Channel, Writers, unasked
+from sshproto.operations.pending import Invitation, Offer, Reply
 from sshproto.operations.steps import Operation, Wait
 from sshproto.transport.link import Phase
 from sshproto.wire.table import Role
@@ -68,65 +69,6 @@ ASKED: dict[Role, tuple[type[Question], ...]] = {
 
 _NO_OFFERS: Mapping[type, Offer] = MappingProxyType({})
 _SHARE = 32 * 1024  # bytes that one who waits to send is expected to have, one with another
-
-
-class Reply:
-    """The reply to a request of ours, when it comes.
-
-    Attributes:
-        granted: None until then.
-        data: What it carried.
-    """
-
-    __slots__ = ("came", "data", "granted", "on_success")
-
-    def __init__(self, on_success: Callable[[bytes], None] | None = None) -> None:
-        self.came = Wait()
-        self.granted: bool | None = None
-        self.data = b""
-        self.on_success = on_success
-
-    def settle(self, granted: bool, data: bytes = b"") -> None:
-        """It has come."""
-        self.granted = granted
-        self.data = data
-        if granted and self.on_success is not None:
-            self.on_success(data)
-        self.came.fire()
-
-
-class Offer:
-    """Channels that the peer may bring us.
-
-    Attributes:
-        came: Fires when there is one more, or when it is over.
-        waiting: Those that nobody has decided on; the connection bounds them.
-        closed: No more are wanted.
-    """
-
-    def __init__(self) -> None:
-        self.came = Wait()
-        self.closed = False
-        self.waiting: deque[ChannelOpenRequested] = deque()
-
-    def bring(self, question: ChannelOpenRequested) -> None:
-        """One has come."""
-        self.waiting.append(question)
-        self.came.fire()
-
-
-class Invitation(Offer):
-    """Connections that the peer brings us, since we asked it to listen.
-
-    Attributes:
-        kind: What we asked for: an address and a port, or a path.
-        granted: The peer listens.
-    """
-
-    def __init__(self, kind: tuple[str, int] | str) -> None:
-        super().__init__()
-        self.kind = kind
-        self.granted = False
 
 
 class Hub(Generic[C]):

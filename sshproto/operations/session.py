@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import attrs
 
 from sshproto.channels.requests import (
+    SESSION,
     Env,
     Exec,
     ExitSignal,
     PtyRequest,
-    Session,
     Shell,
     Signal,
     Subsystem,
@@ -118,7 +118,7 @@ def start(
         ConnectionLoss: The connection has ended.
         UsageError: It cannot be asked for.
     """
-    channel = yield from hub.open_channel(Session())
+    channel = yield from hub.open_channel(SESSION)
     try:
         if x11 is not None:
             yield from x11.offer(channel)

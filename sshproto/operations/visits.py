@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sshproto.errors import InternalError, SSHError
-from sshproto.operations.hub import Offer
+from sshproto.operations.pending import Offer
 from sshproto.operations.steps import Operation, Sleep, Wait, hand_over
 
 if TYPE_CHECKING:
