@@ -35,7 +35,6 @@ class World(Peer[Any]):
         self._turning = False
         self.awake = 0
         self._waits = 0
-        self.awake = 0
         self._adopted = set()
 
     def flush(self) -> None:

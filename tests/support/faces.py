@@ -188,7 +188,8 @@ class Face(ABC):
 
         def left() -> list[Any]:
             channels = [channel for channel in hub.channels.values() if not (stock and channel.closed)]
-            return [*channels, *hub._replies.values(), *hub._late, *hub._questions, *hub.conn.questions]
+            few = [*(hub._replies or {}).values(), *(hub._late or ()), *(hub._questions or ())]
+            return [*channels, *few, *hub.conn.questions]
 
         if hub.lost is None:
             deadline = time.monotonic() + 5.0
