@@ -60,8 +60,10 @@ from sshproto.wire.messages import (
 )
 from sshproto.wire.table import Role, message_name
 
-_REQUESTABLE = handling(ChannelRequest)
+# In which states they are handled, for what is nearly always so: the registry is asked when it is not.
 _CLOSABLE = handling(ChannelClose)
+_REPLIABLE = handling(ChannelSuccess)
+_REQUESTABLE = handling(ChannelRequest)
 
 
 class Inbound:
@@ -151,7 +153,7 @@ class Inbound:
 
     def _confirmation(self, message: ChannelOpenConfirmation) -> None:
         channel = self._registry.expect(ChannelOpenConfirmation, message.recipient_channel)
-        self._registry.answered(channel)
+        self._registry.windows.answered(channel, self._outlet.time())
         peer_number = message.sender_channel
         if peer_number in self._registry.peer_numbers:
             raise ProtocolViolation(
@@ -222,7 +224,7 @@ class Inbound:
             registry.admit(ChannelRequest, message.recipient_channel)
             return
         if not channel.ours:  # else it may have nothing to do with what we asked
-            registry.answered(channel)
+            registry.windows.answered(channel, self._outlet.time())
         want_reply = message.want_reply
         pending = self._limits.requests_pending
         if want_reply and len(channel.owed) >= pending:
@@ -286,26 +288,31 @@ class Inbound:
     """What else there is to be said about a request."""
 
     def _success(self, number: int) -> None:
-        self._replied(self._registry.admit(ChannelSuccess, number), True)
+        reply = self._reply(ChannelSuccess, number)
+        if reply is not None:
+            self._outlet.emit(RequestSucceeded(number, reply[0]))
 
     def _failure(self, number: int) -> None:
-        self._replied(self._registry.admit(ChannelFailure, number), False)
+        reply = self._reply(ChannelFailure, number)
+        if reply is not None:
+            if reply[1].invites:
+                self._registry.invitations.refused_on(number, reply[1])
+            self._outlet.emit(RequestFailed(number, reply[0]))
 
-    def _replied(self, channel: Channel | None, granted: bool) -> None:
-        if channel is None:
-            return
+    def _reply(self, message: type[Message], number: int) -> tuple[int, ChannelRequestData] | None:
+        """What the reply that came on a channel is to, if it is to something."""
+        registry = self._registry
+        channel = registry.channels.get(number)
+        if channel is None or channel.state not in _REPLIABLE:
+            registry.admit(message, number)
+            return None
         if not channel.requested:
             self._global.count_unsolicited()
-            return
-        self._registry.answered(channel)
-        number, request = channel.requested[0]
+            return None
+        registry.windows.answered(channel, self._outlet.time())
+        reply = channel.requested[0]
         channel.requested = channel.requested[1:]
-        if granted:
-            self._outlet.emit(RequestSucceeded(channel.number, number))
-        else:
-            if request.invites:
-                self._registry.invitations.refused_on(channel.number, request)
-            self._outlet.emit(RequestFailed(channel.number, number))
+        return reply
 
     def _packet(self, offered: int) -> int:
         """How much to send in one packet to a peer that takes ``offered``.

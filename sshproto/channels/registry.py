@@ -95,10 +95,6 @@ class Registry:
                 self.sessions += 1
         return channel
 
-    def answered(self, channel: Channel) -> None:
-        """The peer has answered what we sent on ``channel``."""
-        self.windows.answered(channel, self.outlet.time())
-
     def decided(self, channel: Channel) -> None:
         """The peer's channel was asked about, and is accepted, refused or lost now."""
         channel.question = None
@@ -217,7 +213,7 @@ class Registry:
         """The channel is gone, and nobody looks at it any more."""
         number, state = channel.number, channel.state
         del self.channels[number]
-        self.windows.forget(channel)
+        self.windows.promised -= channel.offered
         if state is not ChannelState.OPENING:
             self.peer_numbers.pop(channel.peer_number, None)
         if state is ChannelState.ASKED:

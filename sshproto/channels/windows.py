@@ -108,11 +108,6 @@ class Windows:
         if change:
             self._resize(channel, channel.offered + change)
 
-    def forget(self, channel: Channel) -> None:
-        """The channel is gone."""
-        self.promised -= channel.offered
-        channel.offered = 0
-
     def _resize(self, channel: Channel, window: int) -> None:
         self.promised += window - channel.offered
         channel.offered = window

@@ -480,8 +480,9 @@ class Channel:
 
     def fire(self) -> None:
         """Wake who waits for a change."""
-        if self._changed is not None:
-            self._changed.fire()
+        changed = self._changed
+        if changed is not None and changed.wakers is not None:
+            changed.fire()
 
     # ----------------------------------------------------------------------------------------------------- from the hub
 

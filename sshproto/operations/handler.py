@@ -69,6 +69,9 @@ Verdict = bool | Partial | Permit
 server sees to; True allows everything. If several steps say it, what all of them allow."""
 
 
+_SHELL = Shell()
+
+
 class ServedSession:
     """A session at the server: what the client wants to run, and its streams.
 
@@ -93,7 +96,7 @@ class ServedSession:
         self.channel = channel
         self.user = user
         self.permit = permit
-        self.program: Exec | Shell | Subsystem = Shell()
+        self.program: Exec | Shell | Subsystem = _SHELL
         self.env: dict[str, bytes] = {}
         self.provided: dict[str, str] = dict(permit.environment)
         self.display: GrantedDisplay | None = None

@@ -34,49 +34,52 @@ class Wait:
     """Something to wait for. As a step: go on when it has fired. Nothing is sent back.
 
     Whoever waits subscribes a function, which is called once, when it fires next.
+
+    Attributes:
+        wakers: Those functions: None if nobody waits, the function itself if one does.
     """
 
-    __slots__ = ("_wakers",)
+    __slots__ = ("wakers",)
 
     def __init__(self) -> None:
         # There are many that nobody waits for, and then mostly one does.
-        self._wakers: Waker | list[Waker] | None = None
+        self.wakers: Waker | list[Waker] | None = None
 
     def __repr__(self) -> str:
-        wakers = self._wakers
+        wakers = self.wakers
         return f"<Wait, {len(wakers) if isinstance(wakers, list) else int(wakers is not None)} wait>"
 
     @property
     def wanted(self) -> bool:
         """Whether anybody waits."""
-        return self._wakers is not None
+        return self.wakers is not None
 
     def subscribe(self, wake: Waker) -> None:
         """Have ``wake`` called when it fires next. It must not raise, nor run operations."""
-        wakers = self._wakers
+        wakers = self.wakers
         if wakers is None:
-            self._wakers = wake
+            self.wakers = wake
         elif isinstance(wakers, list):
             wakers.append(wake)
         else:
-            self._wakers = [wakers, wake]
+            self.wakers = [wakers, wake]
 
     def unsubscribe(self, wake: Waker) -> None:
         """Take ``wake`` back; nothing happens if it was called already."""
-        wakers = self._wakers
+        wakers = self.wakers
         if isinstance(wakers, list):
             if wake in wakers:
                 wakers.remove(wake)
                 if not wakers:
-                    self._wakers = None
+                    self.wakers = None
         elif wakers == wake:
-            self._wakers = None
+            self.wakers = None
 
     def fire(self) -> None:
         """Wake everybody who waits now."""
-        wakers = self._wakers
+        wakers = self.wakers
         if wakers is not None:
-            self._wakers = None
+            self.wakers = None
             if isinstance(wakers, list):
                 for wake in wakers:
                     wake()
