@@ -225,33 +225,31 @@ def _gcm_nonces(iv: bytes) -> Callable[[], bytes]:
 class GcmOpening(_Opening):
     """AES-GCM. The nonce counts packets."""
 
-    __slots__ = ("_decrypt", "_decrypt_into", "_nonce", "name")
+    __slots__ = ("_key", "_nonce", "name")
 
     alignment: int = GCM_BLOCK
     overhead: int = GCM_OVERHEAD
 
     def __init__(self, spec: CipherSpec, keys: DirectionKeys) -> None:
         self._scratch = _NO_ROOM
-        aead = AESGCM(keys.key)
-        self._decrypt = aead.decrypt
-        self._decrypt_into = aead.decrypt_into
+        self._key = AESGCM(keys.key)
         self._nonce = _gcm_nonces(keys.iv)
         self.name = spec.name
 
     @property
     def aead(self) -> Aead:
-        return self._nonce, self._decrypt
+        return self._nonce, self._key.decrypt
 
     def open(self, view: View, offset: int, length: int, sequence: int) -> memoryview | bytes:
         nonce = self._nonce()
         sealed = view[offset + 4 : offset + GCM_OVERHEAD + length]
         try:
             if length <= SMALL_OPEN:
-                return self._decrypt(nonce, sealed, pack_length(length))
+                return self._key.decrypt(nonce, sealed, pack_length(length))
             scratch = self._scratch
             if len(scratch) < length:
                 scratch = self._grow(length)
-            self._decrypt_into(nonce, sealed, pack_length(length), scratch[:length])
+            self._key.decrypt_into(nonce, sealed, pack_length(length), scratch[:length])
         except InvalidTag:
             if length > SMALL_OPEN:  # decrypt_into leaves what it decrypted in the buffer
                 self._scratch[:] = bytes(len(self._scratch))
@@ -262,29 +260,27 @@ class GcmOpening(_Opening):
 class GcmSealing:
     """AES-GCM, see :class:`GcmOpening`."""
 
-    __slots__ = ("_encrypt", "_encrypt_into", "_nonce")
+    __slots__ = ("_key", "_nonce")
 
     alignment: int = GCM_BLOCK
     counted: int = 0
 
     def __init__(self, spec: CipherSpec, keys: DirectionKeys) -> None:
-        aead = AESGCM(keys.key)
-        self._encrypt = aead.encrypt
-        self._encrypt_into = aead.encrypt_into
+        self._key = AESGCM(keys.key)
         self._nonce = _gcm_nonces(keys.iv)
 
     @property
     def aead(self) -> Aead:
-        return self._nonce, self._encrypt
+        return self._nonce, self._key.encrypt
 
     def seal(self, length: int, head: bytes, body: Buffer, padding: bytes, sequence: int) -> bytes | bytearray:
         nonce = self._nonce()
         clear = pack_length(length)
         if length <= SMALL_SEAL:
-            return clear + self._encrypt(nonce, b"".join((BYTE[len(padding)], head, body, padding)), clear)
+            return clear + self._key.encrypt(nonce, b"".join((BYTE[len(padding)], head, body, padding)), clear)
         packet = bytearray().join((clear, BYTE[len(padding)], head, body, padding, _GCM_TAG_ROOM))
         view = memoryview(packet)[4:]
-        self._encrypt_into(nonce, view[:-_GCM_TAG], clear, view)
+        self._key.encrypt_into(nonce, view[:-_GCM_TAG], clear, view)
         return packet
 
 
