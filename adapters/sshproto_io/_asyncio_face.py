@@ -160,6 +160,12 @@ class ServerSession(_async.ServerSession[Reader, Writer]):
     WRITER = Writer
 
 
+@functools.lru_cache(64)
+def _once(address: T) -> T:
+    """What is equal for many connections, and so the same."""
+    return address
+
+
 class Incoming(Peer[ServerConnection]):
     """A connection that has come to a server.
 
@@ -179,7 +185,7 @@ class Incoming(Peer[ServerConnection]):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.peer = transport.get_extra_info("peername")
-        self.local = transport.get_extra_info("sockname")
+        self.local = _once(transport.get_extra_info("sockname"))
         if not self._server.admit(self):
             transport.abort()  # type: ignore[attr-defined]
             return

@@ -39,20 +39,36 @@ class SocketTransport(asyncio.Transport):
         NotImplementedError: The loop can't watch descriptors.
     """
 
+    # Of many connections most are idle: nothing is kept here that they do not need.
+    __slots__ = (
+        "_busy",
+        "_closing",
+        "_descriptor",
+        "_full",
+        "_half",
+        "_loop",
+        "_over",
+        "_peer",
+        "_protocol",
+        "_reading",
+        "_reason",
+        "_size",
+        "_sock",
+        "_waiting",
+    )
+
     def __init__(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: asyncio.Protocol, peer: Any = None
     ) -> None:
-        super().__init__({"socket": sock, "peername": peer, "sockname": sock.getsockname()})
         sock.setblocking(False)
         no_delay(sock)
         self._loop = loop
         self._sock = sock
         self._descriptor = sock.fileno()
         self._protocol = protocol
-        self._receive = sock.recv
-        self._received = protocol.data_received
+        self._peer = peer
         self._reading = False  # the loop watches it for something to read
-        self._waiting: deque[memoryview] = deque()  # to be written
+        self._waiting: deque[memoryview] | None = None  # to be written
         self._size = 0  # of that
         self._full = False  # the protocol was told that it is enough
         self._half = False  # nothing more will be written
@@ -65,6 +81,16 @@ class SocketTransport(asyncio.Transport):
 
     def __repr__(self) -> str:
         return f"<SocketTransport {'closed' if self._over else self._descriptor}>"
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        if name == "socket":
+            return self._sock
+        if name == "peername":
+            return self._peer
+        if name == "sockname":
+            with contextlib.suppress(OSError):  # it is closed
+                return self._sock.getsockname()
+        return default
 
     def _tell(self, happened: Callable[[Any], object], what: Any) -> None:
         """Tell the protocol, and the end after that; it comes if the protocol fails."""
@@ -95,13 +121,13 @@ class SocketTransport(asyncio.Transport):
 
     def _readable(self) -> bool:
         try:
-            data = self._receive(_PIECE)
+            data = self._sock.recv(_PIECE)
         except _NOTHING_YET:
             return False
         except OSError as error:
             self._break(error)
             return True
-        self._tell(self._received if data else self._ended, data)
+        self._tell(self._protocol.data_received if data else self._ended, data)
         return True
 
     def _ended(self, _: bytes) -> None:
@@ -117,7 +143,7 @@ class SocketTransport(asyncio.Transport):
     def at_end(self) -> bool:
         """Whether nothing waits to be written, and the peer says nothing more. What it has said is thrown away."""
         try:
-            return not self._waiting and not self._receive(_PIECE)
+            return not self._waiting and not self._sock.recv(_PIECE)
         except _NOTHING_YET:
             return False
         except OSError:
@@ -149,6 +175,8 @@ class SocketTransport(asyncio.Transport):
             if sent == len(data):
                 return
             self._loop.add_writer(self._descriptor, self._writable)
+        if self._waiting is None:
+            self._waiting = deque()
         self._waiting.append(memoryview(data)[sent:])
         self._size += len(data) - sent
         if self._size > _HIGH and not self._full:
@@ -157,6 +185,8 @@ class SocketTransport(asyncio.Transport):
 
     def _writable(self) -> None:
         waiting = self._waiting
+        if waiting is None:
+            return
         try:
             sent = self._sock.sendmsg(itertools.islice(waiting, _PIECES))
         except _NOTHING_YET:
@@ -173,6 +203,7 @@ class SocketTransport(asyncio.Transport):
             self._full = False
             self._tell(self._roomy, None)
         if not waiting:
+            self._waiting = None
             self._loop.remove_writer(self._descriptor)
             if self._closing:
                 self._end()
@@ -212,7 +243,7 @@ class SocketTransport(asyncio.Transport):
 
     def _break(self, reason: BaseException | None) -> None:
         if self._waiting:
-            self._waiting.clear()
+            self._waiting = None
             self._size = 0
             self._loop.remove_writer(self._descriptor)
         if self._reason is None:
