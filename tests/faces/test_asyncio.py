@@ -597,17 +597,20 @@ def test_what_belongs_together_leaves_in_one_write() -> None:
             (incoming,) = listening.server.connections
             writes = {"client": 0, "server": 0}
 
-            def count(side: str, peer: Any) -> None:
-                write = peer._transport.write
+            class Counting:
+                def __init__(self, side: str, transport: Any) -> None:
+                    self._side = side
+                    self._transport = transport
 
-                def counted(data: bytes) -> None:
-                    writes[side] += 1
-                    write(data)
+                def __getattr__(self, name: str) -> Any:
+                    return getattr(self._transport, name)
 
-                peer._transport.write = counted
+                def write(self, data: bytes) -> None:
+                    writes[self._side] += 1
+                    self._transport.write(data)
 
-            count("client", client)
-            count("server", incoming)
+            client._transport = Counting("client", client._transport)
+            incoming._transport = Counting("server", incoming._transport)
             for _ in range(10):
                 await client.run("fail")
             # The channel, what to run in it, and CLOSE with the next channel; its reply, and then all the rest.
