@@ -107,11 +107,17 @@ class Link(ABC):
         try:
             errand.go_on()
             if not errand.over:
-                await self._STEPS[Wait](self, errand.finished)
+                await self._until_over(errand)
             return errand.result() if errand.step is None else await self._run(operation, errand.step)
         finally:
             errand.give_up()
             self.flush()
+
+    async def _until_over(self, errand: Errand) -> None:
+        """Wait until it is over."""
+        finished = Wait()
+        errand.on_end = finished.fire
+        await self._STEPS[Wait](self, finished)
 
     async def _run(self, operation: Operation[T], step: Step | None = None) -> T:
         """Run an operation, from a step that it has come to, or from its beginning."""
@@ -233,24 +239,19 @@ class Job:
         if self.over:
             return
         self._wait = None
-        operation, link = self._operation, self._link
+        operation = self._operation
         advance: Callable[[Any], Any] = operation.send
         argument: Any = None
         try:
-            while True:
-                step = advance(argument)
+            while type(step := advance(argument)) is not Wait:
                 advance = operation.send
-                if type(step) is Wait:
-                    self._wait = step
-                    step.subscribe(self._woken)
-                    return
                 if type(step) is Spawn:
-                    argument = link.spawn(step.operation)
+                    argument = self._link.spawn(step.operation)
                 elif type(step) is Call:
                     try:
                         argument = step.function(*step.args)
                     except Exception as error:  # noqa: BLE001  it is the operation's
-                        argument = link.told(error)
+                        argument = self._link.told(error)
                         advance = operation.throw
                     else:
                         if inspect.isawaitable(argument):
@@ -258,6 +259,10 @@ class Job:
                             break
                 else:
                     break
+            else:
+                self._wait = step
+                step.subscribe(self._woken)
+                return
         except StopIteration as end:
             self._end(end.value, None)
         except Exception as error:  # noqa: BLE001  it is whose who wants the result
@@ -289,15 +294,15 @@ class Errand(Job):
     """A job that somebody waits for.
 
     Attributes:
-        finished: Fires when it is over.
+        on_end: Called when it is over.
         step: What it has come to, if only a task can go on with it.
     """
 
-    __slots__ = ("_error", "_result", "finished", "step")
+    __slots__ = ("_error", "_result", "on_end", "step")
 
     def __init__(self, link: Link, operation: Operation[Any]) -> None:
         super().__init__(link, operation)
-        self.finished = Wait()
+        self.on_end: Callable[[], object] | None = None
         self.step: Step | None = None
         self._result: Any = None
         self._error: Exception | None = None
@@ -305,12 +310,14 @@ class Errand(Job):
     def _end(self, result: Any, error: Exception | None) -> None:
         self.over = True
         self._result, self._error = result, error
-        self.finished.fire()
+        if self.on_end is not None:
+            self.on_end()
 
     def _leave(self, step: Step) -> None:
         self.over = True
         self.step = step
-        self.finished.fire()
+        if self.on_end is not None:
+            self.on_end()
 
     def result(self) -> Any:
         """What the operation has returned.

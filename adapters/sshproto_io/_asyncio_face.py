@@ -60,12 +60,14 @@ class Client(Peer[ClientConnection], ClientLink[Process, Stream]):
 
     async def within(self, seconds: float | None, operation: Operation[T], what: str) -> T:
         """Run an operation and give up after ``seconds``; see the base class."""
+        if seconds is None:
+            return await self.complete(operation)
         limit = asyncio.timeout(seconds)
         try:
             async with limit:
                 return await self.complete(operation)
         except TimeoutError as error:
-            if seconds is None or not limit.expired():
+            if not limit.expired():
                 raise
             raise TimeoutExpired(what, seconds) from error
 

@@ -18,8 +18,9 @@ from weakref import WeakKeyDictionary
 from sshproto.connection import Connection
 from sshproto.operations.hub import Hub
 from sshproto.operations.steps import Call, Ready, Sleep, Spawn, Together, Wait
+from sshproto.transport.link import Phase
 from sshproto_io import LINGER
-from sshproto_io._async_link import Link
+from sshproto_io._async_link import Errand, Job, Link
 from sshproto_io._asyncio_socket import SocketTransport
 from sshproto_io._asyncio_tasks import begin
 
@@ -157,10 +158,14 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
         self._reading = True
         self._blocked = False
         self._share = Share.of(self._loop)
+        self._now = self._loop.time
+        self._engine = conn._engine
+        self._room = self.hub.limits.output_high
         self._ending = False
         self._flushing = True  # a turn has begun, or will soon; the first one when there is where to send
         self.woken = False  # tasks of ours go on after this turn
         self._timer: asyncio.TimerHandle | None = None
+        self._deadline: float | None = None  # the one that was looked at last
         self.tasks: dict[asyncio.Task[Any], Callable[[], object]] = {}  # and what cancels them
         self._gone = Wait()  # fires when it is over
 
@@ -177,7 +182,7 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
     def data_received(self, data: bytes) -> None:
         if self._ending:
             return
-        self.conn.receive_data(data, self._loop.time())
+        self.conn.receive_data(data, self._now())
         self._flushing = True
         self.woken = False
         try:
@@ -185,8 +190,9 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
             if self.woken:  # whoever was woken will have something to send as well
                 self._loop.call_soon(self._pump)
                 return
-            if self._transport is not None:
-                self._send(self._transport, answering=True)
+            transport = self._transport
+            if transport is not None:
+                self._send(transport, answering=True)
             self._flushing = False
         except BaseException:
             self._flushing = False
@@ -225,6 +231,12 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
 
     soon = flush
 
+    def due(self, job: Job) -> None:
+        """Let a job go on in the next turn; see the base class."""
+        self._due.append(job)
+        if not self._flushing:
+            self.flush()
+
     def _pump(self) -> None:
         self._flushing = True
         try:
@@ -236,23 +248,26 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
             self._flushing = False
 
     def _send(self, transport: asyncio.Transport, *, answering: bool = False) -> None:
-        conn = self.conn
-        while not self._blocked:
-            size = conn.output_size
-            if not size or (size >= _MUCH and not self._share.take(self, size, self._loop)):
+        engine = self._engine
+        while (size := engine.outbox.size) and not self._blocked:
+            if size >= _MUCH and not self._share.take(self, size, self._loop):
                 break
-            transport.write(conn.data_to_send())
-            self.turn()
-        if conn.should_close:
+            transport.write(self.conn.data_to_send())
+            if size < self._room:
+                break
+            self.turn()  # there was no room for more, and now there is
+        if engine.phase is Phase.CLOSED:
             self._end(transport, answering)
             return
-        if conn.want_read is not self._reading:
+        if engine.want_read is not self._reading:
             self._reading = not self._reading
             (transport.resume_reading if self._reading else transport.pause_reading)()
-        self._arm()
+        deadline = engine.timers.next()
+        if deadline is not self._deadline:  # it was set again, be it to the same moment
+            self._deadline = deadline
+            self._arm(deadline)
 
-    def _arm(self) -> None:
-        deadline = self.conn.next_deadline()
+    def _arm(self, deadline: float | None) -> None:
         timer = self._timer
         # A timer that comes too early does no harm, and most deadlines are moved back before they come.
         if deadline is not None and (timer is None or deadline < timer.when()):
@@ -261,8 +276,8 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
             self._timer = self._loop.call_at(deadline, self._expired)
 
     def _expired(self) -> None:
-        self._timer = None
-        self.conn.handle_timeout(self._loop.time())
+        self._timer = self._deadline = None
+        self.conn.handle_timeout(self._now())
         self.flush()
 
     def _end(self, transport: asyncio.Transport, answering: bool) -> None:
@@ -304,11 +319,18 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
         if not future.done():
             future.set_result(None)
 
-    async def _wait(self, step: Wait) -> None:
+    async def _until_over(self, errand: Errand) -> None:
+        future = self._loop.create_future()
+        errand.on_end = functools.partial(self._wake, future)
+        self.flush()
+        await future
+
+    async def _wait(self, step: Wait, *, pumped: bool = False) -> None:
         future = self._loop.create_future()
         wake = functools.partial(self._wake, future)
         step.subscribe(wake)
-        self.flush()  # after subscribing: it may be what this waits for that makes it happen
+        if not pumped:
+            self.flush()  # after subscribing: it may be what this waits for that makes it happen
         try:
             await future
         finally:
@@ -406,7 +428,7 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
         self._pump()
         try:
             while not self._over:
-                await self._wait(self._gone)
+                await self._wait(self._gone, pumped=True)
             current = asyncio.current_task()
             tasks = [task for task in self.tasks if task is not current]
             if tasks:
