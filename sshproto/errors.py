@@ -308,6 +308,9 @@ class AuthExhausted(ConnectionLoss):
         self.tried = tuple(tried)
 
 
+_CODES = {int(member): member.name for member in DisconnectCode}
+
+
 class PeerDisconnected(ConnectionLoss):
     """The peer sent SSH_MSG_DISCONNECT.
 
@@ -319,8 +322,7 @@ class PeerDisconnected(ConnectionLoss):
     def __init__(self, code: int, description: str) -> None:
         self.code = code
         self.description = printable(description)
-        names = {int(member): member.name for member in DisconnectCode}
-        super().__init__(f"the peer disconnected: {names.get(code, 'code')} ({code}): {self.description}")
+        super().__init__(f"the peer disconnected: {_CODES.get(code, 'code')} ({code}): {self.description}")
 
 
 class UnexpectedEof(ConnectionLoss):

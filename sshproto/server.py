@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sshproto.auth.server import ServerAuth
@@ -41,6 +42,12 @@ if TYPE_CHECKING:
     from sshproto.wire.messages import Message
 
 
+@lru_cache(64)
+def _extensions(signature: tuple[str, ...]) -> tuple[tuple[str, bytes], ...]:
+    names = ",".join(signature).encode("ascii")
+    return ((SERVER_SIG_ALGS, names), (HOST_BOUND, b"0"), (PING, b"0"), (AGENT_FORWARD, b"0"))
+
+
 class ServerEngine(Engine[ServerAuth]):
     """The engine of a server."""
 
@@ -55,8 +62,7 @@ class ServerEngine(Engine[ServerAuth]):
         self.outbox.sealed = self._message_sealed
 
     def _our_extensions(self) -> tuple[tuple[str, bytes], ...]:
-        names = ",".join(self.config.preferences.signature).encode("ascii")
-        return ((SERVER_SIG_ALGS, names), (HOST_BOUND, b"0"), (PING, b"0"), (AGENT_FORWARD, b"0"))
+        return _extensions(self.config.preferences.signature)
 
     def _dispatch_service(self, payload: Buffer) -> None:
         service = ServiceRequest.parse(payload).service

@@ -8,7 +8,6 @@ input on.
 from __future__ import annotations
 
 from enum import Enum
-from operator import itemgetter
 
 
 class Timer(Enum):
@@ -96,11 +95,15 @@ class Timers:
 
 
 def _without(due: tuple[tuple[float, Timer], ...], timer: Timer) -> tuple[tuple[float, Timer], ...]:
-    return tuple([one for one in due if one[1] is not timer])
+    for place, (_, one) in enumerate(due):
+        if one is timer:
+            return due[:place] + due[place + 1 :]
+    return due
 
 
 def _with(due: tuple[tuple[float, Timer], ...], when: float, timer: Timer) -> tuple[tuple[float, Timer], ...]:
-    return tuple(sorted([*_without(due, timer), (when, timer)], key=_WHEN))
-
-
-_WHEN = itemgetter(0)
+    others = _without(due, timer)
+    place = len(others)
+    while place and when < others[place - 1][0]:
+        place -= 1
+    return (*others[:place], (when, timer), *others[place:])

@@ -373,7 +373,7 @@ class KeyExchange:
             self._reply(now, reply, secrets, signature)
 
     def _reply(self, now: _Round, reply: Reply, secrets: _Secrets, signature: bytes) -> None:
-        self._outlet.outbox.send_now(attrs.evolve(reply, signature=signature))
+        self._outlet.outbox.send_now(_signed(reply, signature))
         shown = _given(now.shown)
         self.host_key = _public(shown.key)
         self._agree(now, secrets, shown.blob, signature)
@@ -504,6 +504,12 @@ _HABITS = (
 
 _ONCE = KexInit.parse, negotiation.check_offer, negotiation.negotiate
 """And how one is of which nothing should be kept."""
+
+
+def _signed(reply: Reply, signature: bytes) -> Reply:
+    if isinstance(reply, KexEcdhReply):  # as nearly always
+        return KexEcdhReply(reply.host_key, reply.share, signature)
+    return attrs.evolve(reply, signature=signature)
 
 
 def _public(key: PrivateKey | PublicKey) -> PublicKey:

@@ -7,14 +7,16 @@ Pure functions of the public transcript and the secret, so that client, server a
 from __future__ import annotations
 
 import hashlib
+import struct
 from typing import TYPE_CHECKING
 
 from sshproto.transport.suites import DirectionKeys
-from sshproto.wire.codec import string
 from sshproto.wire.table import Role
 
 if TYPE_CHECKING:
     from _hashlib import HASH
+
+_LENGTH = struct.Struct(">I")
 
 _LETTERS: dict[Role, tuple[bytes, bytes, bytes]] = {Role.CLIENT: (b"A", b"C", b"E"), Role.SERVER: (b"B", b"D", b"F")}
 """IV, key and MAC key, by who sends (RFC 4253 section 7.2)."""
@@ -95,5 +97,10 @@ def exchange_hash(
         fields: The method's own part, encoded: :attr:`Family.hash_fields <sshproto.transport.kex.Family>`.
         secret: K, encoded.
     """
-    parts = (client_ident, server_ident, client_kexinit, server_kexinit, host_key)
-    return hashlib.new(hash_name, b"".join(map(string, parts)) + fields + secret).digest()
+    pack = _LENGTH.pack
+    parts = (
+        *(pack(len(client_ident)), client_ident, pack(len(server_ident)), server_ident),
+        *(pack(len(client_kexinit)), client_kexinit, pack(len(server_kexinit)), server_kexinit),
+        *(pack(len(host_key)), host_key, fields, secret),
+    )
+    return hashlib.new(hash_name, b"".join(parts)).digest()

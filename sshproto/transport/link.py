@@ -109,6 +109,13 @@ def _extensions(payload: bytes) -> tuple[tuple[tuple[str, bytes], ...], Mapping[
     return extensions, dict(reversed(extensions))
 
 
+@lru_cache(64)
+def _ext_info(extensions: tuple[tuple[str, bytes], ...]) -> tuple[ExtInfo, bytes]:
+    """The EXT_INFO that says so, and its payload: the same for all connections of a configuration."""
+    message = ExtInfo(extensions)
+    return message, message.encode()
+
+
 class Phase(Enum):
     """How far a connection has come."""
 
@@ -121,6 +128,7 @@ class Phase(Enum):
 
 _OPEN = Phase.OPEN
 _CLOSED = Phase.CLOSED
+_FIRST_KEX = State.FIRST_KEX
 
 Handler = Callable[[Any, "Buffer"], object]
 """What takes a legal packet: a function of the connection and the payload, which is valid only until it returns."""
@@ -296,7 +304,9 @@ class Link:
                         return event
                     continue
                 if self.phase is not _OPEN:
-                    self._came_before_login()
+                    self._quota.packet_before_login(self._received - opener.buffered)
+                    if not opener.sequence_number:
+                        self._run_round()
                 handler = self._handlers[number]
                 if handler is None:
                     self._not_handled(number)
@@ -558,24 +568,36 @@ class Link:
 
     def _column(self) -> State:
         """The column of the legality table that holds now."""
-        if self._state is State.FIRST_KEX:
-            return State.FIRST_KEX_STRICT if self.kex.strict else State.FIRST_KEX
-        return State.REKEY if self.kex.holds_input else self._state
+        state = self._state
+        if state is _FIRST_KEX:
+            return State.FIRST_KEX_STRICT if self.kex.strict else state
+        return State.REKEY if self.kex.holds_input else state
 
     def _look_up(self) -> None:
         """To be called whenever :meth:`_column` may have another answer."""
-        key = type(self), self._column()
-        handlers = _COLUMNS.get(key)
-        if handlers is None:
-            handlers = _COLUMNS[key] = _column_of(*key)
-        self._handlers = handlers
+        column = self._column()
+        self._handlers = handlers = self._columns.get(column) or self._add_column(column)
         self._data_legal = handlers[_CHANNEL_DATA] is not None
 
-    def _came_before_login(self) -> None:
-        """Count a packet that has come before login."""
-        opener = self.opener
-        self._quota.packet_before_login(self._received - opener.buffered)
-        if not self._exchanges and not opener.sequence_number:  # whatever Limits.packets_before_auth allows
+    _columns: ClassVar[dict[State, tuple[Handler | None, ...]]]
+    """The columns of the legality table as connections of one role go by them: who takes each number; nobody if it is
+    not simply handled. Each is made once, so that a packet costs one look."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls._columns = {}
+
+    @classmethod
+    def _add_column(cls, state: State) -> tuple[Handler | None, ...]:
+        handlers = cls._HANDLERS
+        verdicts = enumerate(VERDICTS[cls.role][state])
+        column = tuple(handlers[number] if verdict is Verdict.HANDLE else None for number, verdict in verdicts)
+        cls._columns[state] = column
+        return column
+
+    def _run_round(self) -> None:
+        """All sequence numbers have been used."""
+        if not self._exchanges:  # whatever Limits.packets_before_auth allows
             raise ProtocolViolation("the sequence numbers have run round before the first keys")
 
     def _not_handled(self, number: int) -> None:
@@ -700,7 +722,8 @@ class Link:
         extensions = self._our_extensions()
         if not self._exchanges and extensions and self.kex.peer_reads_extensions:
             self._ping_offered = any(name == PING for name, _ in extensions)
-            self.outbox.send(ExtInfo(extensions))
+            message, payload = _ext_info(extensions)
+            self.outbox.send(message, None, payload)
 
     def kex_moved(self) -> None:
         """The key exchange has moved: let go what waited for it, if it may go now."""
@@ -788,14 +811,3 @@ class Link:
         self.timers.clear()
         self.timers.arm(Timer.LINGER, self.config.timeouts.linger)
         self.events.append(ConnectionLost(error))
-
-
-_COLUMNS: dict[tuple[type[Link], State], tuple[Handler | None, ...]] = {}
-"""The columns of the legality table as connections go by them: who takes each number; nobody if it is not simply
-handled. They are made once, so that a packet costs one look."""
-
-
-def _column_of(kind: type[Link], state: State) -> tuple[Handler | None, ...]:
-    found = kind._HANDLERS
-    verdicts = VERDICTS[kind.role][state]
-    return tuple(found[number] if verdict is Verdict.HANDLE else None for number, verdict in enumerate(verdicts))

@@ -5,6 +5,8 @@ What they do with it is in :mod:`sshproto.transport.ciphers`.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import attrs
 
 from sshproto.errors import InvalidArgument
@@ -82,6 +84,7 @@ class DirectionKeys:
     mac_key: bytes = attrs.field(repr=False)
 
 
+@lru_cache(256)  # who asks names what was negotiated; what there is not is not remembered
 def specs(cipher: str, mac: str | None, *, passive: bool = False) -> tuple[CipherSpec, MacSpec | None]:
     """A cipher, and the MAC that goes with it; arguments and errors are those of :func:`key_sizes`."""
     cipher_spec = CIPHERS.get(cipher) or (OBSERVED_CIPHERS.get(cipher) if passive else None)
@@ -97,6 +100,7 @@ def specs(cipher: str, mac: str | None, *, passive: bool = False) -> tuple[Ciphe
     return cipher_spec, mac_spec
 
 
+@lru_cache(256)
 def key_sizes(cipher: str, mac: str | None, *, passive: bool = False) -> tuple[int, int, int]:
     """The bytes to derive for one direction: initialization vector, key, MAC key.
 
