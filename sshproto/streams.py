@@ -75,6 +75,13 @@ class Inbox:
             self.ended = True
             self.arrived.fire()
 
+    def over(self, *, cut_off: bool) -> None:
+        """The channel has ended; if what was to come is ``cut_off``, the stream has no end."""
+        if cut_off:
+            self.arrived.fire()
+        else:
+            self.finish()
+
     # ------------------------------------------------------------------------------------------------------ to readers
 
     def take(self, limit: int) -> bytes:

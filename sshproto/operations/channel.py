@@ -547,11 +547,10 @@ class Channel:
             return
         self.closed = True
         self.lost = self.hub.lost is not None
-        for inbox in (self.data, self.errors):
-            if inbox is not None:
-                if not self.lost:
-                    inbox.finish()
-                inbox.arrived.fire()
+        if self.data is not None:
+            self.data.over(cut_off=self.lost)
+        if self.errors is not None:
+            self.errors.over(cut_off=self.lost)
         writers = self.writers
         if self._writable is not None or writers is not None:
             self._nobody_listens()

@@ -171,14 +171,13 @@ class Hub(Generic[C]):
         room for more events.
         """
         engine = self._engine
-        routes = self._ROUTES
         while engine.events or not engine.idle:
-            event = self._next_event()
+            event: Event | None = self._next_event()
             if event is None:
                 break
             if self.on_event is not None:
                 self.on_event(event)
-            route = routes.get(type(event))
+            route = _ROUTES.get(type(event))
             if route is not None:
                 route(self, event)
             elif isinstance(event, Question):
@@ -593,3 +592,7 @@ class Hub(Generic[C]):
         KeysExchanged: _keys,
         ConnectionLost: _lost,
     }
+
+
+_ROUTES = Hub._ROUTES
+"""What takes each event."""

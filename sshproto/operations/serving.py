@@ -368,12 +368,13 @@ class _Service:
         channel.serving = True
         session = self._session(ServedSession(channel, self._user, self._permit))
         try:
-            channel.on_end = yield Spawn(session)
+            cancel: Callable[[], object] = yield Spawn(session)
         except BaseException:
             channel.close()
             raise
+        channel.on_end = cancel
         if channel.closed:
-            channel.on_end()
+            cancel()
 
     def _session(self, session: ServedSession) -> Operation[None]:
         channel = session.channel
@@ -381,7 +382,16 @@ class _Service:
             if (yield from self._prepare(session)):
                 channel.breaks = session.pty is not None
                 channel.stop_serving()
-                status = yield from self._run(session)
+                try:
+                    status: Any = yield Call(self._handler.session, self._world.session(session))
+                    if is_operation(status):
+                        status = yield from status
+                    status = _notice(status)
+                except (ConnectionLoss, ChannelEnded):
+                    raise
+                except Exception as error:  # noqa: BLE001  a bug of the application's, which must not take others with it
+                    yield from self._bug(error)
+                    status = _BUG_STATUS
                 yield from finish(channel, status)
         except (ConnectionLoss, ChannelEnded):
             pass
@@ -428,18 +438,6 @@ class _Service:
         from sshproto.operations.granting import Granting  # few ask for that
 
         return (yield from Granting(self._hub, self._ask, self._handler, self._world).grant(session, request))
-
-    def _run(self, session: ServedSession) -> Operation[Any]:
-        try:
-            status: Any = yield Call(self._handler.session, self._world.session(session))
-            if is_operation(status):
-                status = yield from status
-            return _notice(status)
-        except (ConnectionLoss, ChannelEnded):
-            raise
-        except Exception as error:  # noqa: BLE001  a bug of the application's, which must not take others with it
-            yield from self._bug(error)
-            return _BUG_STATUS
 
 
 def _forced(session: ServedSession, program: Exec | Shell | Subsystem) -> Exec | Shell | Subsystem:

@@ -30,24 +30,30 @@ T = TypeVar("T")
 Waker = Callable[[], object]
 
 
+class Several(list[Waker]):
+    """Those who wait for the same."""
+
+    __slots__ = ()
+
+
 class Wait:
     """Something to wait for. As a step: go on when it has fired. Nothing is sent back.
 
     Whoever waits subscribes a function, which is called once, when it fires next.
 
     Attributes:
-        wakers: Those functions: None if nobody waits, the function itself if one does.
+        wakers: Those functions: None if nobody waits, the function itself if only one does.
     """
 
     __slots__ = ("wakers",)
 
     def __init__(self) -> None:
         # There are many that nobody waits for, and then mostly one does.
-        self.wakers: Waker | list[Waker] | None = None
+        self.wakers: Waker | Several | None = None
 
     def __repr__(self) -> str:
         wakers = self.wakers
-        return f"<Wait, {len(wakers) if isinstance(wakers, list) else int(wakers is not None)} wait>"
+        return f"<Wait, {len(wakers) if isinstance(wakers, Several) else int(wakers is not None)} wait>"
 
     @property
     def wanted(self) -> bool:
@@ -59,15 +65,15 @@ class Wait:
         wakers = self.wakers
         if wakers is None:
             self.wakers = wake
-        elif isinstance(wakers, list):
+        elif isinstance(wakers, Several):
             wakers.append(wake)
         else:
-            self.wakers = [wakers, wake]
+            self.wakers = Several((wakers, wake))
 
     def unsubscribe(self, wake: Waker) -> None:
         """Take ``wake`` back; nothing happens if it was called already."""
         wakers = self.wakers
-        if isinstance(wakers, list):
+        if isinstance(wakers, Several):
             if wake in wakers:
                 wakers.remove(wake)
                 if not wakers:
@@ -80,7 +86,7 @@ class Wait:
         wakers = self.wakers
         if wakers is not None:
             self.wakers = None
-            if isinstance(wakers, list):
+            if isinstance(wakers, Several):
                 for wake in wakers:
                     wake()
             else:
