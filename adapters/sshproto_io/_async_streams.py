@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from sshproto.channels.requests import ExitSignal
 from sshproto.errors import LimitReached
@@ -17,6 +17,10 @@ from sshproto_io._async_link import ENDED, Link
 
 if TYPE_CHECKING:
     from sshproto.wire.codec import Buffer
+
+
+# What only performs an operation is an ordinary function that gives what is to be awaited: there may be many tasks that
+# wait in one, and each would have a frame of it.
 
 
 class Reader:
@@ -30,36 +34,36 @@ class Reader:
         self._channel = channel
         self._stream = stream
 
-    async def read(self, limit: int = -1) -> bytes:
+    def read(self, limit: int = -1) -> Coroutine[Any, Any, bytes]:
         """At least one byte and at most ``limit``, ``b""`` at the end; everything up to the end if ``limit`` is -1.
 
         Raises:
             ConnectionLoss: The connection has ended before the stream did.
         """
         if limit < 0:
-            return await self._link.perform(self._channel.read_all(self._stream))
-        return await self._link.perform(self._channel.read(limit, self._stream))
+            return self._link.perform(self._channel.read_all(self._stream))
+        return self._link.perform(self._channel.read(limit, self._stream))
 
-    async def read_exactly(self, count: int) -> bytes:
+    def read_exactly(self, count: int) -> Coroutine[Any, Any, bytes]:
         """``count`` bytes; fewer only at the end.
 
         Raises:
             ConnectionLoss: The connection has ended before the stream did.
         """
-        return await self._link.perform(self._channel.read_exactly(count, self._stream))
+        return self._link.perform(self._channel.read_exactly(count, self._stream))
 
-    async def read_until(self, separator: bytes, limit: int = LINE_LIMIT) -> bytes:
+    def read_until(self, separator: bytes, limit: int = LINE_LIMIT) -> Coroutine[Any, Any, bytes]:
         """Everything up to the next ``separator``, and that; at the end whatever is left.
 
         Raises:
             LimitReached: It is not among the first ``limit`` bytes, which can still be read.
             ConnectionLoss: The connection has ended before the stream did.
         """
-        return await self._link.perform(self._channel.read_until(separator, limit, self._stream))
+        return self._link.perform(self._channel.read_until(separator, limit, self._stream))
 
-    async def read_line(self, limit: int = LINE_LIMIT) -> bytes:
+    def read_line(self, limit: int = LINE_LIMIT) -> Coroutine[Any, Any, bytes]:
         """A line with its LF; see :meth:`read_until`."""
-        return await self.read_until(b"\n", limit)
+        return self.read_until(b"\n", limit)
 
     def lines(self, limit: int = LINE_LIMIT) -> AsyncIterator[bytes]:
         """The lines, each with its LF; a longer one than ``limit`` comes in pieces."""
@@ -96,7 +100,7 @@ class Writer:
         self._channel = channel
         self._stream = stream
 
-    async def write(self, data: Buffer) -> None:
+    def write(self, data: Buffer) -> Coroutine[Any, Any, None]:
         """Send all of ``data``, as fast as the peer takes it.
 
         Raises:
@@ -104,7 +108,7 @@ class Writer:
             ChannelStateError: EOF was sent.
             ConnectionLoss: The connection has ended.
         """
-        await self._link.perform(self._channel.write(data, self._stream))
+        return self._link.perform(self._channel.write(data, self._stream))
 
     async def send_eof(self) -> None:
         """Send no more data, on no stream of this channel. Repeated calls do nothing."""

@@ -7,7 +7,6 @@ in the turns of the connection.  What all of them have to send in one turn of th
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Coroutine
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from sshproto.operations.steps import Operation, Step
 
 C = TypeVar("C", bound=Connection[Any])
+T = TypeVar("T")
 
 _MUCH = 256 * 1024  # bytes that are bulk data
 _TURN = 4 * 1024 * 1024  # bytes of bulk data that leave in one turn of the loop
@@ -142,6 +142,26 @@ class _Carried:
         self._operation.close()
         if isinstance(self._step, Call) and inspect.iscoroutine(self._step.args[0]):
             self._step.args[0].close()
+
+
+class _Wake:
+    """Lets a task go on when what it waits for has happened."""
+
+    __slots__ = ("_peer", "future")
+
+    def __init__(self, peer: Peer[Any], future: asyncio.Future[None]) -> None:
+        self._peer = peer
+        self.future = future
+
+    def __call__(self) -> None:
+        self._peer.woken = True
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+async def _now(result: T) -> T:
+    """What there is to wait for where a function was none to be awaited."""
+    return result
 
 
 class Peer(asyncio.Protocol, Link, Generic[C]):
@@ -314,45 +334,36 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
 
     # ------------------------------------------------------------------------------------------------------- operations
 
-    def _wake(self, future: asyncio.Future[None]) -> None:
-        self.woken = True
-        if not future.done():
-            future.set_result(None)
-
     async def _until_over(self, errand: Errand) -> None:
-        future = self._loop.create_future()
-        errand.on_end = functools.partial(self._wake, future)
+        errand.on_end = wake = _Wake(self, self._loop.create_future())
         self.flush()
-        await future
+        await wake.future
 
     async def _wait(self, step: Wait, *, pumped: bool = False) -> None:
-        future = self._loop.create_future()
-        wake = functools.partial(self._wake, future)
+        wake = _Wake(self, self._loop.create_future())
         step.subscribe(wake)
         if not pumped:
             self.flush()  # after subscribing: it may be what this waits for that makes it happen
         try:
-            await future
+            await wake.future
         finally:
             step.unsubscribe(wake)
 
     async def _sleep(self, step: Sleep) -> None:
-        future = self._loop.create_future()
-        wake = functools.partial(self._wake, future)
+        wake = _Wake(self, self._loop.create_future())
         timer = self._loop.call_later(step.seconds, wake)
         if step.until is not None:
             step.until.subscribe(wake)
         self.flush()
         try:
-            await future
+            await wake.future
         finally:
             timer.cancel()
             if step.until is not None:
                 step.until.unsubscribe(wake)
 
     async def _ready(self, step: Ready) -> None:
-        future = self._loop.create_future()
-        wake = functools.partial(self._wake, future)
+        wake = _Wake(self, self._loop.create_future())
         add, remove = self._loop.add_reader, self._loop.remove_reader
         if step.writing:
             add, remove = self._loop.add_writer, self._loop.remove_writer
@@ -366,16 +377,16 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
             step.until.subscribe(wake)
         self.flush()
         try:
-            await future
+            await wake.future
         finally:
             remove(step.descriptor)
             if step.until is not None:
                 step.until.unsubscribe(wake)
 
-    async def _call(self, step: Call) -> Any:
+    def _call(self, step: Call) -> Awaitable[Any]:
         self.flush()
         result = step.function(*step.args)
-        return await result if inspect.isawaitable(result) else result
+        return result if inspect.isawaitable(result) else _now(result)
 
     async def _together(self, step: Together) -> tuple[Any, ...]:
         tasks = [self._loop.create_task(self.perform(operation)) for operation in step.operations]
