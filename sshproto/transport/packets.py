@@ -60,8 +60,10 @@ _PADDING_POOL = 512
 for who does not see it, so a pool is fine even if a process forks (whose two halves can't share a connection)."""
 
 _GCM_LEAST = GCM_OVERHEAD + GCM_BLOCK
+"""The size of the smallest packet under AES-GCM."""
 
 _NO_AEAD: tuple[Callable[[], bytes], None] = (bytes, None)
+"""What stands for an :data:`~sshproto.transport.ciphers.Aead` where packets go the long way."""
 
 _SMALL_FEED = 4096
 """Up to this size input is read as it is: to copy what is cut out of it costs less than to view it."""
@@ -233,7 +235,7 @@ class Opener:
                 and length
                 and not length % GCM_BLOCK
                 and length <= self.packet_limit
-            ):
+            ):  # a whole packet, with nothing to say against its length
                 if length > SMALL_OPEN:
                     plain = self._cipher.open(view, offset, length, (self._first + self.packets) & _MASK32)
                 else:
@@ -241,7 +243,7 @@ class Opener:
                         plain = decrypt(self._nonce(), view[offset + 4 : offset + size], view[offset : offset + 4])
                     except InvalidTag:
                         raise bad_tag(self._cipher.name, self.sequence_number) from None
-            else:
+            else:  # all that is not so plain, errors among it
                 cipher = self._cipher
                 sequence = (self._first + self.packets) & _MASK32
                 length = self._length
