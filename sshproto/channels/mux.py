@@ -303,7 +303,7 @@ class Mux:
                 raise InvalidArgument(f"a {self._role.value} does not send {request.type!r}")
         if request.session_only and type(found.kind) is not Session and not found.session_like:
             raise InvalidArgument(f"{request.type!r} belongs to sessions, channel {channel} is {found.kind.type!r}")
-        want_reply = bool(want_reply) and not request.notice
+        want_reply = not request.notice and bool(want_reply)
         if want_reply and len(found.requested) >= self._config.limits.requests_pending:
             count = len(found.requested)
             raise LimitReached(f"{count} requests on channel {channel} wait for a reply (Limits.requests_pending)")
@@ -443,10 +443,12 @@ class Mux:
     # ---------------------------------------------------------------------------------------------------------- helpers
 
     def _sizes(self, window: int | None, max_packet: int | None) -> tuple[int, int]:
-        """Check what is to be offered to the peer."""
+        """What is to be offered to the peer, checked."""
         limits = self._config.limits
-        window = self._registry.windows.default() if window is None else window
-        max_packet = limits.channel_packet if max_packet is None else max_packet
+        if window is None:
+            window = self._registry.windows.default()
+        if max_packet is None:
+            max_packet = limits.channel_packet
         if not (isinstance(window, int) and 0 <= window <= MAX_WINDOW):
             raise InvalidArgument(f"a window of {window!r} bytes: it is 0 to {MAX_WINDOW}")
         largest = limits.packet - ENVELOPE

@@ -561,20 +561,17 @@ GLOBAL_REQUESTS: dict[str, Any] = _by_name(GlobalRequestData)
 """The class of each global request, by its name."""
 
 
-def _decode(classes: dict[str, Any], unknown: type[Unknown], name: str, payload: bytes) -> Any:
-    cls = classes.get(name)
-    return unknown(name, payload) if cls is None else cls.parse(payload)
-
-
 def decode_open(message: ChannelOpen) -> ChannelOpenData:
     """The kind of channel that ``message`` asks for.
 
     Raises:
         WireError: The type-specific part is malformed or out of bounds.
     """
-    if message.channel_type == Session.type and not message.payload:
+    name, payload = message.channel_type, message.payload
+    if name == Session.type and not payload:
         return SESSION
-    kind: ChannelOpenData = _decode(KINDS, UnknownOpen, message.channel_type, message.payload)
+    cls = KINDS.get(name)
+    kind: ChannelOpenData = UnknownOpen(name, payload) if cls is None else cls.parse(payload)
     return kind
 
 
@@ -584,7 +581,9 @@ def decode_request(message: ChannelRequest) -> ChannelRequestData:
     Raises:
         WireError: The request-specific part is malformed or out of bounds.
     """
-    request: ChannelRequestData = _decode(CHANNEL_REQUESTS, UnknownRequest, message.request_type, message.payload)
+    name, payload = message.request_type, message.payload
+    cls = CHANNEL_REQUESTS.get(name)
+    request: ChannelRequestData = UnknownRequest(name, payload) if cls is None else cls.parse(payload)
     return request
 
 
@@ -594,5 +593,7 @@ def decode_global(message: GlobalRequest) -> GlobalRequestData:
     Raises:
         WireError: The request-specific part is malformed or out of bounds.
     """
-    request: GlobalRequestData = _decode(GLOBAL_REQUESTS, UnknownGlobal, message.request_type, message.payload)
+    name, payload = message.request_type, message.payload
+    cls = GLOBAL_REQUESTS.get(name)
+    request: GlobalRequestData = UnknownGlobal(name, payload) if cls is None else cls.parse(payload)
     return request

@@ -67,12 +67,13 @@ class Windows:
         return limits.window if left >= limits.window else min(limits.window, max(limits.window_floor, left))
 
     def offer(self, channel: Channel, window: int, packet: int, now: float, *, elastic: bool) -> None:
-        """Let the peer send on ``channel``; its window may change if it is ``elastic``."""
-        channel.receive_window = window
+        """Let the peer send on ``channel``, which has no window yet; it may change if it is ``elastic``."""
+        self.promised += window
+        channel.offered = channel.receive_window = window
         channel.receive_packet = packet
         channel.elastic = elastic
         channel.counted_from = channel.asked_at = now
-        self._resize(channel, window)
+        channel.give_back_at = self._usual if window == self._limits.window else _give_back_at(window)
 
     def answered(self, channel: Channel, now: float) -> None:
         """The peer has sent what it could not before it had what we sent at ``channel.asked_at``."""
@@ -106,12 +107,9 @@ class Windows:
         channel.receive_window += channel.consumed + change
         channel.consumed = 0
         if change:
-            self._resize(channel, channel.offered + change)
-
-    def _resize(self, channel: Channel, window: int) -> None:
-        self.promised += window - channel.offered
-        channel.offered = window
-        channel.give_back_at = self._usual if window == self._limits.window else _give_back_at(window)
+            self.promised += change
+            channel.offered += change
+            channel.give_back_at = _give_back_at(channel.offered)
 
 
 def _give_back_at(window: int) -> int:
