@@ -16,7 +16,7 @@ Secrets are fields without ``repr``.  The checks on text that both roles need st
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 
@@ -58,16 +58,14 @@ class Form(Struct):
     flag: ClassVar[bool | None] = None
 
     @classmethod
-    def read(cls, reader: Reader) -> Self:
-        if cls.flag is not None:
-            start = reader.offset
-            found = reader.boolean("flag")
-            if found is not cls.flag:
-                raise reader.error("flag", f"is {found}, expected {cls.flag}", start)
-        return super().read(reader)
+    def prefix(cls) -> bytes:
+        return b"" if cls.flag is None else codec.boolean(cls.flag)
 
-    def encode(self) -> bytes:
-        return (b"" if self.flag is None else codec.boolean(self.flag)) + Struct.encode(self)
+    @classmethod
+    def read_prefix(cls, reader: Reader) -> None:
+        found = reader.boolean("flag")
+        if found is not cls.flag:
+            raise reader.error("flag", f"is {found}, expected {cls.flag}", 0)
 
 
 @frozen

@@ -20,10 +20,10 @@ import attrs
 
 from sshproto.errors import InvalidArgument, WireError
 from sshproto.values import frozen
+from sshproto.wire.shapes import IRREGULAR, shaped
 
 Buffer = bytes | bytearray | memoryview
 
-_UNWRITABLE = (struct.error, ValueError, TypeError, OverflowError, AttributeError)
 _UINT32 = struct.Struct(">I")
 _UINT64 = struct.Struct(">Q")
 
@@ -232,7 +232,7 @@ class Codec:
 
     Attributes:
         read, write: The functions.
-        form: The field in the language of :mod:`struct`, if that has a word for it.
+        form: The same for :mod:`sshproto.wire.shapes`: a letter of :mod:`struct`, or a word of that module.
     """
 
     read: Callable[[Reader, str], Any]
@@ -280,37 +280,42 @@ def _write_rest(value: Buffer) -> bytes:
     return bytes(memoryview(value))  # not bytes(value), which makes zeros of a number
 
 
-_STRING = Codec(Reader.string, string)
-_TEXT = Codec(Reader.text, text)
+_STRING = Codec(Reader.string, string, "string")
+_TEXT = Codec(Reader.text, text, "text")
 
 Byte = Annotated[int, Codec(Reader.byte, byte, "B")]
-Boolean = Annotated[bool, Codec(Reader.boolean, boolean)]
+Boolean = Annotated[bool, Codec(Reader.boolean, boolean, "?")]
 Uint32 = Annotated[int, Codec(Reader.uint32, uint32, "I")]
 Uint64 = Annotated[int, Codec(Reader.uint64, uint64, "Q")]
 String = Annotated[bytes, _STRING]
 Text = Annotated[str, _TEXT]
-Name = Annotated[str, Codec(Reader.name, name)]
+Name = Annotated[str, Codec(Reader.name, name, "name")]
 Mpint = Annotated[int, Codec(Reader.mpint, mpint)]
 NameList = Annotated[tuple[str, ...], Codec(Reader.name_list, name_list)]
-Rest = Annotated[bytes, Codec(_read_rest, _write_rest)]
+Rest = Annotated[bytes, Codec(_read_rest, _write_rest, "rest")]
 TrailingString = Annotated[bytes, Trailing(_STRING, b"")]
 TrailingText = Annotated[str, Trailing(_TEXT, "")]
 
 
-class _Plan:
-    """How the fields of a class are read and written, found out once.
+class Plan:
+    """How a class is read and written, found out once.
 
     Attributes:
+        cls: The class.
+        prefix: What stands before the fields.
         codecs: The fields in wire order, each with its type's codec.
         reads: For each field, its name and what reads it.
-        values: The fields' values of an instance, or more than those.
+        values: The fields' values of an instance, and perhaps more.
         writes: What writes each.
-        whole: All fields at once, if each is a number of a fixed size and the class does not read them by itself.
+        decode: Makes an instance of all of a buffer: :meth:`read_all`, or what is as good and faster.
+        encode: Makes the bytes of an instance: :meth:`write_all`, or what is as good and faster.
     """
 
-    __slots__ = ("codecs", "reads", "values", "whole", "writes")
+    __slots__ = ("cls", "codecs", "decode", "encode", "prefix", "reads", "values", "writes")
 
     def __init__(self, cls: type[Struct]) -> None:
+        self.cls: Any = cls
+        self.prefix = cls.prefix()
         self.codecs: tuple[tuple[str, WireType], ...] = tuple(
             (field.name, field.type.__metadata__[0]) for field in attrs.fields(cls)
         )
@@ -319,20 +324,42 @@ class _Plan:
         # Of one name, attrgetter would give the value itself.
         self.values: Callable[[Any], tuple[Any, ...]] = attrgetter(*names, names[0]) if names else _no_values
         self.writes = tuple(codec.write for _, codec in self.codecs)
-        forms = [codec.form if isinstance(codec, Codec) else "" for _, codec in self.codecs]
         usual = getattr(cls.read, "__func__", None) is getattr(Struct.read, "__func__", None)
-        self.whole = struct.Struct(">" + "".join(forms)) if usual and forms and all(forms) else None
+        shape = shaped(self) if usual else None
+        self.decode: Callable[[Buffer], Any]
+        self.encode: Callable[[Any], bytes]
+        self.decode, self.encode = shape or (self.read_all, self.write_all)
+
+    def read_all(self, data: Buffer) -> Any:
+        """Decode ``data``, all of it, field by field."""
+        cls = self.cls
+        reader = Reader(data, cls.__name__)
+        if self.prefix:
+            cls.read_prefix(reader)
+        value = cls.read(reader)
+        reader.end()
+        return value
+
+    def write_all(self, value: Struct) -> bytes:
+        """Encode ``value`` field by field."""
+        try:
+            fields = [write(field) for write, field in zip(self.writes, self.values(value), strict=False)]
+        except IRREGULAR:
+            raise value._unwritable() from None
+        return b"".join((self.prefix, *fields))
 
 
 def _no_values(value: object) -> tuple[Any, ...]:
     return ()
 
 
-_PLANS: dict[type, _Plan] = {}
+class _Plans(dict["type[Struct]", Plan]):
+    def __missing__(self, cls: type[Struct]) -> Plan:
+        return self.setdefault(cls, Plan(cls))
 
 
-def _plan(cls: type[Struct]) -> _Plan:
-    return _PLANS.setdefault(cls, _Plan(cls))
+PLANS = _Plans()
+"""The plan of each class, made when it is asked for."""
 
 
 @frozen
@@ -346,13 +373,21 @@ class Struct:
     @classmethod
     def codecs(cls) -> tuple[tuple[str, WireType], ...]:
         """The fields in wire order, each with its type's codec."""
-        return (_PLANS.get(cls) or _plan(cls)).codecs
+        return PLANS[cls].codecs
+
+    @classmethod
+    def prefix(cls) -> bytes:
+        """What stands before the fields."""
+        return b""
+
+    @classmethod
+    def read_prefix(cls, reader: Reader) -> None:
+        """Read what stands before the fields, if that is anything, and check it."""
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
         """Read the fields; what follows them is left in ``reader``."""
-        plan = _PLANS.get(cls) or _plan(cls)
-        return cls(*[read(reader, field) for field, read in plan.reads])
+        return cls(*[read(reader, field) for field, read in PLANS[cls].reads])
 
     @classmethod
     def parse(cls, data: Buffer) -> Self:
@@ -361,41 +396,23 @@ class Struct:
         Raises:
             WireError: A field is malformed, or bytes are left over.
         """
-        return cls.parse_from(data, 0)
-
-    @classmethod
-    def parse_from(cls, data: Buffer, start: int) -> Self:
-        """Decode ``data`` from ``start`` on, all of it; as :meth:`parse`."""
-        plan = _PLANS.get(cls) or _plan(cls)
-        whole = plan.whole
-        if whole is not None and len(data) == start + whole.size:
-            return cls(*whole.unpack_from(data, start))
-        reader = Reader(data, cls.__name__, start)
-        value = cls.read(reader)
-        reader.end()
+        value: Self = PLANS[cls].decode(data)
         return value
 
     def encode(self) -> bytes:
-        """The fields as bytes.
+        """The fields as bytes, and what stands before them.
 
         Raises:
             InvalidArgument: A value does not fit its field.
         """
-        cls = type(self)
-        plan = _PLANS.get(cls) or _plan(cls)
-        try:
-            if plan.whole is not None:
-                return plan.whole.pack(*plan.values(self)[: len(plan.writes)])
-            return b"".join([write(value) for write, value in zip(plan.writes, plan.values(self), strict=False)])
-        except _UNWRITABLE:
-            raise self._unwritable() from None
+        return PLANS[type(self)].encode(self)
 
     def _unwritable(self) -> InvalidArgument:
         """Which field has a value that does not fit, and why."""
         for field, codec in self.codecs():
             try:
                 codec.write(getattr(self, field))
-            except _UNWRITABLE as error:
+            except IRREGULAR as error:
                 problem = str(error) if isinstance(error, InvalidArgument) else f"{type(error).__name__}: {error}"
                 return InvalidArgument(f"{type(self).__name__}.{field} cannot be sent: {problem}")
         return InvalidArgument(f"a {type(self).__name__} cannot be sent")

@@ -11,13 +11,14 @@ The numbers 30 to 49 and 60 to 79 mean different messages under different key-ex
 
 # No "from __future__ import annotations" here: the annotations are the wire types themselves.
 
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar
 
 import attrs
 
 from sshproto.errors import InvalidArgument, WireError
 from sshproto.values import frozen
 from sshproto.wire.codec import (
+    PLANS,
     Boolean,
     Buffer,
     Codec,
@@ -38,8 +39,6 @@ from sshproto.wire.codec import (
     text,
     uint32,
 )
-
-_HEADS = [bytes((number,)) for number in range(256)]
 
 MAX_EXTENSIONS = 1024
 """Extensions in one EXT_INFO, as many as OpenSSH reads."""
@@ -68,21 +67,16 @@ class Message(Struct):
     context: ClassVar[str] = ""
     conceal: ClassVar[bool] = False
 
-    def encode(self) -> bytes:
-        """The payload of one packet, message number included."""
-        return _HEADS[self.number] + Struct.encode(self)
+    @classmethod
+    def prefix(cls) -> bytes:
+        """The message number."""
+        return bytes((cls.number,))
 
     @classmethod
-    def parse(cls, data: Buffer) -> Self:
-        """Decode a whole payload, message number included.
-
-        Raises:
-            WireError: It is not this message, a field is malformed, or bytes are left over.
-        """
-        if not len(data) or data[0] != cls.number:
-            found = Reader(data, cls.__name__).byte("message number")
-            raise WireError(cls.__name__, "message number", 0, f"is {found}, expected {cls.number}")
-        return cls.parse_from(data, 1)
+    def read_prefix(cls, reader: Reader) -> None:
+        found = reader.byte("message number")
+        if found != cls.number:
+            raise reader.error("message number", f"is {found}, expected {cls.number}", 0)
 
 
 # ------------------------------------------------------------------------------------------------- transport (RFC 4253)
@@ -615,4 +609,5 @@ def decode(payload: Buffer, context: str = "") -> Message | None:
     cls = _PLAIN.get(payload[0]) or _BY_NUMBER.get((payload[0], context))
     if cls is None:
         return None
-    return cls.parse_from(payload, 1)
+    message: Message = PLANS[cls].decode(payload)
+    return message
