@@ -19,6 +19,7 @@ from sshproto.events import GlobalFailed, GlobalSucceeded, PongReceived
 from sshproto.timers import Timer
 from sshproto.transport.link import PING, Handler, Link, Phase
 from sshproto.wire import messages
+from sshproto.wire.codec import PLANS
 from sshproto.wire.messages import ChannelData, ChannelWindowAdjust, Ping
 from sshproto.wire.table import State, message_name
 
@@ -44,10 +45,10 @@ _BRIEF = struct.Struct(">BI")
 
 def _whole(message: type[Message], take: Callable[[Inbound, Any], None]) -> Handler:
     """Has ``take`` get a message of the connection protocol as a value."""
-    parse = message.parse_from
+    decode = PLANS[message].decode
 
     def handle(engine: Engine[Any], payload: Buffer) -> None:
-        take(engine.mux.inbound, parse(payload, 1))
+        take(engine.mux.inbound, decode(payload))
 
     return handle
 
@@ -57,7 +58,7 @@ def _brief(message: type[Message], take: Callable[[Inbound, int], None]) -> Hand
 
     def handle(engine: Engine[Any], payload: Buffer) -> None:
         if len(payload) != _BRIEF.size:
-            message.parse_from(payload, 1)  # which says what is wrong with it
+            message.parse(payload)  # which says what is wrong with it
         take(engine.mux.inbound, _BRIEF.unpack_from(payload)[1])
 
     return handle
