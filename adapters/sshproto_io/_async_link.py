@@ -72,6 +72,9 @@ class Link(ABC):
         resolve: Looks names up.
     """
 
+    # An idle connection should take little memory. Those of applications have a dict besides.
+    __slots__ = ("_due", "_jobs", "_over", "hub", "resolve")
+
     hub: Hub[Any]
     resolve: Resolve
 

@@ -35,7 +35,7 @@ class World(Peer[Any]):
         self._turning = False
         self.awake = 0
         self._waits = 0
-        self._adopted = set()
+        self._adopted = {}
 
     def flush(self) -> None:
         """Let who can go on do so; there is nothing to send."""

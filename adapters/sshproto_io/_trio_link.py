@@ -108,6 +108,32 @@ class Peer(Link, Generic[C]):
             them, who will have more, and send it before they do anything else.
     """
 
+    __slots__ = (
+        "_adopted",
+        "_alarm",
+        "_busy",
+        "_carrying",
+        "_clock",
+        "_deaf",
+        "_finished",
+        "_gone",
+        "_life",
+        "_linger",
+        "_nursery",
+        "_output",
+        "_parted",
+        "_pen",
+        "_room",
+        "_sock",
+        "_stream",
+        "_swift",
+        "_turning",
+        "_unsent",
+        "_waits",
+        "awake",
+        "conn",
+    )
+
     def __init__(
         self,
         conn: C,
@@ -143,7 +169,7 @@ class Peer(Link, Generic[C]):
         self._busy = True  # it is about to write, or does; or nobody can yet
         self._swift = _SWIFT
         self._unsent: Buffer = b""
-        self._adopted: set[trio.CancelScope] = set()
+        self._adopted: dict[trio.CancelScope, None] = {}
         nursery.start_soon(self._carry)
 
     # --------------------------------------------------------------------------------------------------------- the pump
@@ -505,7 +531,7 @@ class Peer(Link, Generic[C]):
     def adopt(self, operation: Operation[Any], step: Step) -> Callable[[], object]:
         """Go on with an operation in a task, in the connection's nursery; see the base class."""
         scope = trio.CancelScope()
-        self._adopted.add(scope)
+        self._adopted[scope] = None
         name: str | None = getattr(operation, "__qualname__", None)
         self._nursery.start_soon(self._foster, scope, operation, step, name=name)
         self.awake += 1
@@ -517,7 +543,7 @@ class Peer(Link, Generic[C]):
             with scope:
                 await self._run(operation, step)
         finally:
-            self._adopted.discard(scope)
+            self._adopted.pop(scope, None)
 
     def failed(self, error: Exception) -> None:
         """Something in the background has failed, and with it the connection's nursery; see the base class."""
