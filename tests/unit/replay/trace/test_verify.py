@@ -368,7 +368,7 @@ def test_a_bug_of_the_core_is_an_outcome_like_others(
     def fail(self: Any, payload: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Mux, "adjust", fail)
+    monkeypatch.setattr(Mux, "data", fail)
     divergence = diverges(lively[0])
     assert divergence.got is not None
     assert divergence.got.data["error"]["$error"] == "ZeroDivisionError"
