@@ -75,7 +75,8 @@ class Timers:
         self._untimed = _without(self._untimed, timer)
 
     def stop(self, timer: Timer) -> None:
-        self._due = _without(self._due, timer)
+        if self._due:
+            self._due = _without(self._due, timer)
         if self._untimed:
             self._untimed = _without(self._untimed, timer)
 
@@ -102,6 +103,8 @@ def _without(due: tuple[tuple[float, Timer], ...], timer: Timer) -> tuple[tuple[
 
 
 def _with(due: tuple[tuple[float, Timer], ...], when: float, timer: Timer) -> tuple[tuple[float, Timer], ...]:
+    if not due:
+        return ((when, timer),)
     others = _without(due, timer)
     place = len(others)
     while place and when < others[place - 1][0]:

@@ -46,6 +46,8 @@ MAXIMUM_RSA_BITS = 16384
 MAXIMUM_BLOB = 16 * 1024
 """Longest key blob that is looked at, in bytes; an RSA key of 16384 bits has some 2100."""
 
+_SHORT = 1024  # bytes of a blob: longer keys are read anew each time, or many would fill the memory
+
 _LINE_BREAKS = re.compile("[\r\n\0]+")
 
 # y coordinates of the eight points of small order on edwards25519: (0, 1), (0, -1), (±√-1, 0) and four of order 8.
@@ -277,6 +279,26 @@ def no_panic(what: str) -> Iterator[None]:
         raise KeyFormatError(f"{what}: the crypto backend gave up on it") from None
 
 
+@functools.lru_cache(64)  # who logs in again, and each server, comes with the same key
+def _read_blob(blob: bytes, minimum_rsa_bits: int) -> tuple[str, Any]:
+    """The type of a key, and its handle; arguments and errors are those of :meth:`PublicKey.from_blob`."""
+    kind = blob_type(blob)
+    read = KEY_TYPES.get(kind)
+    if read is None:
+        raise unsupported_type(kind)
+    reader = Reader(blob, f"{kind} key")
+    reader.string("type")
+    try:
+        with no_panic(f"{kind} key"):
+            return kind, read(reader, minimum_rsa_bits)
+    except WireError as error:
+        raise KeyFormatError(f"malformed public key: {error}") from None
+    except (KeyFormatError, InvalidArgument):
+        raise
+    except ValueError as error:  # the backend's: a point that is not on its curve
+        raise KeyFormatError(f"{kind} key: {printable(str(error))}") from None
+
+
 @frozen(repr=False)
 class PublicKey:
     """A public key that has passed all checks. Made by :meth:`from_blob` and :meth:`parse`.
@@ -308,22 +330,9 @@ class PublicKey:
         Raises:
             KeyFormatError: It is malformed, of a type that is not supported, or too weak.
         """
-        kind = blob_type(blob)
-        read = KEY_TYPES.get(kind)
-        if read is None:
-            raise unsupported_type(kind)
         data = bytes(blob)
-        reader = Reader(data, f"{kind} key")
-        reader.string("type")
-        try:
-            with no_panic(f"{kind} key"):
-                handle = read(reader, minimum_rsa_bits)
-        except WireError as error:
-            raise KeyFormatError(f"malformed public key: {error}") from None
-        except (KeyFormatError, InvalidArgument):
-            raise
-        except ValueError as error:  # the backend's: a point that is not on its curve
-            raise KeyFormatError(f"{kind} key: {printable(str(error))}") from None
+        read = _read_blob if len(data) <= _SHORT else _read_blob.__wrapped__
+        kind, handle = read(data, minimum_rsa_bits)
         return cls(kind, data, comment, handle)
 
     @classmethod

@@ -73,6 +73,11 @@ def pack(name: str, body: bytes) -> bytes:
     return text(name) + string(body)
 
 
+_ED25519 = text("ssh-ed25519") + (64).to_bytes(4, "big")
+_ED25519_SIZE = len(_ED25519) + 64
+"""How an Ed25519 signature blob starts, which is what most are, and how long it is."""
+
+
 def unpack(signature: Buffer) -> tuple[str, bytes]:
     """The name and the body of a signature blob.
 
@@ -200,6 +205,9 @@ def verify_signature(
         raise SignatureInvalid(f"unknown signature algorithm {printable(algorithm)}; there are {have}")
     if known.key_type != key_type:
         raise SignatureInvalid(f"a key of type {key_type} cannot sign as {algorithm}, which needs {known.key_type}")
+    if algorithm == "ssh-ed25519" and len(signature) == _ED25519_SIZE and signature[: len(_ED25519)] == _ED25519:
+        _verify(known, handle, bytes(signature[len(_ED25519) :]), data)  # its form is as it must be
+        return None
     name, body, rest = _unpack(signature)
     if name != algorithm:
         raise SignatureInvalid(f"the signature is made with {printable(name)}, {algorithm} was agreed on")

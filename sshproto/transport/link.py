@@ -734,10 +734,9 @@ class Link:
 
     def _keys_exchanged(self, event: KeysExchanged) -> None:
         self._exchanges += 1
-        self.timers.stop(Timer.KEX)
+        self.timers.stop(Timer.HANDSHAKE if event.first else Timer.KEX)
         self.timers.arm(Timer.REKEY, self.config.timeouts.rekey)
         if event.first:
-            self.timers.stop(Timer.HANDSHAKE)
             self.phase = Phase.AUTH
             self._enter(State.TRANSPORT)
             self._transport_ready()

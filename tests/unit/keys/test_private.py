@@ -488,7 +488,7 @@ def test_object_identifiers_that_are_not_encryption():
 def test_a_panic_of_the_backend_is_a_key_that_cannot_be_read(keys, kind, monkeypatch):
     handle = ed25519.Ed25519PrivateKey.generate()
     encoding = Encoding.PEM, PrivateFormat.PKCS8 if kind == "PEM" else PrivateFormat.OpenSSH, NoEncryption()
-    content, blob = handle.private_bytes(*encoding), keys["ssh-ed25519"].public_key.blob
+    content, blob = handle.private_bytes(*encoding), keys["ssh-ed25519"].public_key.blob[:-1] + b"\x55"  # a new one
     error: BaseException = PanicException("index out of bounds")
 
     def give_up(*args):
