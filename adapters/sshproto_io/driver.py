@@ -190,9 +190,11 @@ class Driver(Generic[C]):
             self.conn.disconnect(description)
             self._parting = True
             self.settle()
+            there = not (self._eof and self.finished)
         try:
-            with contextlib.suppress(OSError):  # there are no descriptors left to wait with
-                Runner(self).run(self._part())
+            if there:  # else nobody is, who would have to be waited for
+                with contextlib.suppress(OSError):  # there are no descriptors left to wait with
+                    Runner(self).run(self._part())
         finally:
             self.abort()
             thread = self._thread
@@ -243,24 +245,24 @@ class Driver(Generic[C]):
         Args:
             brief: If there is anything in it then, the caller will come back at once, with more to send.
         """
-        conn, due = self.conn, self.due
+        conn, due, drain = self.conn, self.due, self.drain
         while True:
-            self.drain()
+            drain()
             while due:
                 task = due.popleft()
                 if not task.ended:
                     task.runner.advance(task)
-                self.drain()  # what one operation did the next one knows
+                drain()  # what one operation did the next one knows
             if brief:
                 return
             # As long as the socket has not taken all, what follows stays where the connection counts it.
             full = bool(self._unsent)
-            if not full:
+            if not full and conn.output_size:
                 self._unsent = conn.data_to_send()
                 full = len(self._unsent) >= self._full
             if self._unsent and self._write() and full:  # that has made room
                 continue
-            if not self._flushed.wanted or not self.finished:
+            if not self._parting or not self._flushed.wanted or not self.finished:
                 break
             self._flushed.fire()
         leader = self._leader
