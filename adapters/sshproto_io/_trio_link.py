@@ -150,8 +150,12 @@ class Peer(Link, Generic[C]):
         self._sock: socket.socket | None = None  # the stream's own, if it has one
         self._nursery = nursery
         self._linger = linger
-        self._life = trio.CancelScope(shield=True)
-        self._alarm = trio.CancelScope()
+        # What reads is shielded, so that who is cancelled can still take leave: that has a deadline of its own.
+        self._end_at = math.inf
+        self._cut = False  # it is to end at once
+        self._life: trio.CancelScope | None = None  # around what is not about the alarm as well
+        self._alarm: trio.CancelScope | None = None
+        self._rings = math.inf  # when that does
         self._output: trio.Event | None = None  # there is something to send, or the connection has ended
         self._room: trio.Event | None = None  # there is room for input, or the connection has ended
         self._deaf = False  # nothing more comes from the peer
@@ -194,8 +198,8 @@ class Peer(Link, Generic[C]):
             self._room.set()
         # An alarm that comes too early does no harm, and most deadlines are moved back before they come.
         deadline = conn.next_deadline()
-        if deadline is not None and deadline < self._alarm.deadline:
-            self._alarm.deadline = deadline
+        if deadline is not None and deadline < self._rings:
+            self._ring_at(deadline)
 
     def soon(self) -> None:
         # Not now: what has woken a job may not be done yet.
@@ -219,17 +223,17 @@ class Peer(Link, Generic[C]):
 
     def _end(self) -> None:
         """The connection has ended: have the last bytes leave, and give the peer a moment."""
-        now = trio.current_time()
-        if self._life.deadline == math.inf:
-            patience = math.inf if self._linger is None else self._linger
-            self._limit(now + patience + LINGER)
+        now, end_at = trio.current_time(), self._end_at
+        if end_at == math.inf:
+            end_at = now + LINGER + (math.inf if self._linger is None else self._linger)
         if self._sock is None or self._busy or self.conn.output_size:
+            self._limit(end_at)
             self._stir()
         elif not self._parted:
             self._parted = True
             with contextlib.suppress(OSError):  # the peer has reset the connection, which reading will show
                 self._sock.shutdown(socket.SHUT_WR)
-            self._limit(min(self._life.deadline, now + LINGER))
+            self._limit(min(end_at, now + LINGER))
 
     def _stir(self) -> None:
         """Let the writer have its turn."""
@@ -237,14 +241,31 @@ class Peer(Link, Generic[C]):
         if self._output is not None:
             self._output.set()
         elif self._carrying and self._pen is None:
-            self._pen = trio.CancelScope(shield=True, deadline=self._life.deadline)
+            self._pen = trio.CancelScope(shield=True, deadline=self._end_at)
             self._nursery.start_soon(self._write_all, self._pen)
 
     def _limit(self, deadline: float) -> None:
         """It is to be over then."""
-        self._life.deadline = deadline
-        if self._pen is not None:
-            self._pen.deadline = deadline
+        if deadline == self._end_at:
+            return
+        self._end_at = deadline
+        if deadline < self._rings:
+            self._ring_at(deadline)
+        for scope in (self._life, self._pen):
+            if scope is not None:
+                scope.deadline = deadline
+
+    def _ring_at(self, deadline: float) -> None:
+        self._rings = deadline
+        if self._alarm is not None:
+            self._alarm.deadline = deadline
+
+    def _cut_off(self) -> None:
+        """It is to be over now."""
+        self._cut = True
+        for scope in (self._life, self._alarm):
+            if scope is not None:
+                scope.cancel()
 
     def _send(self, sock: socket.socket, *, at_once: bool = False) -> None:
         """Send what there is, as far as the socket takes it."""
@@ -272,26 +293,22 @@ class Peer(Link, Generic[C]):
     async def _carry(self) -> None:
         """Move bytes until the connection has ended; then have the last ones leave, and give the peer a moment."""
         try:
-            # Shielded, so that who is cancelled can still take leave: that has a deadline of its own.
-            with self._life:
-                await trio.lowlevel.checkpoint_if_cancelled()  # who is turned away gets not a word
-                self._carrying, self._busy = True, False
-                if isinstance(self._stream, trio.SocketStream):
-                    self._sock = _alias(self._stream.socket)
+            if self._cut:  # who is turned away gets not a word
+                return
+            self._carrying, self._busy = True, False
+            if isinstance(self._stream, trio.SocketStream):
+                sock = self._sock = _alias(self._stream.socket)
                 self.flush()
-                if self._sock is not None:
-                    await self._read_socket(self._sock)
-                else:
-                    self._clock = trio.CancelScope(shield=True)
-                    self._nursery.start_soon(self._watch, self._clock)
+                if await self._read_socket(sock):
+                    await self._until_written()
+            else:
+                self.flush()
+                self._clock = trio.CancelScope(shield=True)
+                self._nursery.start_soon(self._watch, self._clock)
+                with trio.CancelScope(shield=True, deadline=self._end_at) as self._life:
                     await self._read()
-                self.conn.receive_eof(trio.current_time())
-                self._deaf = True
-                self.flush()
-                if self._finished is not None:
-                    self._finished.set()
-                if self._pen is not None and not self._parted:
-                    await trio.sleep_forever()  # until the writer has written all
+                if not self._life.cancelled_caught:
+                    await self._until_written()
         finally:
             self._carrying = False
             for scope in (self._pen, self._clock):
@@ -312,6 +329,17 @@ class Peer(Link, Generic[C]):
                 for scope in self._adopted:
                     scope.cancel()
 
+    async def _until_written(self) -> None:
+        """Nothing more comes: have the last bytes leave."""
+        self.conn.receive_eof(trio.current_time())
+        self._deaf = True
+        self.flush()
+        if self._finished is not None:
+            self._finished.set()
+        if self._pen is not None and not self._parted and not self._cut:
+            with trio.CancelScope(shield=True, deadline=self._end_at) as self._life:
+                await trio.sleep_forever()  # the writer will end it
+
     async def _write_all(self, pen: trio.CancelScope) -> None:
         """Write until the connection has ended, and give the peer a moment to see that."""
         try:
@@ -325,7 +353,7 @@ class Peer(Link, Generic[C]):
                     with trio.move_on_after(LINGER):
                         await self._finished.wait()
         finally:
-            self._life.cancel()
+            self._cut_off()
 
     async def _write(self) -> None:
         conn = self.conn
@@ -354,12 +382,15 @@ class Peer(Link, Generic[C]):
                 conn.receive_data(data, trio.current_time())
                 await self._received()
 
-    async def _read_socket(self, sock: socket.socket) -> None:
-        """The same for a socket, without a second task for the time: who waits for it can be interrupted."""
+    async def _read_socket(self, sock: socket.socket) -> bool:
+        """The same for a socket, without a second task for the time: who waits for it can be interrupted.
+
+        Returns:
+            Whether nothing more comes. If not, the connection is to end at once.
+        """
         conn = self.conn
-        while True:
-            deadline = conn.next_deadline()
-            with trio.CancelScope(deadline=math.inf if deadline is None else deadline) as self._alarm:
+        while not self._cut:
+            with trio.CancelScope(shield=True, deadline=self._next_ring()) as self._alarm:
                 while True:
                     try:
                         await trio.lowlevel.wait_readable(sock)
@@ -367,13 +398,23 @@ class Peer(Link, Generic[C]):
                     except (BlockingIOError, InterruptedError):
                         continue
                     except (OSError, trio.ClosedResourceError):  # reset by the peer, or unreachable
-                        return
+                        return True
                     if not data:
-                        return
+                        return True
                     conn.receive_data(data, trio.current_time())
                     await self._received()
-            conn.handle_timeout(trio.current_time())
+            now = trio.current_time()
+            if self._cut or now >= self._end_at:
+                break
+            conn.handle_timeout(now)
             self.flush()
+        return False
+
+    def _next_ring(self) -> float:
+        """When the alarm is to ring next."""
+        deadline = self.conn.next_deadline()
+        self._rings = self._end_at if deadline is None else min(deadline, self._end_at)
+        return self._rings
 
     async def _received(self) -> None:
         """Something has come."""
@@ -388,8 +429,7 @@ class Peer(Link, Generic[C]):
     async def _watch(self, clock: trio.CancelScope) -> None:
         with clock:
             while True:
-                deadline = self.conn.next_deadline()
-                with trio.CancelScope(deadline=math.inf if deadline is None else deadline) as self._alarm:
+                with trio.CancelScope(deadline=self._next_ring()) as self._alarm:
                     await trio.sleep_forever()
                 self.conn.handle_timeout(trio.current_time())
                 self.flush()
@@ -583,9 +623,9 @@ class Peer(Link, Generic[C]):
         try:
             await self._gone.wait()
         except trio.Cancelled:
-            self._limit(min(self._life.deadline, trio.current_time() + LINGER))
+            self._limit(min(self._end_at, trio.current_time() + LINGER))
             raise
 
     def abort(self) -> None:
         """Close the connection at once, without a word."""
-        self._life.cancel()
+        self._cut_off()

@@ -271,7 +271,7 @@ def connect(
     if isinstance(address, str):
         return (yield from _connect(socket.AF_UNIX, socket.SOCK_STREAM, 0, address))
     host, port = address
-    literal = _family(host)
+    literal = family_of(host)
     if literal is not None and 0 <= port <= _LAST_PORT and source is None and family in (0, literal):
         return (yield from _connect(literal, socket.SOCK_STREAM, 0, (host, port)))
     found = yield from _look_up(resolve, host, port, family)
@@ -293,7 +293,7 @@ def _look_up(resolve: Resolve, host: str, port: int, family: int) -> Operation[l
     return list(found)
 
 
-def _family(host: str) -> int | None:
+def family_of(host: str) -> int | None:
     """The family of what is an address already, and needs no looking up, which may take a thread; None for a name."""
     for family in (socket.AF_INET, socket.AF_INET6):
         with contextlib.suppress(OSError, ValueError):

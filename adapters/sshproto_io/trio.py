@@ -11,10 +11,9 @@ import functools
 import logging
 import math
 import os
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import trio
 
@@ -28,7 +27,7 @@ from sshproto_io._async import BaseServer, ClientLink, Forward, at_one_port
 from sshproto_io._async_link import parts
 from sshproto_io._trio_link import Peer, plain_nursery
 from sshproto_io._trio_streams import Reader, Stream, Writer
-from sshproto_io.sockets import world
+from sshproto_io.sockets import family_of, world
 
 if TYPE_CHECKING:
     from sshproto.config import ClientConfig, ServerConfig
@@ -181,15 +180,12 @@ def connect(
     return _client(setup, timeout, on_event, dial)
 
 
-_FAMILIES = (socket.AF_INET, socket.AF_INET6)
-
-
 async def _dial(host: str, port: int) -> trio.abc.Stream:
     try:
-        for family in _FAMILIES:
-            if _is_address(host, family):
-                return await _dial_address(family, host, port)
-        return await trio.open_tcp_stream(host, port)
+        family = family_of(host)
+        if family is None:
+            return await trio.open_tcp_stream(host, port)
+        return await _dial_address(family, host, port)
     except (OSError, UnicodeError) as error:  # the latter from names that no resolver can take
         problem: OSError | UnicodeError = error
         attempts = [part for part in parts(error.__cause__) if isinstance(part, OSError)]  # one for each address
@@ -199,15 +195,7 @@ async def _dial(host: str, port: int) -> trio.abc.Stream:
         raise ConnectFailed.to(host, port, problem) from error
 
 
-def _is_address(host: str, family: socket.AddressFamily) -> bool:
-    try:
-        socket.inet_pton(family, host)
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-async def _dial_address(family: socket.AddressFamily, host: str, port: int) -> trio.SocketStream:
+async def _dial_address(family: int, host: str, port: int) -> trio.SocketStream:
     """Dial the one address that there is: nothing has to be looked up, and no other is tried beside it."""
     sock = trio.socket.socket(family)
     try:
@@ -280,6 +268,16 @@ class Incoming(Peer[ServerConnection]):
                 self.local = stream.socket.getsockname()
 
 
+class _Directly:
+    """A nursery in which what is to be served has nothing around it, for it is closed there in any case."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+
+    def start_soon(self, _: object, stream: trio.abc.Stream, serve: Callable[[trio.abc.Stream], Any]) -> None:
+        self._nursery.start_soon(serve, stream)
+
+
 class Server(BaseServer[Incoming]):
     """Listens, and serves who comes. Made by :func:`listen`.
 
@@ -312,7 +310,9 @@ class Server(BaseServer[Incoming]):
         """Accept connections, until closed; each is served in a task of ``nursery``."""
         try:
             with self._listening:
-                await trio.serve_listeners(self.serve, self._listeners, handler_nursery=nursery)
+                await trio.serve_listeners(
+                    self.serve, self._listeners, handler_nursery=cast("trio.Nursery", _Directly(nursery))
+                )
         finally:
             self._closed.set()
 
@@ -332,7 +332,9 @@ class Server(BaseServer[Incoming]):
         except Exception as error:  # noqa: BLE001  it must not take the other connections with it
             self.on_bug(error)
         finally:
-            if incoming is not None:
+            if incoming is None:
+                await trio.aclose_forcefully(stream)
+            else:
                 self.forget(incoming)
 
     async def _attend(self, incoming: Incoming, scope: trio.CancelScope) -> None:
