@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_PLAIN = (bool, type(None))  # what functions of the application return most often, and that is nothing to be awaited
+
 ENDED = (ChannelEnded, ConnectionLoss)
 """The other end is gone."""
 
@@ -257,7 +259,7 @@ class Job:
                         argument = self._link.told(error)
                         advance = operation.throw
                     else:
-                        if inspect.isawaitable(argument):
+                        if type(argument) not in _PLAIN and inspect.isawaitable(argument):
                             step = Call(given, argument)
                             break
                 else:

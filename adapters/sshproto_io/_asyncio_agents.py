@@ -29,6 +29,10 @@ class World(Peer[Any]):
         self.tasks = {}
         self._transport = None
 
+    def flush(self) -> None:
+        """Let go on who was woken."""
+        self.soon()
+
     def _pump(self) -> None:
         self._flushing = True
         try:

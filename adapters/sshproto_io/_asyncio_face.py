@@ -18,7 +18,7 @@ from sshproto_io import ConnectFailed, Setup, TimeoutExpired, _async, _async_str
 from sshproto_io._async import BaseServer, ClientLink, at_one_port
 from sshproto_io._async_link import Opening
 from sshproto_io._async_streams import Reader, Stream, Writer
-from sshproto_io._asyncio_link import Peer
+from sshproto_io._asyncio_link import Late, Peer, by
 from sshproto_io._asyncio_socket import Listener, SocketTransport
 from sshproto_io.sockets import connect, world
 
@@ -62,13 +62,9 @@ class Client(Peer[ClientConnection], ClientLink[Process, Stream]):
         """Run an operation and give up after ``seconds``; see the base class."""
         if seconds is None:
             return await self.complete(operation)
-        limit = asyncio.timeout(seconds)
         try:
-            async with limit:
-                return await self.complete(operation)
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
+            return await self.complete_by(self._loop.time() + seconds, operation)
+        except Late as error:
             raise TimeoutExpired(what, seconds) from error
 
     def jump(
@@ -110,46 +106,43 @@ async def dial_and_log_in(
     sock: socket.socket | None = None,
 ) -> Client:
     loop = asyncio.get_running_loop()
+    until = None if seconds is None else loop.time() + seconds
     client: Client | None = None
-    limit = asyncio.timeout(seconds)
     try:
-        async with limit:
-            if through is not None:
-                sock = await through.tunnel(setup.host, setup.port)
-
-            def make() -> Client:
-                conn = ClientConnection(setup.config, loop.time())
-                return Client(conn, setup.config.timeouts.linger, on_event)
-
-            client = await _dial(make, setup, sock)
-            await client.complete(log_in(client.hub, setup.host_key, setup.credentials))
+        if through is not None:
+            sock = await by(until, through.tunnel(setup.host, setup.port))
+        conn = ClientConnection(setup.config, loop.time())
+        dialled = Client(conn, setup.config.timeouts.linger, on_event)
+        await _dial(dialled, setup, sock, until)
+        client = dialled
+        await client.complete_by(until, log_in(client.hub, setup.host_key, setup.credentials))
     except BaseException as error:
         if client is not None:
             await client.aclose()  # the last message to the server still has to leave
-        if isinstance(error, TimeoutError) and seconds is not None and limit.expired():
+        if isinstance(error, Late) and seconds is not None:
             raise TimeoutExpired(f"connecting to {setup.host} port {setup.port}", seconds) from error
         raise
     return client
 
 
-async def _dial(make: Callable[[], Client], setup: Setup, sock: socket.socket | None) -> Client:
-    client = make()
+async def _dial(client: Client, setup: Setup, sock: socket.socket | None, until: float | None) -> None:
     if sock is None:
         # Not by the loop's own "happy eyeballs", which loses a socket when it is cancelled at the wrong moment.
         dialling = connect((setup.host, setup.port), client.resolve)
         try:
-            sock = await client.perform(dialling)
+            sock = await client.complete_by(until, dialling)
+        except Late:
+            raise
         except OSError as error:
             raise ConnectFailed.to(setup.host, setup.port, error) from error
     loop = asyncio.get_running_loop()
     try:
         SocketTransport(loop, sock, client)
     except NotImplementedError:
-        await loop.create_connection(lambda: client, sock=sock)
+        await by(until, loop.create_connection(lambda: client, sock=sock))
     except BaseException:
         sock.close()
         raise
-    return client
 
 
 # --------------------------------------------------------------------------------------------------------------- server

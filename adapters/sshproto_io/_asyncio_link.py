@@ -34,6 +34,31 @@ _MUCH = 256 * 1024  # bytes that are bulk data
 _TURN = 4 * 1024 * 1024  # bytes of bulk data that leave in one turn of the loop
 
 
+class Late(TimeoutError):
+    """The time is up."""
+
+
+def _late(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_exception(Late())
+
+
+async def by(until: float | None, job: Awaitable[T]) -> T:
+    """What a job returns, if that is before a moment in the loop's time.
+
+    Raises:
+        Late: It is not.
+    """
+    limit = asyncio.timeout_at(until)
+    try:
+        async with limit:
+            return await job
+    except TimeoutError as error:
+        if limit.expired():
+            raise Late from error
+        raise
+
+
 class Share:
     """What all connections of a loop may send in one of its turns.
 
@@ -244,18 +269,23 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
     # --------------------------------------------------------------------------------------------------------- the pump
 
     def flush(self) -> None:
+        """Send what there is, and see what follows from it; see the base class."""
+        if not self._flushing:
+            engine = self._engine
+            if engine.outbox.size or engine.events or not engine.idle or self._due:
+                self.soon()
+
+    def soon(self) -> None:
         # Soon, not now: what other operations give to the connection in the same turn of the loop leaves with it.
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._pump)
 
-    soon = flush
-
     def due(self, job: Job) -> None:
         """Let a job go on in the next turn; see the base class."""
         self._due.append(job)
         if not self._flushing:
-            self.flush()
+            self.soon()
 
     def _pump(self) -> None:
         self._flushing = True
@@ -334,10 +364,38 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
 
     # ------------------------------------------------------------------------------------------------------- operations
 
-    async def _until_over(self, errand: Errand) -> None:
+    async def _until_over(self, errand: Errand, until: float | None = None) -> None:
         errand.on_end = wake = _Wake(self, self._loop.create_future())
         self.flush()
-        await wake.future
+        if until is None:
+            await wake.future
+            return
+        timer = self._loop.call_at(until, _late, wake.future)
+        try:
+            await wake.future
+        finally:
+            timer.cancel()
+
+    async def complete_by(self, until: float | None, operation: Operation[T]) -> T:
+        """The same as :meth:`complete`, up to a moment in the loop's time.
+
+        Raises:
+            Late: It has come.
+        """
+        if until is None:
+            return await self.complete(operation)
+        errand = Errand(self, operation)
+        try:
+            errand.go_on()
+            if not errand.over:
+                await self._until_over(errand, until)
+            if errand.step is None:
+                result: T = errand.result()
+                return result
+            return await by(until, self._run(operation, errand.step))
+        finally:
+            errand.give_up()
+            self.flush()
 
     async def _wait(self, step: Wait, *, pumped: bool = False) -> None:
         wake = _Wake(self, self._loop.create_future())

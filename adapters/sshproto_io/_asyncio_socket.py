@@ -88,8 +88,10 @@ class SocketTransport(asyncio.Transport):
         if name == "peername":
             return self._peer
         if name == "sockname":
-            with contextlib.suppress(OSError):  # it is closed
+            try:
                 return self._sock.getsockname()
+            except OSError:  # it is closed
+                pass
         return default
 
     def _tell(self, happened: Callable[[Any], object], what: Any) -> None:

@@ -237,8 +237,10 @@ def _address(name: Any) -> Address:
 
 def no_delay(sock: socket.socket) -> None:
     """Have small writes leave at once: SSH gathers its packets itself."""
-    with contextlib.suppress(OSError):  # a socket of another family has no such thing
+    try:  # noqa: SIM105  each connection comes here
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError:  # a socket of another family has no such thing
+        pass
 
 
 # ------------------------------------------------------------------------------------------------------------- dialling

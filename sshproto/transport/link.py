@@ -281,6 +281,7 @@ class Link:
             try:
                 if self._ident is not None:
                     if not self._read_ident(self._ident):
+                        self.idle = not self._eof
                         break
                     continue
                 opener = self.opener

@@ -21,6 +21,20 @@ MIB = 1 << 20
 PIECE = bytes(32 * 1024)
 
 
+class Counting:
+    """A transport, and how much it has been given in each turn."""
+
+    def __init__(self, transport: Any, sent: Counter[Any], turns: list[int]) -> None:
+        self._transport, self._sent, self._turns = transport, sent, turns
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: Any) -> None:
+        self._sent[self._turns[0]] += len(data)
+        self._transport.write(data)
+
+
 class Sender(Handler):
     """Writes megabytes, or as little as it can."""
 
@@ -31,14 +45,7 @@ class Sender(Handler):
         return True
 
     async def session(self, session: Any) -> None:
-        transport = self.incoming._transport
-        write = transport.write
-
-        def count(data: Any) -> None:
-            self.sent[self.turns[0]] += len(data)
-            write(data)
-
-        transport.write = count
+        self.incoming._transport = Counting(self.incoming._transport, self.sent, self.turns)
         for _ in range(int(session.command) * MIB // len(PIECE)):
             await session.stdout.write(PIECE)
         await session.stdout.write(b"end")
