@@ -16,7 +16,7 @@ from fuzz import schema
 from sshproto.auth.methods import FORMS
 from sshproto.channels import requests as r
 from sshproto.errors import SSHError
-from sshproto.wire import codec, shapes
+from sshproto.wire import codec
 from sshproto.wire import messages as m
 from sshproto.wire.codec import Plan, Struct
 
@@ -67,20 +67,20 @@ def mutants(data: bytes, rng: random.Random) -> list[bytes]:
     return found
 
 
-def field(name: str, codec: Any, rng: random.Random) -> Any:
+def field(name: str, kind: Any, rng: random.Random) -> Any:
     """A value that can be sent."""
-    found = [*(schema._field(name, codec, rng) for _ in range(9)), "short", b"short", 22, ((1, 2), (3, 4)), ()]
+    found = [*(schema._field(name, kind, rng) for _ in range(9)), "short", b"short", 22, ((1, 2), (3, 4)), ()]
     for value in found:
         try:
-            if len(codec.write(value)) < 100:
+            if len(kind.write(value)) < 100:
                 return value
-        except shapes.IRREGULAR:
+        except codec.IRREGULAR:
             continue
     raise AssertionError(f"{name} needs an example")
 
 
 def made(cls: type[Struct], rng: random.Random) -> Struct:
-    return cls(*[field(name, codec, rng) for name, codec in PLANS[cls].codecs])
+    return cls(*[field(name, kind, rng) for name, kind in PLANS[cls].codecs])
 
 
 @each_struct
@@ -129,7 +129,7 @@ def test_the_regular_case_is_not_left_to_the_codec(cls: type[Struct]) -> None:
     alone: Any = SimpleNamespace(
         cls=cls, prefix=plan.prefix, codecs=plan.codecs, values=plan.values, read_all=None, write_all=None
     )
-    shape = shapes.shaped(alone)
+    shape = codec._shaped(alone)
     assert shape is not None
     decode, encode = shape
     for _ in range(5):
