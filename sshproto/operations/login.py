@@ -271,9 +271,11 @@ def log_in(hub: Hub[ClientConnection], host_key: HostKeyCheck, credentials: Cred
     """
     conn = hub.conn
     while conn.phase is not Phase.OPEN:
-        question = yield from _question_or_login(hub)
+        question = hub.take_question()
         if question is None:
-            return
+            hub.check()
+            yield hub.asked
+            continue
         try:
             if not isinstance(question, HostKeyOffered):
                 yield from call(credentials, conn, question)
@@ -282,14 +284,3 @@ def log_in(hub: Hub[ClientConnection], host_key: HostKeyCheck, credentials: Cred
         finally:
             if hub.owes(question):
                 hub.refuse(question)
-
-
-def _question_or_login(hub: Hub[ClientConnection]) -> Operation[Question | None]:
-    while True:
-        question = hub.take_question()
-        if question is not None:
-            return question
-        if hub.conn.phase is Phase.OPEN:
-            return None
-        hub.check()
-        yield hub.asked
