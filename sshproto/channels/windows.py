@@ -52,11 +52,13 @@ class Windows:
         round_trip: To the peer and back, in seconds, at most.
     """
 
-    __slots__ = ("_limits", "_usual", "promised", "round_trip")
+    __slots__ = ("_give_back_at", "_last", "_limits", "promised", "round_trip")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._usual = _give_back_at(limits.window)  # one number for all the channels that have that window
+        # Of the window that was offered last. Most are alike, and then one number does for them all.
+        self._last = limits.window
+        self._give_back_at = _give_back_at(limits.window)
         self.promised = 0
         self.round_trip = math.inf
 
@@ -73,7 +75,10 @@ class Windows:
         channel.receive_packet = packet
         channel.elastic = elastic
         channel.counted_from = channel.asked_at = now
-        channel.give_back_at = self._usual if window == self._limits.window else _give_back_at(window)
+        if window != self._last:
+            self._last = window
+            self._give_back_at = _give_back_at(window)
+        channel.give_back_at = self._give_back_at
 
     def answered(self, channel: Channel, now: float) -> None:
         """The peer has sent what it could not before it had what we sent at ``channel.asked_at``."""
