@@ -7,6 +7,8 @@ and the open may be made by different parts of a server.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from sshproto.channels.requests import (
     X11,
     AgentConnect,
@@ -24,6 +26,8 @@ from sshproto.channels.requests import (
     TcpipForward,
     X11Request,
 )
+
+T = TypeVar("T")
 
 AGENT_FORWARD = "agent-forward"
 """The extension by which a server says that it knows ``agent-req`` and ``agent-connect`` (RFC 9987 section 4)."""
@@ -43,17 +47,18 @@ class Invitations:
     __slots__ = ("_ports", "_sockets", "agents", "x11")
 
     def __init__(self) -> None:
-        self._ports: dict[int, list[str]] = {}  # port (0: not known yet) -> addresses, one entry for each request
-        self._sockets: list[str] = []
-        self.x11: dict[int, tuple[int, bool]] = {}
-        self.agents: dict[int, int] = {}
+        # Few connections invite anything, and what is empty takes no memory.
+        self._ports: tuple[tuple[int, str], ...] = ()  # port (0: not known yet) and address of each request
+        self._sockets: tuple[str, ...] = ()
+        self.x11: dict[int, tuple[int, bool]] | None = None
+        self.agents: dict[int, int] | None = None
 
     def asked(self, request: GlobalRequestData) -> None:
         """We sent ``request``."""
         if isinstance(request, TcpipForward):
-            self._ports.setdefault(request.port, []).append(request.address)
+            self._ports += ((request.port, request.address),)
         elif isinstance(request, StreamlocalForward):
-            self._sockets.append(request.path)
+            self._sockets += (request.path,)
 
     def answered(self, request: GlobalRequestData, granted: bool, port: int = 0) -> None:
         """The peer has answered ``request``, or will not.
@@ -65,55 +70,51 @@ class Invitations:
         """
         if isinstance(request, TcpipForward):
             if granted and request.port == 0:
-                self._ports.setdefault(port, []).append(request.address)
+                self._ports += ((port, request.address),)
             if not granted or request.port == 0:
-                self._remove(request.port, request.address)
+                self._ports = without(self._ports, (request.port, request.address))
         elif isinstance(request, StreamlocalForward):
-            if not granted and request.path in self._sockets:
-                self._sockets.remove(request.path)
+            if not granted:
+                self._sockets = without(self._sockets, request.path)
         elif granted and isinstance(request, CancelTcpipForward):
-            self._remove(request.port, request.address)
-        elif granted and isinstance(request, CancelStreamlocalForward) and request.path in self._sockets:
-            self._sockets.remove(request.path)
-
-    def _remove(self, port: int, address: str) -> None:
-        addresses = self._ports.get(port, [])
-        if address in addresses:
-            addresses.remove(address)
-            if not addresses:
-                del self._ports[port]
+            self._ports = without(self._ports, (request.port, request.address))
+        elif granted and isinstance(request, CancelStreamlocalForward):
+            self._sockets = without(self._sockets, request.path)
 
     def asked_on(self, channel: int, request: ChannelRequestData) -> None:
         """We sent ``request`` on ``channel``."""
         if isinstance(request, X11Request):
+            self.x11 = self.x11 or {}
             count, single = self.x11.get(channel, (0, True))
             self.x11[channel] = (count + 1, single and request.single_connection)
         elif isinstance(request, (AuthAgentRequest, AgentRequest)):
+            self.agents = self.agents or {}
             self.agents[channel] = self.agents.get(channel, 0) + 1
 
     def refused_on(self, channel: int, request: ChannelRequestData) -> None:
         """The peer has refused ``request`` on ``channel``."""
-        if isinstance(request, X11Request) and channel in self.x11:
+        if isinstance(request, X11Request) and self.x11 and channel in self.x11:
             count, single = self.x11.pop(channel)
             if count > 1:
                 self.x11[channel] = (count - 1, single)
-        elif isinstance(request, (AuthAgentRequest, AgentRequest)) and channel in self.agents:
+        elif isinstance(request, (AuthAgentRequest, AgentRequest)) and self.agents and channel in self.agents:
             count = self.agents.pop(channel)
             if count > 1:
                 self.agents[channel] = count - 1
 
     def closed(self, channel: int) -> None:
         """``channel`` is gone, and what was asked on it."""
-        self.x11.pop(channel, None)
-        self.agents.pop(channel, None)
+        if self.x11:
+            self.x11.pop(channel, None)
+        if self.agents:
+            self.agents.pop(channel, None)
 
     def covers(self, kind: ChannelOpenData) -> bool:
         """Whether the peer may open ``kind``. Kinds that need no invitation are covered."""
         if isinstance(kind, ForwardedTcpip):
             return any(
-                address == kind.address or address in ANY_ADDRESS
-                for port in (kind.port, 0)
-                for address in self._ports.get(port, ())
+                port in (kind.port, 0) and (address == kind.address or address in ANY_ADDRESS)
+                for port, address in self._ports
             )
         if isinstance(kind, ForwardedStreamlocal):
             return kind.path in self._sockets
@@ -123,6 +124,14 @@ class Invitations:
 
     def used(self, kind: ChannelOpenData) -> None:
         """The peer has opened ``kind``: an invitation for a single connection is used up."""
-        if isinstance(kind, X11) and all(single for _, single in self.x11.values()):
+        if isinstance(kind, X11) and self.x11 and all(single for _, single in self.x11.values()):
             # Which session it belongs to is not said; the oldest invitation is as good a guess as any.
             del self.x11[next(iter(self.x11))]
+
+
+def without(things: tuple[T, ...], thing: T) -> tuple[T, ...]:
+    """``things`` but for the first that equals ``thing``, if any does."""
+    if thing not in things:
+        return things
+    place = things.index(thing)
+    return things[:place] + things[place + 1 :]

@@ -7,7 +7,7 @@ in order, and replies of ours leave in order, whatever the order in which the ap
 from __future__ import annotations
 
 from sshproto.channels.channel import Replies, Reply, decide
-from sshproto.channels.forwarding import Invitations
+from sshproto.channels.forwarding import Invitations, without
 from sshproto.channels.requests import (
     CancelStreamlocalForward,
     CancelTcpipForward,
@@ -28,6 +28,8 @@ from sshproto.outlet import Outlet
 from sshproto.wire.codec import is_name
 from sshproto.wire.messages import GlobalRequest, RequestFailure, RequestSuccess
 from sshproto.wire.table import Role
+
+_Listener = tuple[str, int] | str
 
 
 class GlobalRequests:
@@ -59,10 +61,11 @@ class GlobalRequests:
         self._outlet = outlet
         self._invitations = invitations
         self._owed: Replies = ()
-        self._requested: list[tuple[int, GlobalRequestData]] = []
+        # Few connections have any of these: tuples, since the empty one takes no memory.
+        self._requested: tuple[tuple[int, GlobalRequestData], ...] = ()
         self._forwards_asked = 0
-        self._listeners: list[tuple[str, int] | str] = []
-        self._silent: dict[int, tuple[str, int] | str] = {}  # asked for without a reply, by question
+        self._listeners: tuple[_Listener, ...] = ()
+        self._silent: tuple[tuple[int, _Listener], ...] = ()  # asked for without a reply, by question
         self._next = 1
         self.no_more_sessions = False
         self.unsolicited = 0
@@ -94,7 +97,7 @@ class GlobalRequests:
         self._next = number + 1
         self._invitations.asked(request)
         if want_reply:
-            self._requested.append((number, request))
+            self._requested += ((number, request),)
         else:
             self._invitations.answered(request, granted=True)
         return number
@@ -115,7 +118,7 @@ class GlobalRequests:
         if decide(self._owed, question.id, granted, data):
             self._count(question.request, granted, data)
         elif not granted:
-            self._silent.pop(question.id, None)
+            self._silent = tuple(one for one in self._silent if one[0] != question.id)
         return self.flush()
 
     def _count(self, request: GlobalRequestData, granted: bool, data: bytes = b"") -> None:
@@ -124,13 +127,14 @@ class GlobalRequests:
             case TcpipForward() | StreamlocalForward():
                 self._forwards_asked -= 1
                 if granted:
-                    self._listeners.append(_listener(request, int.from_bytes(data, "big")))
+                    self._listeners += (_listener(request, int.from_bytes(data, "big")),)
             case CancelTcpipForward() | CancelStreamlocalForward() if granted:
-                if (listener := _listener(request)) in self._listeners:
-                    self._listeners.remove(listener)
+                listener = _listener(request)
+                if listener in self._listeners:
+                    self._listeners = without(self._listeners, listener)
                 else:
-                    silent = (number for number, one in self._silent.items() if one == listener)
-                    self._silent.pop(next(silent, 0), None)
+                    silent = (one for one in self._silent if one[1] == listener)
+                    self._silent = without(self._silent, next(silent, (0, "")))
             case _:
                 pass
 
@@ -142,7 +146,7 @@ class GlobalRequests:
         request = question.request
         if isinstance(request, (TcpipForward, StreamlocalForward)):
             self._forwards_asked -= 1
-            self._silent[question.id] = _listener(request)
+            self._silent += ((question.id, _listener(request)),)
         else:
             self._count(request, granted=True)
 
@@ -160,7 +164,7 @@ class GlobalRequests:
         """The peer does not know GLOBAL_REQUEST: request ``number`` has failed."""
         for entry in self._requested:
             if entry[0] == number:
-                self._requested.remove(entry)
+                self._requested = without(self._requested, entry)
                 self._invitations.answered(entry[1], granted=False)
                 self._outlet.emit(GlobalFailed(number))
                 return
@@ -168,7 +172,7 @@ class GlobalRequests:
     def lost(self) -> None:
         """The connection has ended."""
         self._owed = ()
-        self._requested.clear()
+        self._requested = ()
 
     # ------------------------------------------------------------------------------------------------------------ input
 
@@ -250,7 +254,7 @@ class GlobalRequests:
                 raise ProtocolViolation(f"the reply to 'tcpip-forward' has {len(data)} bytes, expected a uint32 port")
             if request.port == 0 and not 0 < port <= 65535:
                 raise ProtocolViolation(f"the reply to 'tcpip-forward' says port {port}, which is no port")
-        del self._requested[0]
+        self._requested = self._requested[1:]
         self._invitations.answered(request, granted, port)
         self._outlet.emit(GlobalSucceeded(number, data) if granted else GlobalFailed(number))
 
@@ -270,7 +274,7 @@ class GlobalRequests:
 
 def _listener(
     request: TcpipForward | CancelTcpipForward | StreamlocalForward | CancelStreamlocalForward, chosen: int = 0
-) -> tuple[str, int] | str:
+) -> _Listener:
     """What ``request`` is about; ``chosen`` is the port if it left that open."""
     if isinstance(request, (TcpipForward, CancelTcpipForward)):
         return request.address, request.port or chosen

@@ -252,7 +252,7 @@ class Mux:
             if count <= 0:
                 found.waiting = True
                 if window:  # else it is the peer's adjust that it waits for
-                    self._registry.blocked[channel] = found
+                    self._registry.block(found)
                 break
             if stream:
                 head = EXTENDED_HEAD.pack(_EXTENDED_DATA, found.peer_number, stream, count)
@@ -387,12 +387,12 @@ class Mux:
             self._registry.empty(channel)
             return
         channel.widen(count)
-        if channel.waiting and number not in self._registry.blocked:
+        if channel.waiting and not (self._registry.blocked and number in self._registry.blocked):
             if self._outlet.room() > 0:
                 channel.waiting = False
                 self._outlet.emit(ChannelWritable(number))
             else:
-                self._registry.blocked[number] = channel
+                self._registry.block(channel)
 
     # ------------------------------------------------------------------------------------------------------ input: rest
 
@@ -407,13 +407,13 @@ class Mux:
         if self._globals_late:
             self._globals_late = self._global.flush()
         if self._registry.late:
-            late, self._registry.late = self._registry.late, {}
+            late, self._registry.late = self._registry.late, None
             for channel in late.values():
                 self._registry.flush(channel)
                 if channel.receiving and channel.consumed >= channel.give_back_at:
                     self._registry.give_back(channel)
         if self._registry.blocked and self._outlet.room() > 0:
-            blocked, self._registry.blocked = self._registry.blocked, {}
+            blocked, self._registry.blocked = self._registry.blocked, None
             # Who was the first to find no room has had the last of it, and is told last: so all have their turn.
             first = next(iter(blocked))
             blocked[first] = blocked.pop(first)

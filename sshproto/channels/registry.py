@@ -78,8 +78,8 @@ class Registry:
         self.asked = 0
         self.sessions = 0
         self.windows = Windows(config.limits)
-        self.blocked: dict[int, Channel] = {}
-        self.late: dict[int, Channel] = {}
+        self.blocked: dict[int, Channel] | None = None
+        self.late: dict[int, Channel] | None = None
         self.invitations = Invitations()
 
     def add(self, kind: ChannelOpenData, *, ours: bool) -> Channel:
@@ -165,10 +165,22 @@ class Registry:
             try:
                 self.outlet.send((ChannelSuccess if reply.granted else ChannelFailure)(channel.peer_number))
             except LimitReached:
-                self.late[channel.number] = channel
+                self.postpone(channel)
                 return False
             channel.owed = channel.owed[1:]
         return True
+
+    def postpone(self, channel: Channel) -> None:
+        """The outlet would not take a small message of the channel's."""
+        if self.late is None:
+            self.late = {}
+        self.late[channel.number] = channel
+
+    def block(self, channel: Channel) -> None:
+        """A ``send`` on the channel waits for the outlet to have room."""
+        if self.blocked is None:
+            self.blocked = {}
+        self.blocked[channel.number] = channel
 
     def give_back(self, channel: Channel) -> None:
         """Give the peer room for what was consumed, and maybe more."""
@@ -179,7 +191,7 @@ class Registry:
         try:
             self.outlet.send(ChannelWindowAdjust(channel.peer_number, channel.consumed + change))
         except LimitReached:
-            self.late[channel.number] = channel
+            self.postpone(channel)
             return
         self.windows.given_back(channel, change, now)
 
@@ -232,6 +244,5 @@ class Registry:
             channel.move(ChannelState.FREE)
         self.channels.clear()
         self.peer_numbers.clear()
-        self.blocked.clear()
-        self.late.clear()
+        self.blocked = self.late = None
         self.by_us = self.asked = self.sessions = self.windows.promised = 0

@@ -55,7 +55,7 @@ _MASK32 = 0xFFFFFFFF
 _CONCEALING = 128
 """What the size of a packet is rounded up to where it must not tell a password's length; a multiple of every block."""
 
-_PADDING_POOL = 512
+_PADDING_POOL = 448
 """Bytes of padding drawn at a time. Padding is no secret that would have to be fresh: it only has to be unguessable
 for who does not see it, so a pool is fine even if a process forks (whose two halves can't share a connection)."""
 

@@ -361,7 +361,9 @@ class Machine(RuleBasedStateMachine):
                 if link.wants_room and link.open:
                     assert channel.waiting
                     room = self.sides[side].outlet.free
-                    assert not channel.send_window or not room or number in self.sides[side].mux._registry.blocked
+                    assert (
+                        not channel.send_window or not room or number in (self.sides[side].mux._registry.blocked or ())
+                    )
 
     @invariant()
     def no_channel_is_left_over(self) -> None:
