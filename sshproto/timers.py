@@ -38,25 +38,30 @@ class Timers:
     Attributes:
         now: The latest time that was told; it never goes back.
         settled: The events of the last input have been drained: from here on ``now`` is of the past.
+        untimed: The timers set since then, and their seconds.
     """
 
-    __slots__ = ("_due", "_untimed", "now", "settled")
+    __slots__ = ("_due", "now", "settled", "untimed")
 
     def __init__(self, now: float) -> None:
         self.now = now
         self.settled = False
         # The earliest first.  They are few, and asked for far more often than set.
         self._due: tuple[tuple[float, Timer], ...] = ()
-        self._untimed: tuple[tuple[float, Timer], ...] = ()  # those set since the last input, and their seconds
+        self.untimed: tuple[tuple[float, Timer], ...] = ()
 
     def advance(self, now: float) -> None:
         """An input has come, at ``now``."""
         self.now = max(self.now, now)
         self.settled = False
-        if self._untimed:
-            for seconds, timer in self._untimed:
-                self._due = _with(self._due, self.now + seconds, timer)
-            self._untimed = ()
+        if self.untimed:
+            self.retime()
+
+    def retime(self) -> None:
+        """Those that were set since the last input count from this one."""
+        for seconds, timer in self.untimed:
+            self._due = _with(self._due, self.now + seconds, timer)
+        self.untimed = ()
 
     def arm(self, timer: Timer, seconds: float | None) -> None:
         """Set a deadline ``seconds`` from now, or none if that is None."""
@@ -65,23 +70,23 @@ class Timers:
             return
         self._due = _with(self._due, self.now + seconds, timer)
         if self.settled:
-            self._untimed = _with(self._untimed, seconds, timer)
-        elif self._untimed:
-            self._untimed = _without(self._untimed, timer)
+            self.untimed = _with(self.untimed, seconds, timer)
+        elif self.untimed:
+            self.untimed = _without(self.untimed, timer)
 
     def arm_at(self, timer: Timer, deadline: float) -> None:
         """Set a deadline to a moment that is known."""
         self._due = _with(self._due, deadline, timer)
-        self._untimed = _without(self._untimed, timer)
+        self.untimed = _without(self.untimed, timer)
 
     def stop(self, timer: Timer) -> None:
         if self._due:
             self._due = _without(self._due, timer)
-        if self._untimed:
-            self._untimed = _without(self._untimed, timer)
+        if self.untimed:
+            self.untimed = _without(self.untimed, timer)
 
     def clear(self) -> None:
-        self._due = self._untimed = ()
+        self._due = self.untimed = ()
 
     def next(self) -> float | None:
         """The earliest deadline, or None. One that waits for the next input may lie in the past."""

@@ -16,6 +16,7 @@ Secrets are fields without ``repr``.  The checks on text that both roles need st
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
 import attrs
@@ -206,16 +207,23 @@ def signed_data(
     return b"".join(
         (
             codec.string(session_id),
-            codec.byte(UserauthRequest.number),
+            _REQUEST,
             codec.text(user),
-            codec.name(service),
-            codec.name(PUBLIC_KEY if host_key is None else HOST_BOUND),
-            codec.boolean(True),
-            codec.name(algorithm),
+            _SERVICE if service == SERVICE else codec.name(service),
+            _PLAIN if host_key is None else _BOUND,
+            _name(algorithm),
             codec.string(blob),
             b"" if host_key is None else codec.string(host_key),
         )
     )
+
+
+# What all signed data have in common, encoded.
+_REQUEST = codec.byte(UserauthRequest.number)
+_SERVICE = codec.name(SERVICE)
+_PLAIN = codec.name(PUBLIC_KEY) + codec.boolean(True)
+_BOUND = codec.name(HOST_BOUND) + codec.boolean(True)
+_name = lru_cache(64)(codec.name)
 
 
 def key_query(algorithm: str, blob: bytes, host_key: bytes | None) -> KeyQuery:

@@ -156,6 +156,7 @@ class Link:
     # A connection that does nothing should take little memory. Who patches an instance gives it a dict.
     __slots__ = (
         "__dict__",
+        "_column",
         "_data_legal",
         "_eof",
         "_exchanges",
@@ -231,8 +232,12 @@ class Link:
 
     def receive_data(self, data: Buffer, now: float) -> None:
         """Bytes from the peer; see :meth:`Connection.receive_data`."""
-        timers = self.timers
-        timers.advance(now)
+        timers = self.timers  # what follows is advance(), for the input that comes most often
+        if now > timers.now:  # noqa: PLR1730
+            timers.now = now
+        timers.settled = False
+        if timers.untimed:
+            timers.retime()
         size = len(data)
         if not size or self._eof or self.phase is _CLOSED:
             return
@@ -356,10 +361,10 @@ class Link:
     @property
     def want_read(self) -> bool:
         """Whether there is room for more input; see :attr:`Connection.want_read`."""
-        limits, opener = self._limits, self.opener
+        buffered = self.opener.buffered
         return (
-            self.outbox.size < limits.output_high
-            and opener.buffered <= limits.packet + _READ_AHEAD
+            self.outbox.size < self._limits.output_high
+            and (not buffered or buffered <= self._limits.packet + _READ_AHEAD)
             and not self._eof
             and self.phase is not _CLOSED
         )
@@ -567,16 +572,15 @@ class Link:
         self._state = state
         self._look_up()
 
-    def _column(self) -> State:
-        """The column of the legality table that holds now."""
-        state = self._state
-        if state is _FIRST_KEX:
-            return State.FIRST_KEX_STRICT if self.kex.strict else state
-        return State.REKEY if self.kex.holds_input else state
-
     def _look_up(self) -> None:
-        """To be called whenever :meth:`_column` may have another answer."""
-        column = self._column()
+        """To be called whenever another column of the legality table may hold."""
+        column = self._state
+        if column is _FIRST_KEX:
+            if self.kex.strict:
+                column = State.FIRST_KEX_STRICT
+        elif self.kex.holds_input:
+            column = State.REKEY
+        self._column = column
         self._handlers = handlers = self._columns.get(column) or self._add_column(column)
         self._data_legal = handlers[_CHANNEL_DATA] is not None
 
@@ -603,7 +607,7 @@ class Link:
 
     def _not_handled(self, number: int) -> None:
         """A packet came that no handler may take now."""
-        verdict = VERDICTS[self.role][self._column()][number]
+        verdict = VERDICTS[self.role][self._column][number]
         if verdict is Verdict.UNIMPLEMENTED:
             self._not_implemented()
             return
@@ -611,7 +615,7 @@ class Link:
         if verdict is Verdict.IGNORE:
             self._quota.ignored(name)
             return
-        situation = _SITUATIONS[self._column()].format(self.role.peer.value)
+        situation = _SITUATIONS[self._column].format(self.role.peer.value)
         raise ProtocolViolation(f"{name} ({number}) came, which is not allowed {situation}")
 
     def _context(self, number: int) -> str:
@@ -678,8 +682,10 @@ class Link:
         self._look_up()
 
     def _on_new_keys(self, payload: Buffer) -> None:
+        state = self._state
         self.kex.receive_new_keys(bytes(payload))
-        self._look_up()
+        if self._state is state:  # or that has been looked up
+            self._look_up()
         self.kex_moved()
 
     def _on_kex_method(self, payload: Buffer) -> None:
