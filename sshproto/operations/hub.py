@@ -351,10 +351,9 @@ class Hub(Generic[C]):
             ConnectionLoss: The connection has ended.
         """
         conn = self.conn
-        if not self.owes(question):
-            self.check()
-            raise ChannelEnded("the peer has given up the channel that it asked for")
         self.check()
+        if not self.owes(question):
+            raise ChannelEnded("the peer has given up the channel that it asked for")
         try:
             conn.accept_channel(question)
         except LimitReached:

@@ -82,6 +82,52 @@ def test_reading_waits_for_data_or_the_end(pair):
     assert ours.eof_received
 
 
+def test_a_channel_on_which_nothing_comes_has_nothing_to_keep_it_in(pair):
+    scene, ours, theirs = pair
+    scene.server.perform(theirs.send_eof())
+    scene.settle()
+    ours.close()
+    scene.settle()
+    assert theirs.closed
+    assert (ours.data, ours.errors, theirs.data, theirs.errors) == (None, None, None, None)
+
+
+@pytest.mark.parametrize("stream", [0, 1])
+@pytest.mark.parametrize("ended", ["by EOF", "by CLOSE", "by nobody", "by us", "with the connection"])
+def test_a_stream_that_nobody_has_looked_at_has_ended_as_it_has(pair, ended, stream):
+    scene, ours, theirs = pair
+    if ended == "by EOF":
+        scene.server.perform(theirs.send_eof())
+    elif ended == "by CLOSE":
+        theirs.close()
+    elif ended == "by us":
+        ours.close()
+    elif ended == "with the connection":
+        scene.cut()
+    scene.settle()
+    task = scene.client.begin(ours.read(stream=stream))
+    if ended == "by nobody":
+        say(scene, theirs, b"now", stream=stream)
+        assert task.value() == b"now"
+    elif ended == "with the connection":
+        with pytest.raises(UnexpectedEof):
+            task.value()
+    else:
+        assert task.value() == b""
+
+
+@pytest.mark.parametrize("early", [b"", b"soon "])
+def test_what_is_gathered_is_gathered_from_whenever_it_comes(pair, early):
+    scene, ours, theirs = pair
+    for stream in (0, 1):
+        say(scene, theirs, *([early] if early else []), stream=stream)
+    ours.gather()
+    for stream in (0, 1):
+        say(scene, theirs, bytes(WINDOW // 2), bytes(WINDOW // 2), bytes(WINDOW // 2), stream=stream)  # nobody reads
+        assert ours.gathered(stream) == early + bytes(WINDOW // 2 * 3)
+    assert theirs.data is None
+
+
 def test_standard_error_is_a_stream_of_its_own(pair):
     scene, ours, theirs = pair
     say(scene, theirs, b"bad", stream=1)
