@@ -164,7 +164,7 @@ class Peer(Link, Generic[C]):
         self._deaf = False  # nothing more comes from the peer
         self._parted = False  # nothing more goes to it
         self._finished: trio.Event | None = None  # fires then
-        self._gone = trio.Event()
+        self._gone: trio.Event | None = None  # fires when it is over, for who waits for that
         self.awake = 0
         self._waits = 0
         self._turning = False
@@ -327,7 +327,8 @@ class Peer(Link, Generic[C]):
             finally:
                 self.conn.receive_eof(trio.current_time())
                 self.flush()
-                self._gone.set()
+                if self._gone is not None:
+                    self._gone.set()
                 self.end_jobs()
                 for scope in self._adopted:
                     scope.cancel()
@@ -624,6 +625,10 @@ class Peer(Link, Generic[C]):
         self.conn.disconnect(description)
         self.flush()
         try:
+            if self._gone is None:
+                self._gone = trio.Event()
+                if self._over:
+                    self._gone.set()
             await self._gone.wait()
         except trio.Cancelled:
             self._limit(min(self._end_at, trio.current_time() + LINGER))
