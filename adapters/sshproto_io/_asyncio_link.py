@@ -328,7 +328,7 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
     def _expired(self) -> None:
         self._timer = self._deadline = None
         self.conn.handle_timeout(self._now())
-        self.flush()
+        self._pump()
 
     def _end(self, transport: asyncio.Transport, answering: bool) -> None:
         """The connection has ended: have the last bytes leave, and give the peer a moment to read them."""

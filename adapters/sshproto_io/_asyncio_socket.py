@@ -94,22 +94,30 @@ class SocketTransport(asyncio.Transport):
                 pass
         return default
 
-    def _tell(self, happened: Callable[[Any], object], what: Any) -> None:
-        """Tell the protocol, and the end after that; it comes if the protocol fails."""
+    def _tell(self, happened: Callable[..., object], *what: Any) -> None:
+        """Tell the protocol, and of the end after that."""
         busy, self._busy = self._busy, True
         try:
-            happened(what)
-        except (SystemExit, KeyboardInterrupt):
-            raise
+            happened(*what)
         except BaseException as error:  # noqa: BLE001  it is nobody else's
-            message = f"Fatal error: protocol.{happened.__name__}() call failed."
-            context = {"message": message, "exception": error, "transport": self, "protocol": self._protocol}
-            self._loop.call_exception_handler(context)
-            self._break(error)
+            self._fail(error)
         finally:
             self._busy = busy
-            if self._closing and not busy:
-                self._end()
+        if self._closing and not busy:
+            self._end()
+
+    def _fail(self, error: BaseException) -> None:
+        """The protocol has failed, which ends the connection."""
+        if isinstance(error, (SystemExit, KeyboardInterrupt)):
+            raise error
+        context = {
+            "message": "a protocol has failed",
+            "exception": error,
+            "transport": self,
+            "protocol": self._protocol,
+        }
+        self._loop.call_exception_handler(context)
+        self._break(error)
 
     # ---------------------------------------------------------------------------------------------------------- reading
 
@@ -129,14 +137,21 @@ class SocketTransport(asyncio.Transport):
         except OSError as error:
             self._break(error)
             return True
-        self._tell(self._protocol.data_received if data else self._ended, data)
+        busy, self._busy = self._busy, True  # as in _tell, without a call: each message comes here
+        try:
+            if data:
+                self._protocol.data_received(data)
+            elif self._protocol.eof_received():
+                self._watch(False)  # nothing more comes, but more may be sent
+            else:
+                self.close()
+        except BaseException as error:  # noqa: BLE001  it is nobody else's
+            self._fail(error)
+        finally:
+            self._busy = busy
+        if self._closing and not busy:
+            self._end()
         return True
-
-    def _ended(self, _: bytes) -> None:
-        if self._protocol.eof_received():
-            self._watch(False)  # nothing more comes, but more may be sent
-        else:
-            self.close()
 
     def look(self) -> bool:
         """Hand on what has come before the loop has looked; False if nothing has."""
@@ -203,17 +218,14 @@ class SocketTransport(asyncio.Transport):
             waiting[0] = waiting[0][sent:]
         if self._full and self._size <= _LOW:
             self._full = False
-            self._tell(self._roomy, None)
-        if not waiting:
+            self._tell(self._protocol.resume_writing)
+        if not waiting and not self._over:
             self._waiting = None
             self._loop.remove_writer(self._descriptor)
             if self._closing:
                 self._end()
             elif self._half:
-                self._sock.shutdown(socket.SHUT_WR)
-
-    def _roomy(self, _: None) -> None:
-        self._protocol.resume_writing()
+                self._shut()
 
     def get_write_buffer_size(self) -> int:
         return self._size
@@ -225,7 +237,13 @@ class SocketTransport(asyncio.Transport):
         if not self._half and not self._closing:
             self._half = True
             if not self._waiting:
-                self._sock.shutdown(socket.SHUT_WR)
+                self._shut()
+
+    def _shut(self) -> None:
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError as error:  # the peer has reset the connection
+            self._break(error)
 
     # ---------------------------------------------------------------------------------------------------------- the end
 
