@@ -20,8 +20,9 @@ import trio
 from sshproto.connection import Connection
 from sshproto.operations.hub import Hub
 from sshproto.operations.steps import Call, Ready, Sleep, Spawn, Together, Wait
+from sshproto.transport.link import Phase
 from sshproto_io import LINGER
-from sshproto_io._async_link import Link, given
+from sshproto_io._async_link import Errand, Link, given
 
 if TYPE_CHECKING:
     from sshproto.events import Event
@@ -117,12 +118,12 @@ class Peer(Link, Generic[C]):
         "_cut",
         "_deaf",
         "_end_at",
+        "_engine",
         "_finished",
         "_gone",
         "_life",
         "_linger",
         "_nursery",
-        "_output",
         "_parted",
         "_pen",
         "_rings",
@@ -133,6 +134,7 @@ class Peer(Link, Generic[C]):
         "_turning",
         "_unsent",
         "_waits",
+        "_writer",
         "awake",
         "conn",
     )
@@ -147,6 +149,7 @@ class Peer(Link, Generic[C]):
     ) -> None:
         super().__init__()
         self.conn = conn
+        self._engine = conn._engine
         self.hub = Hub(conn, on_event)
         self.resolve = trio.socket.getaddrinfo
         self._stream = stream
@@ -159,7 +162,7 @@ class Peer(Link, Generic[C]):
         self._life: trio.CancelScope | None = None  # around what is not about the alarm as well
         self._alarm: trio.CancelScope | None = None
         self._rings = math.inf  # when that does
-        self._output: trio.Event | None = None  # there is something to send, or the connection has ended
+        self._writer: trio.lowlevel.Task | None = None  # while it waits for something to send, or for the end
         self._room: trio.Event | None = None  # there is room for input, or the connection has ended
         self._deaf = False  # nothing more comes from the peer
         self._parted = False  # nothing more goes to it
@@ -173,7 +176,7 @@ class Peer(Link, Generic[C]):
         self._carrying = False  # there may be one
         self._pen: trio.CancelScope | None = None
         self._clock: trio.CancelScope | None = None
-        self._busy = True  # it is about to write, or does; or nobody can yet
+        self._busy = True  # it writes what did not fit; or nobody can yet
         self._swift = _SWIFT
         self._unsent: Buffer = b""
         self._adopted: dict[trio.CancelScope, None] = {}
@@ -182,25 +185,28 @@ class Peer(Link, Generic[C]):
     # --------------------------------------------------------------------------------------------------------- the pump
 
     def flush(self) -> None:
+        self._flush()
+
+    def _flush(self, *, at_once: bool = False) -> None:
         if self._turning:
             return
         self._turning = True
-        conn = self.conn
+        engine = self._engine
         try:
             self.turn()
-            ended = conn.should_close
+            ended = engine.phase is Phase.CLOSED
             if self._sock is not None and not self._busy:
-                self._send(self._sock, at_once=ended)
+                self._send(self._sock, at_once=ended or at_once)
         finally:
             self._turning = False
         if ended:
             self._end()
-        elif self._unsent or (conn.output_size and not self.awake):
+        elif self._unsent or (engine.outbox.size and not self.awake):
             self._stir()
-        if self._room is not None and (ended or conn.want_read):
+        if self._room is not None and (ended or engine.want_read):
             self._room.set()
         # An alarm that comes too early does no harm, and most deadlines are moved back before they come.
-        deadline = conn.next_deadline()
+        deadline = engine.timers.next()
         if deadline is not None and deadline < self._rings:
             self._ring_at(deadline)
 
@@ -240,9 +246,9 @@ class Peer(Link, Generic[C]):
 
     def _stir(self) -> None:
         """Let the writer have its turn."""
-        self._busy = True
-        if self._output is not None:
-            self._output.set()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            trio.lowlevel.reschedule(writer)
         elif self._carrying and self._pen is None:
             self._pen = trio.CancelScope(shield=True, deadline=self._end_at)
             self._nursery.start_soon(self._write_all, self._pen)
@@ -272,17 +278,16 @@ class Peer(Link, Generic[C]):
 
     def _send(self, sock: socket.socket, *, at_once: bool = False) -> None:
         """Send what there is, as far as the socket takes it."""
-        conn = self.conn
-        size = conn.output_size
+        size = self._engine.outbox.size
         if size < _MUCH and not at_once:
             # Who has sent little a few times since something came may be one of many tasks, whose packets leave
             # together if they are left to the writer.
             if not size or self.awake or not self._swift:
                 return
             self._swift -= 1
-        data = conn.data_to_send()
-        if not data:
+        if not size:
             return
+        data = self.conn.data_to_send()
         try:
             sent = sock.send(data)
         except OSError:  # it is full; or broken, which the writer will see
@@ -298,8 +303,9 @@ class Peer(Link, Generic[C]):
         try:
             if self._cut:  # who is turned away gets not a word
                 return
-            self._carrying, self._busy = True, False
+            self._carrying = True
             if isinstance(self._stream, trio.SocketStream):
+                self._busy = False
                 sock = self._sock = _alias(self._stream.socket)
                 self.flush()
                 if await self._read_socket(sock):
@@ -368,16 +374,24 @@ class Peer(Link, Generic[C]):
             if self._unsent:
                 data, self._unsent = self._unsent, b""
                 await self._stream.send_all(data)
-            elif data := conn.data_to_send():
-                self.flush()  # taking it has made room
-                await self._stream.send_all(data)
+                self._busy = self._sock is None
+            elif conn.output_size:
+                if self._sock is not None:
+                    self._flush(at_once=True)
+                    if not self._unsent:
+                        await trio.lowlevel.cancel_shielded_checkpoint()
+                else:
+                    self._unsent = conn.data_to_send()
+                    self.flush()  # taking it has made room
             elif conn.should_close:
                 return
             else:
-                self._busy = False
-                self._output = trio.Event()
-                await self._output.wait()
-                self._output = None
+                self._writer = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(self._stop_writing)
+
+    def _stop_writing(self, _: object) -> trio.lowlevel.Abort:
+        self._writer = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
     async def _read(self) -> None:
         conn = self.conn
@@ -392,12 +406,12 @@ class Peer(Link, Generic[C]):
         Returns:
             Whether nothing more comes. If not, the connection is to end at once.
         """
-        conn = self.conn
+        conn, descriptor = self.conn, sock.fileno()
         while not self._cut:
             with trio.CancelScope(shield=True, deadline=self._next_ring()) as self._alarm:
                 while True:
                     try:
-                        await trio.lowlevel.wait_readable(sock)
+                        await trio.lowlevel.wait_readable(descriptor)
                         data = sock.recv(_PIECE)
                     except (BlockingIOError, InterruptedError):
                         continue
@@ -422,10 +436,10 @@ class Peer(Link, Generic[C]):
 
     async def _received(self) -> None:
         """Something has come."""
-        conn = self.conn
+        engine = self._engine
         self._swift = _SWIFT
         self.flush()
-        while not (conn.want_read or conn.should_close):
+        while not (engine.want_read or engine.phase is Phase.CLOSED):
             self._room = trio.Event()
             await self._room.wait()
             self._room = None
@@ -480,15 +494,35 @@ class Peer(Link, Generic[C]):
         Raises:
             Exception: What the operation raises.
         """
+        errand = Errand(self, operation)
+        waits = self._waits
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
-            waits = self._waits
-            result = await super().complete(operation)
-        finally:
-            operation.close()  # which may not have begun
+            errand.go_on()
+            if not errand.over:
+                await self._until_over(errand)
+            result: T = errand.result() if errand.step is None else await self._run(operation, errand.step)
+        except BaseException:
+            errand.give_up()
+            self.flush()
+            raise
         if self._waits == waits:  # nobody has waited, so nobody else has run
+            self.flush()
             await trio.lowlevel.cancel_shielded_checkpoint()
+        elif self.conn.output_size:
+            self._stir()  # the operation's last words can leave with what this task does next
         return result
+
+    async def _until_over(self, errand: Errand) -> None:
+        waiter = _Waiter(self)
+        errand.on_end = waiter.fire
+        self.flush()
+        self._waits += 1
+        try:
+            await waiter.rest()
+        finally:
+            if waiter.fired:
+                self.awake -= 1
 
     async def _wait(self, step: Wait) -> None:
         waiter = _Waiter(self)
