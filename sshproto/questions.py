@@ -23,7 +23,7 @@ class Questions:
 
     def __init__(self) -> None:
         self._owed: dict[int, Question] = {}
-        self._sizes: dict[int, int] = {}
+        self._sizes: dict[int, int] | None = None
         self.size = 0
         # Those that the application still holds, and so may still answer: no more than it keeps itself.
         self._void: WeakValueDictionary[int, Question] | None = None
@@ -48,6 +48,8 @@ class Questions:
         """An answer is owed; ``size`` is what the question adds to :attr:`size` until it comes."""
         self._owed[question.id] = question
         if size:
+            if self._sizes is None:
+                self._sizes = {}
             self._sizes[question.id] = size
             self.size += size
 
@@ -55,7 +57,7 @@ class Questions:
         if self._sizes:
             self.size -= self._sizes.pop(question_id, 0)
             if not self._sizes:
-                self._sizes.clear()
+                self._sizes = None
         question = self._owed.pop(question_id, None)
         if not self._owed:
             self._owed.clear()  # else it keeps the memory of what was in it
@@ -72,7 +74,7 @@ class Questions:
     def end(self) -> None:
         """All questions, and all that were ever asked, are void."""
         self._owed.clear()
-        self._sizes.clear()
+        self._sizes = None
         self.size = 0
         self._void = None
         self._ended = True

@@ -41,6 +41,7 @@ pack_length = _LENGTH.pack
 unpack_length = _LENGTH.unpack_from
 _pack_nonce = Struct(">QQ").pack  # ChaCha20: block counter (little-endian, always 0 here), sequence number
 _GCM_NONCE = Struct(">4sQ")  # the fixed part, the packet counter
+_pack_gcm_nonce = _GCM_NONCE.pack  # bound once: all connections share it
 
 BYTE = [bytes((value,)) for value in range(256)]
 """Each byte by its value."""
@@ -219,7 +220,7 @@ def _gcm_nonces(iv: bytes) -> Callable[[], bytes]:
     counter: Iterator[int] = count(first)
     if first > _NEAR_WRAPPING:
         counter = chain(range(first, 1 << 64), count())
-    return map(_GCM_NONCE.pack, repeat(fixed), counter).__next__
+    return map(_pack_gcm_nonce, repeat(fixed), counter).__next__
 
 
 class GcmOpening(_Opening):

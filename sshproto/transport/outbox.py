@@ -70,7 +70,7 @@ class Outbox:
         self._packets: list[Buffer] = []
         self._deferred: deque[tuple[Message, bytes, int | None]] | tuple[()] = ()  # empty, a deque is not small
         self._deferred_size = 0
-        self._tags: dict[int, int] = {}
+        self._tags: dict[int, int] | None = None
 
     # --------------------------------------------------------------------------------------------------------------- in
 
@@ -104,6 +104,8 @@ class Outbox:
             return
         sealer = self.sealer
         if tag is not None:
+            if self._tags is None:
+                self._tags = {}
             self._tags[sealer.sequence_number] = tag
             if len(self._tags) > _TAGS_KEPT:
                 del self._tags[next(iter(self._tags))]
@@ -172,7 +174,7 @@ class Outbox:
 
     def tag(self, sequence_number: int) -> int | None:
         """The tag of the message that was sent under a number, once; None if it had none, or is long gone."""
-        return self._tags.pop(sequence_number, None)
+        return None if self._tags is None else self._tags.pop(sequence_number, None)
 
     def drop_deferred(self) -> None:
         """Nothing that waits will be sent."""

@@ -31,7 +31,7 @@ class Quota:
         self._packets = 0
         self._ignored = 0
         self._early_rekeys = 0
-        self._rekeys = float(limits.peer_rekeys)
+        self._rekeys: float = limits.peer_rekeys
         self._rekeys_at = now
         self._rekeys_received = 0
 

@@ -321,7 +321,7 @@ def bounded(conn: Any) -> None:
         "deferred bytes": (outbox._deferred_size, limits.deferred_bytes),
         "output": (outbox.size, limits.output_hard + limits.packet),
         "input": (opener.buffered, limits.input_hard + limits.packet),
-        "tags": (len(outbox._tags), 64),
+        "tags": (len(outbox._tags or ()), 64),
         "channels of the peer": (len(mux.channels) - mux._registry.by_us, limits.channels_from_peer),
         "channels of ours": (mux._registry.by_us, limits.channels_from_us),
         "global replies owed": (len(mux._global._owed), limits.requests_pending),
