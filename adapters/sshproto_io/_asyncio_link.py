@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound=Connection[Any])
 T = TypeVar("T")
 
+_CLOSED = Phase.CLOSED  # looked up once
 _MUCH = 256 * 1024  # bytes that are bulk data
 _TURN = 4 * 1024 * 1024  # bytes of bulk data that leave in one turn of the loop
 
@@ -202,7 +203,6 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
         self._transport: asyncio.Transport | None = None
         self._reading = True
         self._blocked = False
-        self._share = Share.of(self._loop)
         self._now = self._loop.time
         self._engine = conn._engine
         self._room = self.hub.limits.output_high
@@ -244,14 +244,16 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
             raise
 
     def eof_received(self) -> bool:
-        self.conn.receive_eof(self._loop.time())
-        self._pump()
+        if not self._ending:
+            self.conn.receive_eof(self._now())
+            self._pump()
         return not self._ending
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self.conn.receive_eof(self._loop.time())
-        self._pump()
+        if not self._ending:
+            self.conn.receive_eof(self._now())
+            self._pump()
         if self._timer is not None:
             self._timer.cancel()
         self.end_jobs()
@@ -300,13 +302,13 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
     def _send(self, transport: asyncio.Transport, *, answering: bool = False) -> None:
         engine = self._engine
         while (size := engine.outbox.size) and not self._blocked:
-            if size >= _MUCH and not self._share.take(self, size, self._loop):
+            if size >= _MUCH and not Share.of(self._loop).take(self, size, self._loop):
                 break
             transport.write(self.conn.data_to_send())
             if size < self._room:
                 break
             self.turn()  # there was no room for more, and now there is
-        if engine.phase is Phase.CLOSED:
+        if engine.phase is _CLOSED:
             self._end(transport, answering)
             return
         if engine.want_read is not self._reading:

@@ -110,12 +110,14 @@ def connect(
         ConnectionLoss: The connection ended before we were logged in; a subclass says why.
         InvalidArgument: The arguments do not go together.
     """
-    from sshproto_io import _async_link, _asyncio_face, _setup
+    from sshproto_io._async_link import Opening
+    from sshproto_io._asyncio_face import dial_and_log_in
+    from sshproto_io._setup import Setup
 
-    setup = _setup.Setup.of(
+    setup = Setup.of(
         host, port, user=user, host_key=host_key, keys=keys, password=password, credentials=credentials, config=config
     )
-    return _async_link.Opening(functools.partial(_asyncio_face.dial_and_log_in, setup, timeout, on_event, None, sock))
+    return Opening(functools.partial(dial_and_log_in, setup, timeout, on_event, None, sock))
 
 
 def listen(
