@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from itertools import dropwhile
 from operator import attrgetter
 from typing import Annotated, Any, Protocol, Self
 
@@ -267,6 +268,11 @@ class Trailing:
     inner: Codec
     default: Any
 
+    @property
+    def form(self) -> str:
+        """That of a field that is not left out, which is the regular case."""
+        return self.inner.form
+
     def read(self, reader: Reader, field: str) -> Any:
         return self.inner.read(reader, field) if reader.remaining else self.default
 
@@ -427,7 +433,8 @@ class Struct:
 #
 # - nothing: SSH_MSG_NEWKEYS, what a session's SSH_MSG_CHANNEL_OPEN holds;
 # - numbers: SSH_MSG_CHANNEL_CLOSE, "exit-status"; also with a rest: SSH_MSG_CHANNEL_OPEN_CONFIRMATION;
-# - strings, perhaps with a rest: SSH_MSG_USERAUTH_REQUEST, SSH_MSG_KEX_ECDH_REPLY, "exec";
+# - strings, perhaps with a rest: SSH_MSG_USERAUTH_REQUEST, SSH_MSG_KEX_ECDH_REPLY, "exec"; also behind numbers:
+#   SSH_MSG_DISCONNECT;
 # - an envelope, which is a name among numbers, and the rest: SSH_MSG_CHANNEL_REQUEST, SSH_MSG_GLOBAL_REQUEST.
 #
 # The functions made here do what is regular, and nothing else.  Whatever is malformed, or legal and rare, is left to
@@ -453,9 +460,10 @@ def _shaped(plan: Plan) -> tuple[Decode, Encode] | None:
     if not forms:
         return _nothing(plan)
     if _NUMBERS.issuperset(before):
-        return _numbers_and_rest(plan, before) if rest else _numbers(plan, before)
-    if _DECODED.keys() >= set(before):
-        return _strings(plan, before, rest)
+        return _numbers(plan, before, rest)
+    texts = list(dropwhile(_NUMBERS.__contains__, before))
+    if _DECODED.keys() >= set(texts):
+        return _strings(plan, before[: -len(texts)], texts, rest)
     if rest and before.count("name") == 1 and _NUMBERS.issuperset(set(before) - {"name"}):
         return _envelope(plan, before)
     return None
@@ -466,41 +474,26 @@ def _nothing(plan: Plan) -> tuple[Decode, Encode]:
     return lambda data: only if data == prefix else reference(data), lambda _value: prefix
 
 
-def _numbers(plan: Plan, forms: list[str]) -> tuple[Decode, Encode]:
+def _numbers(plan: Plan, forms: list[str], rest: bool) -> tuple[Decode, Encode]:
     cls, prefix, read_all, write_all, values = plan.cls, plan.prefix, plan.read_all, plan.write_all, plan.values
     count, begin, numbers = len(forms), len(prefix), struct.Struct(">" + "".join(forms))
     unpack, pack, end = numbers.unpack_from, numbers.pack, begin + numbers.size
 
     def decode(data: Buffer) -> Any:
-        if len(data) == end and data[:begin] == prefix:
-            return cls(*unpack(data, begin))
-        return read_all(data)
-
-    def encode(value: Any) -> bytes:
-        try:
-            return prefix + pack(*values(value)[:count])
-        except IRREGULAR:
-            return write_all(value)
-
-    return decode, encode
-
-
-def _numbers_and_rest(plan: Plan, forms: list[str]) -> tuple[Decode, Encode]:
-    cls, prefix, read_all, write_all, values = plan.cls, plan.prefix, plan.read_all, plan.write_all, plan.values
-    count, begin, numbers = len(forms), len(prefix), struct.Struct(">" + "".join(forms))
-    unpack, pack, end = numbers.unpack_from, numbers.pack, begin + numbers.size
-
-    def decode(data: Buffer) -> Any:
-        if type(data) is bytes and len(data) >= end and data[:begin] == prefix:
-            return cls(*unpack(data, begin), data[end:])
+        if data[:begin] == prefix:
+            if len(data) == end and not rest:
+                return cls(*unpack(data, begin))
+            if len(data) >= end and rest and type(data) is bytes:
+                return cls(*unpack(data, begin), data[end:])
         return read_all(data)
 
     def encode(value: Any) -> bytes:
         try:
             fields = values(value)
-            rest = fields[count]
-            if type(rest) is bytes:
-                return prefix + pack(*fields[:count]) + rest
+            if not rest:
+                return prefix + pack(*fields[:count])
+            if type(fields[count]) is bytes:
+                return prefix + pack(*fields[:count]) + fields[count]
         except IRREGULAR:
             pass
         return write_all(value)
@@ -544,17 +537,19 @@ def _envelope(plan: Plan, forms: list[str]) -> tuple[Decode, Encode]:
     return decode, encode
 
 
-def _strings(plan: Plan, forms: list[str], rest: bool) -> tuple[Decode, Encode]:
+def _strings(plan: Plan, before: list[str], forms: list[str], rest: bool) -> tuple[Decode, Encode]:
     cls, prefix, read_all, write_all, values = plan.cls, plan.prefix, plan.read_all, plan.write_all, plan.values
     begin, unpack, pack = len(prefix), _UINT32.unpack_from, _UINT32.pack
-    count, kinds = len(forms), [_DECODED[form] for form in forms]
+    kinds, numbers = [_DECODED[form] for form in forms], struct.Struct(">" + "".join(before))
+    first, last, behind = len(before), len(before) + len(forms), begin + numbers.size
+    unpack_numbers, pack_numbers = numbers.unpack_from, numbers.pack
 
     def decode(data: Buffer) -> Any:
         if type(data) is not bytes or data[:begin] != prefix:
             return read_all(data)
-        fields: list[Any] = []
-        end = begin
         try:
+            fields: list[Any] = [*unpack_numbers(data, begin)] if first else []
+            end = behind
             for kind in kinds:
                 start = end + 4
                 end = start + unpack(data, end)[0]
@@ -569,10 +564,10 @@ def _strings(plan: Plan, forms: list[str], rest: bool) -> tuple[Decode, Encode]:
         return cls(*fields) if end == len(data) else read_all(data)
 
     def encode(value: Any) -> bytes:
-        pieces = [prefix]
         try:
             fields = values(value)
-            for kind, field in zip(kinds, fields, strict=False):  # not the rest
+            pieces = [prefix, pack_numbers(*fields[:first])] if first else [prefix]
+            for kind, field in zip(kinds, fields[first:] if first else fields, strict=False):  # not the rest
                 if kind is _AS_NAME and "\0" in field:
                     return write_all(value)
                 piece = field.encode(*kind) if kind else field
@@ -580,7 +575,7 @@ def _strings(plan: Plan, forms: list[str], rest: bool) -> tuple[Decode, Encode]:
                     return write_all(value)
                 pieces += pack(len(piece)), piece
             if rest:
-                piece = fields[count]
+                piece = fields[last]
                 if type(piece) is not bytes:
                     return write_all(value)
                 pieces.append(piece)

@@ -39,7 +39,8 @@ USUAL = frozenset(
         "NewKeys KexEcdhInit KexEcdhReply ServiceRequest ServiceAccept UserauthRequest HostBoundQuery HostBoundSigned "
         "PublicKeyQuery PublicKeySigned UserauthPkOk UserauthSuccess Password GlobalRequest ChannelOpen "
         "ChannelOpenConfirmation ChannelRequest ChannelWindowAdjust ChannelEof ChannelClose ChannelSuccess "
-        "ChannelFailure Session Shell Exec Subsystem ExitStatus WindowChange Signal Ping Pong"
+        "ChannelFailure Session Shell Exec Subsystem ExitStatus WindowChange Signal Ping Pong Disconnect "
+        "ChannelExtendedData"
     ).split()
 )
 """What comes in most logins and with most commands."""
