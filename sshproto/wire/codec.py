@@ -492,8 +492,9 @@ def _numbers(plan: Plan, forms: list[str], rest: bool) -> tuple[Decode, Encode]:
             fields = values(value)
             if not rest:
                 return prefix + pack(*fields[:count])
-            if type(fields[count]) is bytes:
-                return prefix + pack(*fields[:count]) + fields[count]
+            behind = fields[count]
+            if type(behind) is bytes:
+                return prefix + pack(*fields[:count]) + behind
         except IRREGULAR:
             pass
         return write_all(value)
