@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from sshproto.config import Trace
 from sshproto.errors import InvalidArgument, LimitReached
 from sshproto.transport.packets import Sealer
+from sshproto.wire.codec import PLANS
 from sshproto.wire.messages import LARGEST_PAYLOAD, decode
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Outbox:
             LimitReached: Too much waits already.
         """
         if payload is None:
-            payload = message.encode()
+            payload = PLANS[type(message)].encode(message)
         if len(payload) > LARGEST_PAYLOAD and not now:
             kind = type(message).__name__
             raise InvalidArgument(f"a {kind} of {len(payload)} bytes: at most {LARGEST_PAYLOAD} can be sent")
