@@ -110,10 +110,11 @@ def _extensions(payload: bytes) -> tuple[tuple[tuple[str, bytes], ...], Mapping[
 
 
 @lru_cache(64)
-def _ext_info(extensions: tuple[tuple[str, bytes], ...]) -> tuple[ExtInfo, bytes]:
-    """The EXT_INFO that says so, and its payload: the same for all connections of a configuration."""
+def _ext_info(extensions: tuple[tuple[str, bytes], ...]) -> tuple[ExtInfo, bytes, bool]:
+    """The EXT_INFO that says so, its payload, and whether it offers PING: the same for all connections of a
+    configuration."""
     message = ExtInfo(extensions)
-    return message, message.encode()
+    return message, message.encode(), any(name == PING for name, _ in extensions)
 
 
 class Phase(Enum):
@@ -728,8 +729,7 @@ class Link:
         """RFC 8308 section 2.4: our EXT_INFO is the very next packet after our first NEWKEYS."""
         extensions = self._our_extensions()
         if not self._exchanges and extensions and self.kex.peer_reads_extensions:
-            self._ping_offered = any(name == PING for name, _ in extensions)
-            message, payload = _ext_info(extensions)
+            message, payload, self._ping_offered = _ext_info(extensions)
             self.outbox.send(message, None, payload)
 
     def kex_moved(self) -> None:

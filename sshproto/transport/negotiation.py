@@ -180,10 +180,10 @@ def strict_agreed(client: KexInit, server: KexInit) -> bool:
 
     The two names must be of one kind: a side that says only the draft's name does not look for OpenSSH's.
     """
-    return any(
-        names[Role.CLIENT] in client.kex_algorithms and names[Role.SERVER] in server.kex_algorithms
-        for names in (STRICT_KEX, _STRICT_KEX_DRAFT)
-    )
+    for names in (STRICT_KEX, _STRICT_KEX_DRAFT):
+        if names[Role.CLIENT] in client.kex_algorithms and names[Role.SERVER] in server.kex_algorithms:
+            return True
+    return False
 
 
 def guess_is_right(client: KexInit, server: KexInit) -> bool:
