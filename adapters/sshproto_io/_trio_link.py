@@ -285,9 +285,9 @@ class Peer(Link, Generic[C]):
             if not size or self.awake or not self._swift:
                 return
             self._swift -= 1
-        if not size:
+        data = self.conn.data_to_send()  # though there be nothing: who records waits for the last call
+        if not data:
             return
-        data = self.conn.data_to_send()
         try:
             sent = sock.send(data)
         except OSError:  # it is full; or broken, which the writer will see

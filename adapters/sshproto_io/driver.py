@@ -27,6 +27,7 @@ from sshproto.connection import Connection
 from sshproto.errors import UsageError
 from sshproto.operations.hub import Hub
 from sshproto.operations.steps import Operation, Sleep, Wait
+from sshproto.transport.link import Phase
 from sshproto_io import LINGER
 from sshproto_io.lot import Place, lot
 from sshproto_io.poller import READ, WRITE, Found, Poller
@@ -66,6 +67,7 @@ class Driver(Generic[C]):
         no_delay(sock)
         self.hub = hub
         self.conn = hub.conn
+        self._engine = hub.conn._engine
         self.lock = threading.Lock()
         self.holder = 0
         self.due: deque[Task] = deque()
@@ -245,7 +247,7 @@ class Driver(Generic[C]):
         Args:
             brief: If there is anything in it then, the caller will come back at once, with more to send.
         """
-        conn, due, drain = self.conn, self.due, self.drain
+        engine, due, drain = self._engine, self.due, self.drain
         while True:
             drain()
             while due:
@@ -257,8 +259,8 @@ class Driver(Generic[C]):
                 return
             # As long as the socket has not taken all, what follows stays where the connection counts it.
             full = bool(self._unsent)
-            if not full and conn.output_size:
-                self._unsent = conn.data_to_send()
+            if not full and (engine.outbox.size or engine.phase is Phase.CLOSED):  # who records waits for the last call
+                self._unsent = self.conn.data_to_send()
                 full = len(self._unsent) >= self._full
             if self._unsent and self._write() and full:  # that has made room
                 continue
@@ -267,7 +269,7 @@ class Driver(Generic[C]):
             self._flushed.fire()
         leader = self._leader
         if leader is not None:
-            deadline = conn.next_deadline()
+            deadline = engine.timers.next()
             sooner = deadline is not None and (self.deadline is None or deadline < self.deadline)
             if sooner or self._wanted() & ~self._watched:
                 leader.rouse()
@@ -312,7 +314,7 @@ class Driver(Generic[C]):
         runner.need_poller().choose(self._descriptor, watched)
         self._leader = runner
         self._watched = watched
-        self.deadline = self.conn.next_deadline()
+        self.deadline = self._engine.timers.next()
         return True
 
     def dismiss(self, runner: Runner, found: Found) -> None:
@@ -391,15 +393,15 @@ class Driver(Generic[C]):
 
     def _wanted(self) -> int:
         """What to wait for at the socket."""
-        reading = not self._eof and (self._parting or self.conn.want_read)
+        reading = not self._eof and (self._parting or self._engine.want_read)
         return (READ if reading else 0) | (WRITE if self._unsent else 0)
 
     def _transfer(self, found: Found) -> None:
         """Take what has come, and what time has brought."""
-        now = time.monotonic()
+        now, mine = time.monotonic(), self._descriptor
         try:
             for descriptor, mask in found:
-                if descriptor == self._descriptor and mask & READ:
+                if descriptor == mine and mask & READ:
                     self._read(now)
             if self.deadline is not None and self.deadline <= now:
                 self.drain()  # what was in time is not late

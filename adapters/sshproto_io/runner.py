@@ -500,7 +500,7 @@ class Runner:
         self._asleep = False
         if self._driver is not None:
             self._driver.dismiss(self, found)  # the connection first: whoever is woken then knows the newest state
-        if self.poller is not None:
+        if found and self.poller is not None and self.poller.wanted:
             self.poller.fire(found)
         if self._timers:
             now = time.monotonic()
