@@ -63,12 +63,6 @@ def _alias(sock: trio.socket.SocketType) -> socket.socket:
     return socket.socket(sock.family, sock.type, sock.proto, fileno=sock.fileno())
 
 
-async def _unless(scope: trio.CancelScope, job: Awaitable[T]) -> T:
-    with scope:
-        return await job
-    raise trio.ClosedResourceError("this stream was closed")
-
-
 class _Waiter:
     """Wakes a task, which may not sleep yet. Less than an event."""
 
@@ -483,7 +477,13 @@ class Peer(Link, Generic[C]):
             raise
         waits = self._waits
         job = self._run(operation, step)
-        result = await (job if scope is None else _unless(scope(), job))
+        if scope is None:
+            result = await job
+        else:
+            with scope() as inside:
+                result = await job
+            if inside.cancelled_caught:
+                raise trio.ClosedResourceError("this stream was closed")
         if self._waits == waits:  # nobody has waited, so nobody else has run
             await trio.lowlevel.cancel_shielded_checkpoint()
         return result
