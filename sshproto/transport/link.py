@@ -311,7 +311,11 @@ class Link:
                         return event
                     continue
                 if self.phase is not _OPEN:
-                    self._quota.packet_before_login(self._received - opener.buffered)
+                    quota = self._quota
+                    quota.packets += 1
+                    received = self._received - opener.buffered
+                    if quota.packets > self._limits.packets_before_auth or received > self._limits.input_before_auth:
+                        quota.too_much_before_login(received)
                     if not opener.sequence_number:
                         self._run_round()
                 handler = self._handlers[number]

@@ -22,24 +22,27 @@ class Quota:
     Args:
         limits: The bounds.
         now: The time in seconds.
+
+    Attributes:
+        packets: Those that have come before login; the connection counts them.
     """
 
-    __slots__ = ("_early_rekeys", "_ignored", "_limits", "_packets", "_rekeys", "_rekeys_at", "_rekeys_received")
+    __slots__ = ("_early_rekeys", "_ignored", "_limits", "_rekeys", "_rekeys_at", "_rekeys_received", "packets")
 
     def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
-        self._packets = 0
+        self.packets = 0
         self._ignored = 0
         self._early_rekeys = 0
         self._rekeys: float = limits.peer_rekeys
         self._rekeys_at = now
         self._rekeys_received = 0
 
-    def packet_before_login(self, received: int) -> None:
-        """A packet came before login, the last of ``received`` bytes: nobody rekeys there, nothing else bounds it."""
+    def too_much_before_login(self, received: int) -> None:
+        """There were too many :attr:`packets` before login, or ``received`` bytes: nobody rekeys there, nothing else
+        bounds it."""
         limits = self._limits
-        self._packets += 1
-        if self._packets > limits.packets_before_auth:
+        if self.packets > limits.packets_before_auth:
             raise LimitExceeded(f"more than {limits.packets_before_auth} packets before login", "packets_before_auth")
         if received > limits.input_before_auth:
             raise LimitExceeded(f"more than {limits.input_before_auth} bytes before login", "input_before_auth")
