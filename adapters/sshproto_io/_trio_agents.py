@@ -33,7 +33,7 @@ class World(Peer[Any]):
         self.resolve = trio.socket.getaddrinfo
         self._nursery = cast(Any, nursery)
         self._turning = False
-        self.awake = 0
+        self._awake = 0
         self._waits = 0
         self._adopted = {}
 

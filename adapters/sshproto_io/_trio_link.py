@@ -75,7 +75,7 @@ class _Waiter:
 
     def fire(self) -> None:
         self.fired = True
-        self._peer.awake += 1
+        self._peer._awake += 1
         task, self._task = self._task, None
         if task is not None:
             trio.lowlevel.reschedule(task)
@@ -94,18 +94,12 @@ class _Waiter:
 
 
 class Peer(Link, Generic[C]):
-    """One connection, of either side: the pump, and what runs operations.
-
-    Attributes:
-        hub: The connection's events.
-        conn: The connection itself.
-        awake: Tasks that something has woken and that have not had their turn: little that is to be sent waits for
-            them, who will have more, and send it before they do anything else.
-    """
+    """One connection, of either side: the pump, and what runs operations."""
 
     __slots__ = (
         "_adopted",
         "_alarm",
+        "_awake",
         "_busy",
         "_carrying",
         "_clock",
@@ -129,7 +123,6 @@ class Peer(Link, Generic[C]):
         "_unsent",
         "_waits",
         "_writer",
-        "awake",
         "conn",
     )
 
@@ -162,7 +155,9 @@ class Peer(Link, Generic[C]):
         self._parted = False  # nothing more goes to it
         self._finished: trio.Event | None = None  # fires then
         self._gone: trio.Event | None = None  # fires when it is over, for who waits for that
-        self.awake = 0
+        # Tasks that something has woken and that have not had their turn: little that is to be sent waits for them, who
+        # will have more, and send it before they do anything else.
+        self._awake = 0
         self._waits = 0
         self._turning = False
         # The writer has a scope once there is need for it. It is a task of the same nursery, and so is what watches the
@@ -195,7 +190,7 @@ class Peer(Link, Generic[C]):
             self._turning = False
         if ended:
             self._end()
-        elif self._unsent or (engine.outbox.size and not self.awake):
+        elif self._unsent or (engine.outbox.size and not self._awake):
             self._stir()
         if self._room is not None and (ended or engine.want_read):
             self._room.set()
@@ -219,7 +214,7 @@ class Peer(Link, Generic[C]):
             self._send(self._sock)
         finally:
             self._turning = False
-        if self._unsent or (self.conn.output_size and not self.awake):
+        if self._unsent or (self.conn.output_size and not self._awake):
             self._stir()
         if self._room is not None and self.conn.want_read:
             self._room.set()
@@ -276,7 +271,7 @@ class Peer(Link, Generic[C]):
         if size < _MUCH and not at_once:
             # Who has sent little a few times since something came may be one of many tasks, whose packets leave
             # together if they are left to the writer.
-            if not size or self.awake or not self._swift:
+            if not size or self._awake or not self._swift:
                 return
             self._swift -= 1
         data = self.conn.data_to_send()  # though there be nothing: who records waits for the last call
@@ -522,7 +517,7 @@ class Peer(Link, Generic[C]):
             await waiter.rest()
         finally:
             if waiter.fired:
-                self.awake -= 1
+                self._awake -= 1
 
     async def _wait(self, step: Wait) -> None:
         waiter = _Waiter(self)
@@ -533,7 +528,7 @@ class Peer(Link, Generic[C]):
             await waiter.rest()
         finally:
             if waiter.fired:
-                self.awake -= 1
+                self._awake -= 1
             else:
                 step.unsubscribe(waiter.fire)
 
@@ -612,11 +607,11 @@ class Peer(Link, Generic[C]):
         self._adopted[scope] = None
         name: str | None = getattr(operation, "__qualname__", None)
         self._nursery.start_soon(self._foster, scope, operation, step, name=name)
-        self.awake += 1
+        self._awake += 1
         return scope.cancel
 
     async def _foster(self, scope: trio.CancelScope, operation: Operation[Any], step: Step) -> None:
-        self.awake -= 1
+        self._awake -= 1
         try:
             with scope:
                 await self._run(operation, step)
