@@ -472,6 +472,7 @@ class Peer(Link, Generic[C]):
             raise
         waits = self._waits
         job = self._run(operation, step)
+        result: Any = None
         if scope is None:
             result = await job
         else:
@@ -481,7 +482,8 @@ class Peer(Link, Generic[C]):
                 raise trio.ClosedResourceError("this stream was closed")
         if self._waits == waits:  # nobody has waited, so nobody else has run
             await trio.lowlevel.cancel_shielded_checkpoint()
-        return result
+        whole: T = result
+        return whole
 
     async def complete(self, operation: Operation[T]) -> T:
         """Run an operation whose result is nothing to be lost; see the base class. It is a checkpoint in any case.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import operator
-from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
@@ -77,7 +76,7 @@ class Reader(_async_streams.Reader, trio.abc.ReceiveStream):
         _async_streams.Reader.__init__(self, link, channel, stream)
         self._receiving = Gate()
 
-    def receive_some(self, max_bytes: int | None = None) -> Coroutine[Any, Any, bytes]:
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """At least one byte and at most ``max_bytes``, ``b""`` at the end.
 
         Raises:
@@ -88,7 +87,7 @@ class Reader(_async_streams.Reader, trio.abc.ReceiveStream):
         limit = _PIECE if max_bytes is None else operator.index(max_bytes)
         if limit < 1:
             raise ValueError("max_bytes must be at least 1")
-        return self._receiving.perform(self._link, self._channel.read(limit, self._stream))
+        return await self._receiving.perform(self._link, self._channel.read(limit, self._stream))
 
     async def aclose(self) -> None:
         """Read no more: what comes is thrown away."""
