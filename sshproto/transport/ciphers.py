@@ -36,6 +36,8 @@ from sshproto.wire.codec import Buffer
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers import CipherContext
 
+    from sshproto.transport.halves import Aead, Opening, Sealing, View
+
 _LENGTH = Struct(">I")
 pack_length = _LENGTH.pack
 unpack_length = _LENGTH.unpack_from
@@ -45,15 +47,6 @@ _pack_gcm_nonce = _GCM_NONCE.pack  # bound once: all connections share it
 
 BYTE = [bytes((value,)) for value in range(256)]
 """Each byte by its value."""
-
-View = memoryview | bytes
-"""Input, as packets are read from it."""
-
-Crypt = Callable[[bytes, Buffer, Buffer], bytes]
-"""What encrypts or decrypts: from nonce, data and associated data to the result."""
-
-Aead = tuple[Callable[[], bytes], Crypt]
-"""What gives the nonce of each packet in turn, and what uses it."""
 
 SMALL_OPEN = 1024
 """Up to this packet_length a packet is decrypted to new ``bytes``."""
@@ -68,67 +61,6 @@ SMALL_SEAL = 8192
 # ----------------------------------------------------------------------------------------------------------- the halves
 
 
-class Opening(Protocol):
-    """One direction of received packets under one set of keys.
-
-    Attributes:
-        clear: packet_length is the first four bytes as they are; :meth:`length` is not called.
-        prefix: Bytes that have to be there before the length can be known.
-        overhead: Bytes of a packet beyond packet_length: the length itself and the tag.
-        alignment: What packet_length (plus ``counted``) is a multiple of.
-        counted: 4 if the length field takes part in the alignment, else 0.
-        conceals: A bad length must not be told from a bad tag (RFC 4253 section 6.4 encrypts before it
-            authenticates, CVE-2008-5161); :meth:`doom` is called instead.
-        name: What errors call it.
-        aead: Of AES-GCM, for who opens small packets without the detour of :meth:`open`; else None. What is sealed
-            follows a clear length of four bytes, and is associated with it.
-    """
-
-    clear: bool
-    prefix: int
-    overhead: int
-    alignment: int
-    counted: int
-    conceals: bool
-    name: str
-
-    @property
-    def aead(self) -> Aead | None: ...
-
-    def length(self, view: View, offset: int, sequence: int) -> int:
-        """Decrypt the packet_length of the packet at ``offset``. Called once for each packet, before :meth:`open`."""
-        ...
-
-    def open(self, view: View, offset: int, length: int, sequence: int) -> memoryview | bytes:
-        """Verify and decrypt the packet at ``offset``.
-
-        Returns:
-            Padding length, payload and padding, maybe with anything after them; ``length`` bytes count. Valid until
-            the next call.
-
-        Raises:
-            MacError: The tag is wrong.
-        """
-        ...
-
-    def doom(self) -> None:
-        """The packet whose length was just read fails when it is opened, whatever its tag."""
-
-
-class Sealing(Protocol):
-    """One direction of sent packets under one set of keys; the attributes are as in :class:`Opening`."""
-
-    alignment: int
-    counted: int
-
-    @property
-    def aead(self) -> Aead | None: ...
-
-    def seal(self, length: int, head: bytes, body: Buffer, padding: bytes, sequence: int) -> bytes | bytearray:
-        """The finished packet of payload ``head + body``; ``length`` is its packet_length."""
-        ...
-
-
 def bad_tag(protection: str, sequence: int) -> MacError:
     """The error for a packet whose tag is wrong."""
     return MacError(f"the packet with sequence number {sequence} fails its integrity check ({protection})")
@@ -138,8 +70,8 @@ _NO_ROOM = memoryview(b"")
 
 
 class _Opening:
-    """What the opening halves have in common: the attributes of :class:`Opening`, as most have them, and a buffer for
-    decrypted packets that grows on demand and is overwritten by each."""
+    """What the opening halves have in common: the attributes of :class:`~sshproto.transport.halves.Opening`, as most
+    have them, and a buffer for decrypted packets that grows on demand and is overwritten by each."""
 
     __slots__ = ("_scratch",)
 
@@ -174,7 +106,7 @@ class PlainOpening(_Opening):
     """No protection: the first key exchange.
 
     Args:
-        alignment: See :class:`Opening`.
+        alignment: See :class:`~sshproto.transport.halves.Opening`.
     """
 
     __slots__ = ("alignment",)

@@ -22,7 +22,7 @@ under AES-GCM and not compressed, is opened and sealed right here; :mod:`sshprot
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from cryptography.exceptions import InvalidTag
 
@@ -34,12 +34,8 @@ from sshproto.transport.ciphers import (
     GCM_OVERHEAD,
     SMALL_OPEN,
     SMALL_SEAL,
-    Crypt,
-    Opening,
     PlainOpening,
     PlainSealing,
-    Sealing,
-    View,
     bad_tag,
     opening,
     pack_length,
@@ -49,6 +45,9 @@ from sshproto.transport.ciphers import (
 from sshproto.transport.compression import Deflater, Inflater, deflater, inflater
 from sshproto.transport.suites import DirectionKeys
 from sshproto.wire.codec import Buffer
+
+if TYPE_CHECKING:
+    from sshproto.transport.halves import Crypt, Opening, Sealing, View
 
 _MASK32 = 0xFFFFFFFF
 
@@ -63,7 +62,7 @@ _GCM_LEAST = GCM_OVERHEAD + GCM_BLOCK
 """The size of the smallest packet under AES-GCM."""
 
 _NO_AEAD: tuple[Callable[[], bytes], None] = (bytes, None)
-"""What stands for an :data:`~sshproto.transport.ciphers.Aead` where packets go the long way."""
+"""What stands for an :data:`~sshproto.transport.halves.Aead` where packets go the long way."""
 
 _SMALL_FEED = 4096
 """Up to this size input is read as it is: to copy what is cut out of it costs less than to view it."""
