@@ -63,7 +63,7 @@ class Client(Peer[ClientConnection], ClientLink[Process, Stream]):
         if seconds is None:
             return await self.complete(operation)
         try:
-            return await self.complete_by(self._loop.time() + seconds, operation)
+            return await self._complete_by(self._loop.time() + seconds, operation)
         except Late as error:
             raise TimeoutExpired(what, seconds) from error
 
@@ -115,7 +115,7 @@ async def dial_and_log_in(
         dialled = Client(conn, setup.config.timeouts.linger, on_event)
         await _dial(dialled, setup, sock, until)
         client = dialled
-        await client.complete_by(until, log_in(client.hub, setup.host_key, setup.credentials))
+        await client._complete_by(until, log_in(client.hub, setup.host_key, setup.credentials))
     except BaseException as error:
         if client is not None:
             await client.aclose()  # the last message to the server still has to leave
@@ -130,7 +130,7 @@ async def _dial(client: Client, setup: Setup, sock: socket.socket | None, until:
         # Not by the loop's own "happy eyeballs", which loses a socket when it is cancelled at the wrong moment.
         dialling = connect((setup.host, setup.port), client.resolve)
         try:
-            sock = await client.complete_by(until, dialling)
+            sock = await client._complete_by(until, dialling)
         except Late:
             raise
         except OSError as error:

@@ -378,7 +378,7 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
         finally:
             timer.cancel()
 
-    async def complete_by(self, until: float | None, operation: Operation[T]) -> T:
+    async def _complete_by(self, until: float | None, operation: Operation[T]) -> T:
         """The same as :meth:`complete`, up to a moment in the loop's time.
 
         Raises:

@@ -60,7 +60,8 @@ class SocketTransport(asyncio.Transport):
     def __init__(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: asyncio.Protocol, peer: Any = None
     ) -> None:
-        sock.setblocking(False)
+        if sock.gettimeout() != 0:
+            sock.setblocking(False)
         no_delay(sock)
         self._loop = loop
         self._sock = sock
