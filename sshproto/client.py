@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sshproto.auth.client import ClientAuth
 from sshproto.config import ClientConfig
 from sshproto.connection import Connection
-from sshproto.engine import USERAUTH, Engine
+from sshproto.engine import GRANTED_PAYLOAD, USERAUTH, WANTED, WANTED_PAYLOAD, Engine
 from sshproto.errors import HostKeyRejected, InternalError, InvalidArgument, ProtocolViolation, discreet
 from sshproto.events import (
     CredentialNeeded,
@@ -21,7 +21,7 @@ from sshproto.events import (
 from sshproto.text import printable
 from sshproto.timers import Timer
 from sshproto.transport.link import EXT_INFO_IN_AUTH, HOST_BOUND, PING, SERVER_SIG_ALGS, Phase
-from sshproto.wire.messages import ServiceAccept, ServiceRequest
+from sshproto.wire.messages import ServiceAccept
 from sshproto.wire.table import Role, State
 
 if TYPE_CHECKING:
@@ -47,11 +47,11 @@ class ClientEngine(Engine[ClientAuth]):
 
     def _transport_ready(self) -> None:
         super()._transport_ready()
-        self.send(ServiceRequest(USERAUTH))
+        self.outbox.send(WANTED, payload=WANTED_PAYLOAD)
 
     def _dispatch_service(self, payload: Buffer) -> None:
-        service = ServiceAccept.parse(payload).service
-        if service != USERAUTH:
+        if payload != GRANTED_PAYLOAD:  # it is malformed, or of another service
+            service = ServiceAccept.parse(payload).service
             raise ProtocolViolation(f"SERVICE_ACCEPT for {printable(service)!r} came, expected {USERAUTH!r}")
         session_id = self.kex.session_id
         if session_id is None:

@@ -20,7 +20,7 @@ from sshproto.timers import Timer
 from sshproto.transport.link import PING, Handler, Link, Phase
 from sshproto.wire import messages
 from sshproto.wire.codec import PLANS
-from sshproto.wire.messages import ChannelData, ChannelWindowAdjust, Ping
+from sshproto.wire.messages import ChannelData, ChannelWindowAdjust, Ping, ServiceAccept, ServiceRequest
 from sshproto.wire.table import State, message_name
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 USERAUTH = "ssh-userauth"
 """The service that logs in (RFC 4252 section 4)."""
+
+WANTED, GRANTED = ServiceRequest(USERAUTH), ServiceAccept(USERAUTH)
+WANTED_PAYLOAD, GRANTED_PAYLOAD = WANTED.encode(), GRANTED.encode()
+"""What begins every login, the same in each."""
 
 _KEEPALIVE = b"sshproto keepalive"
 """Data of the PINGs that ask whether the peer is there; their answers are nobody else's business."""

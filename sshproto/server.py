@@ -11,7 +11,7 @@ from sshproto.channels.forwarding import AGENT_FORWARD
 from sshproto.channels.requests import HostKeysAnnounced, HostKeysProve
 from sshproto.config import ServerConfig
 from sshproto.connection import Connection
-from sshproto.engine import USERAUTH, Engine
+from sshproto.engine import GRANTED, GRANTED_PAYLOAD, USERAUTH, WANTED_PAYLOAD, Engine
 from sshproto.errors import (
     InternalError,
     InvalidArgument,
@@ -33,7 +33,7 @@ from sshproto.events import (
 from sshproto.keys.private import PrivateKey
 from sshproto.text import printable
 from sshproto.transport.link import HOST_BOUND, PING, SERVER_SIG_ALGS
-from sshproto.wire.messages import ServiceAccept, ServiceRequest, UserauthSuccess
+from sshproto.wire.messages import ServiceRequest, UserauthSuccess
 from sshproto.wire.table import Role, State
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ class ServerEngine(Engine[ServerAuth]):
         return _extensions(self.config.preferences.signature)
 
     def _dispatch_service(self, payload: Buffer) -> None:
-        service = ServiceRequest.parse(payload).service
-        if service != USERAUTH:
+        if payload != WANTED_PAYLOAD:  # it is malformed, or for another service
+            service = ServiceRequest.parse(payload).service
             raise ServiceRefused(f"the service {printable(service)!r} is not available before login")
         self._services += 1
         if self._services > self.config.limits.service_requests:
@@ -74,7 +74,7 @@ class ServerEngine(Engine[ServerAuth]):
         session_id, host_key = self.kex.session_id, self.kex.host_key_blob
         if session_id is None or host_key is None:
             raise InternalError("SERVICE_REQUEST was let through before the first key exchange")
-        self.send(ServiceAccept(USERAUTH))
+        self.outbox.send(GRANTED, payload=GRANTED_PAYLOAD)
         if self.auth is None:
             self._enter(State.AUTH)
             self.auth = ServerAuth(self.config, self, session_id, host_key)
