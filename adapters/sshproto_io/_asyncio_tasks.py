@@ -33,8 +33,8 @@ else:
 
     def _begun(loop: asyncio.AbstractEventLoop, coroutine: Coro, name: str | None) -> asyncio.Task[Any]:
         """Python 3.11 has no such tasks. A task gives its first step to the loop; here that is caught, and taken."""
-        own: dict[str, Any] = vars(loop)
-        if "call_soon" in own or asyncio.current_task(loop) is not None:  # tasks do not nest
+        own: dict[str, Any] | None = getattr(loop, "__dict__", None)
+        if own is None or "call_soon" in own or asyncio.current_task(loop) is not None:  # tasks do not nest
             return loop.create_task(coroutine, name=name)
         steps: list[tuple[Callable[[], object], Context]] = []
 
