@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 class Outlet(Protocol):
     """The owner of a machine."""
 
-    def send(self, message: Message, tag: int | None = None) -> None:
+    def send(self, message: Message, tag: int | None = None, payload: bytes | None = None) -> None:
         """Queue ``message``. While a key exchange is under way it waits, in order.
 
         Args:
             message: What to send.
             tag: If given and the peer answers UNIMPLEMENTED, the machine is told with this tag.
+            payload: What it is encoded, if that is known.
 
         Raises:
             LimitReached: Too much waits already; nothing was queued.

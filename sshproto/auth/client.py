@@ -388,8 +388,7 @@ class ClientAuth:
             raise InvalidArgument(f"{len(asked.prompts)} prompts need as many answers, not {len(given)}")
         attempt = self._current()
         message = UserauthInfoResponse(given)
-        check_size(message)
-        self._outlet.send(message)
+        self._outlet.send(message, payload=check_size(message))
         self._question = None
         attempt.proof = attempt.proof or bool(given)
 
@@ -484,8 +483,7 @@ class ClientAuth:
 
     def _send(self, form: methods.Form) -> None:
         message = methods.request(self._config.user, form)
-        check_size(message)
-        self._outlet.send(message)
+        self._outlet.send(message, payload=check_size(message))
 
     def _send_request(self, form: methods.Form, attempt: _Attempt) -> None:
         self._send(form)  # may refuse; nothing has changed until it did not

@@ -431,8 +431,7 @@ class ServerAuth:
             raise InvalidArgument("the text of a prompt must not be empty (RFC 4256 section 3.2)")
         name, instruction = methods.check_text(name, "name"), methods.check_text(instruction, "instruction")
         message = UserauthInfoRequest(name, instruction, "", items)
-        check_size(message)
-        self._outlet.send(message)
+        self._outlet.send(message, payload=check_size(message))
         self._question = None
         self._prompts = len(items)
         self._rounds += 1
@@ -459,8 +458,7 @@ class ServerAuth:
         if not isinstance(asked, PasswordAuth):
             raise InvalidArgument(f"change_password does not answer a {type(asked).__name__}")
         message = UserauthPasswdChangereq(methods.check_text(prompt, "a prompt"))
-        check_size(message)
-        self._outlet.send(message)
+        self._outlet.send(message, payload=check_size(message))
         self._question = None
         self._change_asked = True
 

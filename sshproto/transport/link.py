@@ -411,14 +411,13 @@ class Link:
         self._send_small(Debug(always_display, message))
 
     def _send_small(self, message: Message) -> None:
-        messages.check_size(message)
-        self.outbox.send(message)
+        self.outbox.send(message, payload=messages.check_size(message))
 
     def disconnect(self, description: str, code: int) -> None:
         """End the connection on purpose."""
         message = Disconnect(code, description)
-        messages.check_size(message)  # what does not fit is refused before anything changes
-        self.lose(LocalClose(description, code), message)
+        payload = messages.check_size(message)  # what does not fit is refused before anything changes
+        self.lose(LocalClose(description, code), message, payload)
 
     def answer(
         self, question: Question, kinds: tuple[type[Question], ...], act: Callable[..., object], *args: Any
@@ -445,9 +444,9 @@ class Link:
 
     # --------------------------------------------------------------------------------------- the outlet of the machines
 
-    def send(self, message: Message, tag: int | None = None) -> None:
+    def send(self, message: Message, tag: int | None = None, payload: bytes | None = None) -> None:
         """Queue ``message``; see :class:`~sshproto.outlet.Outlet`."""
-        self.outbox.send(message, tag)
+        self.outbox.send(message, tag, payload)
 
     def send_data(self, head: bytes, body: Buffer) -> None:
         """Queue the payload ``head + body``."""
@@ -797,7 +796,7 @@ class Link:
         loss.__cause__ = error
         self.lose(loss)
 
-    def lose(self, error: ConnectionLoss, goodbye: Disconnect | None = None) -> None:
+    def lose(self, error: ConnectionLoss, goodbye: Disconnect | None = None, payload: bytes | None = None) -> None:
         """End the connection: say why to the peer, and to the application as the last event."""
         if self.error is not None:
             return
@@ -811,7 +810,7 @@ class Link:
             words = "internal error" if isinstance(error, InternalError) else printable(str(error), _WORDS)
             goodbye = Disconnect(error.code, words)
         if goodbye is not None:
-            self.outbox.send_now(goodbye)
+            self.outbox.send_now(goodbye, payload)
         self.outbox.drop_deferred()
         self.opener.drop()
         self._ident_input.clear()

@@ -579,16 +579,18 @@ def lookup(number: int, context: str = "") -> type[Message] | None:
     return _PLAIN.get(number) or _BY_NUMBER.get((number, context))
 
 
-def check_size(message: Message) -> None:
-    """Check that every peer accepts a packet with ``message`` in it.
+def check_size(message: Message) -> bytes:
+    """The payload of ``message``, which every peer accepts in a packet.
 
     Raises:
         InvalidArgument: A field cannot be encoded, or the payload is longer than :data:`SAFE_PAYLOAD`.
     """
-    size = len(message.encode())
+    payload = message.encode()
+    size = len(payload)
     if size > SAFE_PAYLOAD:
         kind = type(message).__name__
         raise InvalidArgument(f"a {kind} of {size} bytes of payload: a peer need not accept more than {SAFE_PAYLOAD}")
+    return payload
 
 
 def decode(payload: Buffer, context: str = "") -> Message | None:

@@ -35,7 +35,7 @@ class ListOutlet:
     withdrawn: list[int] = attrs.field(factory=list)
     last_id: int = 0
 
-    def send(self, message: Message, tag: int | None = None) -> None:
+    def send(self, message: Message, tag: int | None = None, payload: bytes | None = None) -> None:
         if self.full:
             raise LimitReached("too much waits already")
         if type(message).parse(message.encode()) != message:

@@ -33,7 +33,7 @@ class ListOutlet:
         self.full = False  # send() raises
         self.questions = 0
 
-    def send(self, message: messages.Message, tag: int | None = None) -> None:
+    def send(self, message: messages.Message, tag: int | None = None, payload: bytes | None = None) -> None:
         if self.full:
             raise LimitReached("the test's outlet is full")
         self.sent.append(message.encode())
