@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from sshproto.config import Trace
 from sshproto.errors import InvalidArgument, LimitReached
 from sshproto.transport.packets import Sealer
-from sshproto.wire.codec import PLANS
 from sshproto.wire.messages import LARGEST_PAYLOAD, decode
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ class Outbox:
             LimitReached: Too much waits already.
         """
         if payload is None:
-            payload = PLANS[type(message)].encode(message)
+            payload = message.encode()
         if len(payload) > LARGEST_PAYLOAD and not now:
             kind = type(message).__name__
             raise InvalidArgument(f"a {kind} of {len(payload)} bytes: at most {LARGEST_PAYLOAD} can be sent")
