@@ -205,7 +205,8 @@ def verify_signature(
         raise SignatureInvalid(f"unknown signature algorithm {printable(algorithm)}; there are {have}")
     if known.key_type != key_type:
         raise SignatureInvalid(f"a key of type {key_type} cannot sign as {algorithm}, which needs {known.key_type}")
-    if algorithm == "ssh-ed25519" and len(signature) == _ED25519_SIZE and signature[: len(_ED25519)] == _ED25519:
+    head = signature[: len(_ED25519)]
+    if algorithm == "ssh-ed25519" and len(signature) == _ED25519_SIZE and head == _ED25519:
         _verify(known, handle, bytes(signature[len(_ED25519) :]), data)  # its form is as it must be
         return None
     name, body, rest = _unpack(signature)
