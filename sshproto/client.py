@@ -41,6 +41,8 @@ class ClientEngine(Engine[ClientAuth]):
 
     def __init__(self, config: ClientConfig, now: float) -> None:
         super().__init__(config, now)
+        if config.eager:
+            self.kex.start()
 
     def _our_extensions(self) -> tuple[tuple[str, bytes], ...]:
         return ((EXT_INFO_IN_AUTH, b"0"), (PING, b"0"))

@@ -348,8 +348,6 @@ class Config:
             :class:`~sshproto.replay.trace.recording.Recorder`.
         debug_raise: Raise a bug of sshproto instead of ending the connection with
             :class:`~sshproto.errors.InternalError`; for tests and fuzzing.
-        eager: Send KEXINIT together with the identification, without waiting for the peer's (RFC 4253 section 4.2).
-            Saves a round trip; a few old peers lose what arrives before they have sent their own identification.
     """
 
     preferences: Preferences = attrs.field(default=Preferences(), validator=_instance(Preferences))
@@ -363,7 +361,6 @@ class Config:
     key_log: Callable[[str], None] | None = attrs.field(default=None, repr=False)
     record: Record | None = attrs.field(default=None, repr=False)
     debug_raise: bool = False
-    eager: bool = True
 
 
 def _gex_bits(instance: Any, attribute: attrs.Attribute[Any], value: tuple[int, int, int]) -> None:
@@ -391,11 +388,14 @@ class ClientConfig(Config):
 
     Attributes:
         user: The name to log in as, at most 1024 bytes of UTF-8 without control characters.
+        eager: Send KEXINIT together with the identification, without waiting for the server's. Saves a round trip;
+            a few old servers lose what arrives before they have sent their own identification.
         gex_bits: Smallest, preferred and largest group for diffie-hellman-group-exchange, in bits (RFC 8270).
         allow_trivial_auth: Accept a login that the server granted without any proof from us (CVE-2021-36368).
     """
 
     user: str = attrs.field(validator=_user)
+    eager: bool = True
     gex_bits: tuple[int, int, int] = attrs.field(default=(2048, 3072, 8192), validator=_gex_bits)
     allow_trivial_auth: bool = True
 

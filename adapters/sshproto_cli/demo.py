@@ -193,7 +193,7 @@ class Conversation:
         )
         host_keys: Any = (host_key,)  # mypy can't see through the attribute's converter
         plain = preferences == Preferences()
-        # Not eager: each waits for the other's identification, so that the phases come one after the other.
+        # Not eager: the client waits for the server's identification, so that the phases come one after the other.
         self.client = ClientConnection(
             ClientConfig(user=USER, preferences=preferences, eager=False, trace=self._tracer(Role.CLIENT)), now=_NOW
         )
@@ -201,7 +201,6 @@ class Conversation:
             ServerConfig(
                 host_keys=host_keys,
                 preferences=preferences if plain else everything,
-                eager=False,
                 trace=self._tracer(Role.SERVER),
             ),
             now=_NOW,

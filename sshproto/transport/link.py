@@ -226,8 +226,6 @@ class Link:
         self.kex.identified(self.role, line)
         self.outbox.raw(line + b"\r\n")
         self.timers.arm(Timer.HANDSHAKE, config.timeouts.handshake)
-        if config.eager:
-            self.kex.start()
 
     # ----------------------------------------------------------------------------------------------------------- inputs
 

@@ -185,8 +185,8 @@ def replied(message: str, count: int) -> str:
 
 
 BOUNDS: list[Bound] = [
-    *[Bound("ident_line", len(IDENT), role, "I", write(IDENT), "VersionReceived", "D", ("B1", "V36"))
-      for role in Role],
+    *[Bound("ident_line", len(IDENT), role, "I", write(IDENT), fits, "D", ("B1", "V36"))
+      for role, fits in ((CLIENT, "VersionReceived"), (SERVER, "20/VersionReceived"))],
     Bound("preamble_lines", 3, CLIENT, "I", write(b"a\n" * 3 + IDENT), "VersionReceived", "D", ("B2", "V36", "R15")),
     Bound("preamble_bytes", 6, CLIENT, "I", write(b"a\n" * 3 + IDENT), "VersionReceived", "D", ("B2", "V36", "R15")),
     *[Bound("packet_before_auth", 2004, role, "K0", write(ignore_of(2004)), ".", "D", ("B3", "V21")) for role in Role],

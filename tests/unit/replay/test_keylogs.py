@@ -154,5 +154,5 @@ def test_a_private_value_that_leads_to_nothing():
 def test_a_key_exchange_that_is_not_whole():
     show = command()
     [right] = lines_of(show)
-    uses = watch([right], tape(show, key_log=False, lost={3}))
+    uses = watch([right], tape(show, key_log=False, lost={4}))
     assert uses.fit(right) is Fit.UNTRIED

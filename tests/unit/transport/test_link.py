@@ -992,22 +992,18 @@ def test_an_undecodable_message_ends_the_connection_by_name(side: str) -> None:
 # ------------------------------------------------------------------------------------------------------- identification
 
 
-def test_who_is_not_eager_waits_for_the_peers_identification(side: str) -> None:
-    pair = both(eager=False)
-    end, _ = ends(pair, side)
-    assert end.conn.data_to_send() == b"SSH-2.0-sshproto_0.1.0\r\n"
-    push(end.conn, b"SSH-2.0-x\r\n")
-    assert end.conn.data_to_send()[5:6] == b"\x14"
-    assert not end.conn.data_to_send()
-    pair = both(eager=False, comments="no hurry").login()
+def test_a_client_that_is_not_eager_waits_for_the_servers_identification() -> None:
+    pair = make(client={"eager": False})
+    assert pair.client.conn.data_to_send() == b"SSH-2.0-sshproto_0.1.0\r\n"
+    push(pair.client.conn, b"SSH-2.0-x\r\n")
+    assert pair.client.conn.data_to_send()[5:6] == b"\x14"
+    pair = make(client={"eager": False, "comments": "no hurry"}).login()
     assert pair.server.conn.peer_version.comments == "no hurry"
 
 
-def test_who_is_eager_sends_its_kexinit_at_once(side: str) -> None:
-    end, _ = ends(both(), side)
-    assert b"\r\n\0\0" in end.conn.data_to_send()
-    push(end.conn, b"SSH-2.0-x\r\n")
-    assert not end.conn.data_to_send()  # and not again
+def test_an_eager_client_sends_its_kexinit_at_once() -> None:
+    pair = make()
+    assert b"\r\n\0\0" in pair.client.conn.data_to_send()
 
 
 @pytest.mark.covers("V36")
