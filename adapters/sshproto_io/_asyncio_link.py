@@ -17,7 +17,6 @@ from weakref import WeakKeyDictionary
 from sshproto.connection import Connection
 from sshproto.operations.hub import Hub
 from sshproto.operations.steps import Call, Ready, Sleep, Spawn, Together, Wait
-from sshproto.transport.link import Phase
 from sshproto_io import LINGER
 from sshproto_io._async_link import Errand, Job, Link
 from sshproto_io._asyncio_socket import SocketTransport
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound=Connection[Any])
 T = TypeVar("T")
 
-_CLOSED = Phase.CLOSED  # looked up once
 _MUCH = 256 * 1024  # bytes that are bulk data
 _TURN = 4 * 1024 * 1024  # bytes of bulk data that leave in one turn of the loop
 
@@ -204,7 +202,6 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
         self._reading = True
         self._blocked = False
         self._now = self._loop.time
-        self._engine = conn._engine
         self._room = self.hub.limits.output_high
         self._ending = False
         self._flushing = True  # a turn has begun, or will soon; the first one when there is where to send
@@ -272,10 +269,8 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
 
     def flush(self) -> None:
         """Send what there is, and see what follows from it; see the base class."""
-        if not self._flushing:
-            engine = self._engine
-            if engine.outbox.size or engine.events or not engine.idle or self._due:
-                self.soon()
+        if not self._flushing and (self.conn.output_size or self._due or self.hub.behind):
+            self.soon()
 
     def soon(self) -> None:
         # Soon, not now: what other operations give to the connection in the same turn of the loop leaves with it.
@@ -300,21 +295,21 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
             self._flushing = False
 
     def _send(self, transport: asyncio.Transport, *, answering: bool = False) -> None:
-        engine = self._engine
-        while (size := engine.outbox.size) and not self._blocked:
+        conn = self.conn
+        while (size := conn.output_size) and not self._blocked:
             if size >= _MUCH and not Share.of(self._loop).take(self, size, self._loop):
                 break
-            transport.write(self.conn.data_to_send())
+            transport.write(conn.data_to_send())
             if size < self._room:
                 break
             self.turn()  # there was no room for more, and now there is
-        if engine.phase is _CLOSED:
+        if conn.should_close:
             self._end(transport, answering)
             return
-        if engine.want_read is not self._reading:
+        if conn.want_read is not self._reading:
             self._reading = not self._reading
             (transport.resume_reading if self._reading else transport.pause_reading)()
-        deadline = engine.timers.next()
+        deadline = conn.next_deadline()
         if deadline is not self._deadline:  # it was set again, be it to the same moment
             self._deadline = deadline
             self._arm(deadline)

@@ -20,7 +20,6 @@ import trio
 from sshproto.connection import Connection
 from sshproto.operations.hub import Hub
 from sshproto.operations.steps import Call, Ready, Sleep, Spawn, Together, Wait
-from sshproto.transport.link import Phase
 from sshproto_io import LINGER
 from sshproto_io._async_link import Errand, Link, given
 
@@ -106,7 +105,6 @@ class Peer(Link, Generic[C]):
         "_cut",
         "_deaf",
         "_end_at",
-        "_engine",
         "_finished",
         "_gone",
         "_life",
@@ -136,7 +134,6 @@ class Peer(Link, Generic[C]):
     ) -> None:
         super().__init__()
         self.conn = conn
-        self._engine = conn._engine
         self.hub = Hub(conn, on_event)
         self.resolve = trio.socket.getaddrinfo
         self._stream = stream
@@ -180,22 +177,22 @@ class Peer(Link, Generic[C]):
         if self._turning:
             return
         self._turning = True
-        engine = self._engine
+        conn = self.conn
         try:
             self.turn()
-            ended = engine.phase is Phase.CLOSED
+            ended = conn.should_close
             if self._sock is not None and not self._busy:
                 self._send(self._sock, at_once=ended or at_once)
         finally:
             self._turning = False
         if ended:
             self._end()
-        elif self._unsent or (engine.outbox.size and not self._awake):
+        elif self._unsent or (conn.output_size and not self._awake):
             self._stir()
-        if self._room is not None and (ended or engine.want_read):
+        if self._room is not None and (ended or conn.want_read):
             self._room.set()
         # An alarm that comes too early does no harm, and most deadlines are moved back before they come.
-        deadline = engine.timers.next()
+        deadline = conn.next_deadline()
         if deadline is not None and deadline < self._rings:
             self._ring_at(deadline)
 
@@ -267,7 +264,7 @@ class Peer(Link, Generic[C]):
 
     def _send(self, sock: socket.socket, *, at_once: bool = False) -> None:
         """Send what there is, as far as the socket takes it."""
-        size = self._engine.outbox.size
+        size = self.conn.output_size
         if size < _MUCH and not at_once:
             # Who has sent little a few times since something came may be one of many tasks, whose packets leave
             # together if they are left to the writer.
@@ -425,10 +422,10 @@ class Peer(Link, Generic[C]):
 
     async def _received(self) -> None:
         """Something has come."""
-        engine = self._engine
+        conn = self.conn
         self._swift = _SWIFT
         self.flush()
-        while not (engine.want_read or engine.phase is Phase.CLOSED):
+        while not (conn.want_read or conn.should_close):
             self._room = trio.Event()
             await self._room.wait()
             self._room = None

@@ -27,7 +27,6 @@ from sshproto.connection import Connection
 from sshproto.errors import UsageError
 from sshproto.operations.hub import Hub
 from sshproto.operations.steps import Operation, Sleep, Wait
-from sshproto.transport.link import Phase
 from sshproto_io import LINGER
 from sshproto_io.lot import Place, lot
 from sshproto_io.poller import READ, WRITE, Found, Poller
@@ -67,7 +66,6 @@ class Driver(Generic[C]):
         no_delay(sock)
         self.hub = hub
         self.conn = hub.conn
-        self._engine = hub.conn._engine
         self.lock = threading.Lock()
         self.holder = 0
         self.due: deque[Task] = deque()
@@ -247,7 +245,7 @@ class Driver(Generic[C]):
         Args:
             brief: If there is anything in it then, the caller will come back at once, with more to send.
         """
-        engine, due, drain = self._engine, self.due, self.drain
+        conn, due, drain = self.conn, self.due, self.drain
         while True:
             drain()
             while due:
@@ -259,8 +257,8 @@ class Driver(Generic[C]):
                 return
             # As long as the socket has not taken all, what follows stays where the connection counts it.
             full = bool(self._unsent)
-            if not full and (engine.outbox.size or engine.phase is Phase.CLOSED):  # who records waits for the last call
-                self._unsent = self.conn.data_to_send()
+            if not full and (conn.output_size or conn.should_close):  # who records waits for the last call
+                self._unsent = conn.data_to_send()
                 full = len(self._unsent) >= self._full
             if self._unsent and self._write() and full:  # that has made room
                 continue
@@ -269,7 +267,7 @@ class Driver(Generic[C]):
             self._flushed.fire()
         leader = self._leader
         if leader is not None:
-            deadline = engine.timers.next()
+            deadline = conn.next_deadline()
             sooner = deadline is not None and (self.deadline is None or deadline < self.deadline)
             if sooner or self._wanted() & ~self._watched:
                 leader.rouse()
@@ -314,7 +312,7 @@ class Driver(Generic[C]):
         runner.need_poller().choose(self._descriptor, watched)
         self._leader = runner
         self._watched = watched
-        self.deadline = self._engine.timers.next()
+        self.deadline = self.conn.next_deadline()
         return True
 
     def dismiss(self, runner: Runner, found: Found) -> None:
@@ -393,7 +391,7 @@ class Driver(Generic[C]):
 
     def _wanted(self) -> int:
         """What to wait for at the socket."""
-        reading = not self._eof and (self._parting or self._engine.want_read)
+        reading = not self._eof and (self._parting or self.conn.want_read)
         return (READ if reading else 0) | (WRITE if self._unsent else 0)
 
     def _transfer(self, found: Found) -> None:

@@ -164,6 +164,12 @@ class Hub(Generic[C]):
 
     # ---------------------------------------------------------------------------------------------------- for the faces
 
+    @property
+    def behind(self) -> bool:
+        """Whether :meth:`drain` may find events."""
+        engine = self._engine
+        return bool(engine.events) or not engine.idle
+
     def drain(self) -> None:
         """Hand out all events.
 

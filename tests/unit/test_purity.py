@@ -10,6 +10,7 @@ import pytest
 
 CORE = Path(__file__).resolve().parents[2] / "sshproto"
 MODULES = sorted(CORE.rglob("*.py"))
+ADAPTERS = sorted((CORE.parent / "adapters").rglob("*.py"))
 
 FORBIDDEN = frozenset(
     (
@@ -187,6 +188,12 @@ def test_short(module):
         assert lines > LONGEST, f"{name} has {lines} lines and need not be listed as long"
     else:
         assert lines <= LONGEST, f"{name} has {lines} lines: it should be two rooms"
+
+
+@pytest.mark.parametrize("path", ADAPTERS, ids=lambda path: path.name)
+def test_adapters_use_connections_as_everybody_does(path):
+    nodes = ast.walk(ast.parse(path.read_text()))
+    assert [node.lineno for node in nodes if isinstance(node, ast.Attribute) and node.attr == "_engine"] == []
 
 
 def test_exceptions_are_needed():
