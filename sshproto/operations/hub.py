@@ -66,7 +66,6 @@ ASKED: dict[Role, tuple[type[Question], ...]] = {
 }
 """The questions that the application answers; ``next_question`` gives them out. The others are answered here."""
 
-
 _NO_OFFERS: Mapping[type, Offer] = MappingProxyType({})
 _SHARE = 32 * 1024  # bytes that one who waits to send is expected to have, one with another
 
@@ -90,8 +89,7 @@ class Hub(Generic[C]):
         asked: Fires when there is a question to answer, or never will be, and at a client's login.
         rekeyed: Fires after each key exchange.
         invitations: What we have asked the peer to listen for.
-        announced: The blobs of the host keys that the server has told us of, last; None if it has not. That proves
-            nothing.
+        announced: The blobs of the host keys that the server has told us of, last, which proves nothing; or None.
         announcement: Fires when it has.
         offers: What sessions of ours have offered to the server, by the class of the channels that it brings for that.
     """
@@ -167,8 +165,7 @@ class Hub(Generic[C]):
     @property
     def behind(self) -> bool:
         """Whether :meth:`drain` may find events."""
-        engine = self._engine
-        return bool(engine.events) or not engine.idle
+        return bool(self._engine.events) or not self._engine.idle
 
     def drain(self) -> None:
         """Hand out all events.
