@@ -239,6 +239,7 @@ class Link:
             timers.retime()
         size = len(data)
         if not size or self._eof or self.phase is _CLOSED:
+            self._settle()
             return
         self._last_heard = timers.now
         self._unanswered = 0
@@ -267,6 +268,12 @@ class Link:
         for timer in self.timers.expired():
             if self.phase is not Phase.CLOSED or timer is Timer.LINGER:
                 self._guard(self._expired, timer)
+        self._settle()
+
+    def _settle(self) -> None:
+        """An input is over. If nothing follows from it, :meth:`next_event` need not be asked, and won't notice."""
+        if self.idle and not self.events:
+            self.timers.settled = True
 
     # ---------------------------------------------------------------------------------------------------------- outputs
 

@@ -16,6 +16,7 @@ from sshproto.channels.requests import (
     UnknownGlobal,
     UnknownOpen,
 )
+from sshproto.config import ClientConfig, Timeouts
 from sshproto.errors import (
     ChannelEnded,
     ConnectionLoss,
@@ -34,7 +35,7 @@ from sshproto.operations.forwarding import listen
 from sshproto.operations.hub import Hub
 from sshproto.operations.session import run
 from sshproto.operations.steps import Operation
-from tests.support.running import Host, Scene
+from tests.support.running import QUICK, Host, Scene
 
 HERE = ("127.0.0.1", 8022)
 
@@ -172,6 +173,34 @@ def test_questions_end_with_the_connection(bare):
     assert bare.server.hub.take_question() is None
     with pytest.raises(ConnectionLoss):
         bare.server.perform(bare.server.hub.next_question())
+
+
+@pytest.mark.parametrize("nothing", ["timeout", "data"])
+def test_an_input_that_brings_nothing_dates_no_command(nothing):
+    """Nobody asks for events then, but what is told much later has its time all the same."""
+    timeouts = Timeouts(linger=5.0, kex=30.0, rekey=None)
+    config = ClientConfig(user="alice", debug_raise=True, preferences=QUICK, timeouts=timeouts)
+    scene = Scene(config).serve().login()
+    hub, conn = scene.client.hub, scene.client.conn
+
+    def hear(now):
+        if nothing == "timeout":
+            conn.handle_timeout(now)
+        else:
+            conn.receive_data(b"", now)
+        hub.drain()
+
+    hear(100.0)
+    conn.rekey()
+    hear(200.0)
+    assert hub.lost is None
+    assert conn.next_deadline() == 230.0
+    hear(210.0)  # only once
+    assert conn.next_deadline() == 230.0
+    conn.disconnect("over")
+    hear(225.0)
+    assert conn.output_size
+    assert conn.next_deadline() == 230.0
 
 
 # -------------------------------------------------------------------------------------------------------- key exchanges
