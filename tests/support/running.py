@@ -489,8 +489,11 @@ class Scene:
             for invitation in hub.invitations:
                 waits[f"invitation to {invitation.kind}"] = invitation.came
             for channel in hub.channels.values():
-                for name in ("writable", "changed", "_replied", "_requested", "_noticed", "_turn"):
-                    waits[f"channel {channel.number} {name}"] = getattr(channel, name)
+                waits[f"channel {channel.number} writable"] = channel.writable
+                waits[f"channel {channel.number} changed"] = channel.changed
+                if channel.writers is not None:
+                    waits[f"channel {channel.number} turn"] = channel.writers.turn
+                    waits[f"channel {channel.number} room"] = channel.writers.room
                 for stream, inbox in enumerate(channel.inboxes):
                     waits[f"channel {channel.number} inbox {stream}"] = inbox.arrived
             found += [f"{end.name}: {name}" for name, wait in waits.items() if wait.wanted]
