@@ -59,7 +59,9 @@ def without_cancelled(group: BaseExceptionGroup[Any]) -> BaseExceptionGroup[Any]
 
 def _alias(sock: trio.socket.SocketType) -> socket.socket:
     """The same socket, to be used without waiting. It is not to be closed."""
-    return socket.socket(sock.family, sock.type, sock.proto, fileno=sock.fileno())
+    alias = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.fileno())
+    alias.setblocking(False)  # it does not know, and waits if there is a default timeout
+    return alias
 
 
 class _Waiter:
@@ -215,6 +217,9 @@ class Peer(Link, Generic[C]):
             self._stir()
         if self._room is not None and self.conn.want_read:
             self._room.set()
+        deadline = self.conn.next_deadline()
+        if deadline is not None and deadline < self._rings:  # the key is worn out, and is exchanged
+            self._ring_at(deadline)
 
     def _end(self) -> None:
         """The connection has ended: have the last bytes leave, and give the peer a moment."""
@@ -290,7 +295,7 @@ class Peer(Link, Generic[C]):
             if self._cut:  # who is turned away gets not a word
                 return
             self._carrying = True
-            if isinstance(self._stream, trio.SocketStream):
+            if isinstance(self._stream, trio.SocketStream) and self._stream.socket.fileno() >= 0:
                 self._busy = False
                 sock = self._sock = _alias(self._stream.socket)
                 self.flush()
@@ -395,6 +400,7 @@ class Peer(Link, Generic[C]):
         conn, descriptor = self.conn, sock.fileno()
         while not self._cut:
             with trio.CancelScope(shield=True, deadline=self._next_ring()) as self._alarm:
+                await self._until_room()  # in the midst of which the last alarm may have rung
                 while True:
                     try:
                         await trio.lowlevel.wait_readable(descriptor)
@@ -422,9 +428,13 @@ class Peer(Link, Generic[C]):
 
     async def _received(self) -> None:
         """Something has come."""
-        conn = self.conn
         self._swift = _SWIFT
         self.flush()
+        await self._until_room()
+
+    async def _until_room(self) -> None:
+        """Wait until there is room for more, or the connection has ended."""
+        conn = self.conn
         while not (conn.want_read or conn.should_close):
             self._room = trio.Event()
             await self._room.wait()
@@ -510,9 +520,9 @@ class Peer(Link, Generic[C]):
     async def _until_over(self, errand: Errand) -> None:
         waiter = _Waiter(self)
         errand.on_end = waiter.fire
-        self.flush()
-        self._waits += 1
         try:
+            self.flush()
+            self._waits += 1
             await waiter.rest()
         finally:
             if waiter.fired:
@@ -521,9 +531,9 @@ class Peer(Link, Generic[C]):
     async def _wait(self, step: Wait) -> None:
         waiter = _Waiter(self)
         step.subscribe(waiter.fire)
-        self.flush()  # after subscribing: it may be what this waits for that makes it happen
-        self._waits += 1
         try:
+            self.flush()  # after subscribing: it may be what this waits for that makes it happen
+            self._waits += 1
             await waiter.rest()
         finally:
             if waiter.fired:

@@ -141,6 +141,7 @@ class Writer(_async_streams.Writer, trio.abc.SendStream):
         if not self._sending.closed:
             self._sending.close()
             self._link.spawn(_end(self._channel))  # in the background: it may have to wait, and we must not
+            self._link.flush()
         await trio.lowlevel.checkpoint()
 
 

@@ -37,6 +37,7 @@ from sshproto.errors import (
     TimedOut,
     UnexpectedEof,
 )
+from sshproto.events import DataReceived
 from sshproto.keys.known_hosts import parse
 from sshproto.keys.private import PrivateKey
 from sshproto.operations.steps import Call, Operation, Ready, Sleep, Spawn, Together, Wait
@@ -261,6 +262,16 @@ def test_streams_of_a_process_are_trios() -> None:
                 await process.stderr.receive_some()
 
     run(main)
+
+
+def test_the_end_of_what_is_closed_leaves_at_once() -> None:
+    async def main() -> None:
+        async with connected() as pair, pair.client.start("cat") as process:
+            await process.stdin.aclose()
+            await trio.sleep(1)
+            assert process.exit_status == 0
+
+    run(main, clock=MockClock(autojump_threshold=0.01))
 
 
 def test_lines_and_stopping_in_the_midst_of_them() -> None:
@@ -753,6 +764,12 @@ def test_nobody_can_be_reached(unused_port: int) -> None:
     assert "no-such-host.invalid" in str(raised(ConnectFailed, unknown))
     raised(ConnectFailed, impossible)
 
+    async def no_port() -> None:
+        async with connect(HOST, 70_000, **LOGIN):
+            pass
+
+    raised(ConnectFailed, no_port)
+
 
 @pytest.fixture
 def unused_port() -> int:
@@ -1076,6 +1093,96 @@ def test_an_alarm_that_is_set_later_rings() -> None:
             with pytest.raises(TimedOut):
                 await pair.client.rekey()
             assert trio.current_time() - start <= 10
+
+    run(main, clock=MockClock(autojump_threshold=0.01))
+
+
+@contextlib.asynccontextmanager
+async def over_sockets(pair: Pair, wrap: Callable[[trio.abc.Stream], trio.abc.Stream]) -> AsyncIterator[Pair]:
+    """A connection over sockets, as far as its client can see, which is thrown away at the end."""
+    ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(sock)) for sock in socket.socketpair())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pair.server.serve, wrap(theirs))
+        async with connect("sockets", stream=ours, **pair.options) as pair.client:
+            yield pair
+            pair.client.abort()
+            nursery.cancel_scope.cancel()
+
+
+def test_an_alarm_is_no_reason_to_listen_to_who_takes_no_output() -> None:
+    async def main() -> None:
+        made, wrap = hindered()
+        received = 0
+
+        def count(event: Any) -> None:
+            nonlocal received
+            received += len(event.data) if isinstance(event, DataReceived) else 0
+
+        limits = Limits(window=10_000_000, output_high=100_000)
+        timeouts = Timeouts(handshake=None, auth=None, kex=None, rekey=None, keepalive=1, keepalive_count=1000)
+        config = ClientConfig(user="me", limits=limits, timeouts=timeouts)
+        async with over_sockets(Pair(config=config, window=10_000_000, on_event=count), wrap) as pair:
+            ours, theirs = await pair.streams()
+            made[0].deaf = True
+            with trio.move_on_after(0.5):
+                await ours.send_all(bytes(10_000_000))
+            with trio.move_on_after(30):
+                await theirs.send_all(bytes(8_000_000))
+            assert received < 1_000_000
+            assert pair.client.hub.lost is None
+
+    run(main, clock=MockClock(autojump_threshold=0.01))
+
+
+def test_a_key_exchange_that_a_write_begins_has_its_time() -> None:
+    async def main() -> None:
+        made, wrap = hindered()
+        timeouts = Timeouts(handshake=None, auth=None, kex=5, rekey=None)
+        limits = Limits(window=10_000_000, rekey_bytes=100_000)
+        config = ClientConfig(user="me", limits=limits, timeouts=timeouts)
+        async with over_sockets(Pair(config=config, window=10_000_000), wrap) as pair:
+            ours, _ = await pair.streams()
+            made[0].deaf = True
+            await ours.send_all(bytes(60_000))
+            await ours.send_all(bytes(60_000))
+            assert pair.client.conn.rekeying
+            await trio.sleep(20)
+            assert isinstance(pair.client.hub.lost, TimedOut)
+
+    run(main, clock=MockClock(autojump_threshold=0.01))
+
+
+def test_a_socket_that_is_closed_already_leads_nowhere() -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        await stream.aclose()
+        async with connect("nowhere", stream=stream, **LOGIN):
+            pass
+
+    raised(ConnectionLoss, main)
+
+
+def test_a_turn_that_fails_leaves_nobody_who_is_waited_for() -> None:
+    def wait(until: Wait) -> Operation[None]:
+        yield until
+
+    async def main() -> None:
+        async with connected() as pair:
+            client: Any = pair.client
+            until = Wait()
+
+            def fail() -> None:
+                del client.turn
+                raise ZeroDivisionError
+
+            client.turn = fail
+            with pytest.raises(ZeroDivisionError):
+                await client.perform(wait(until))
+            until.fire()
+            with trio.fail_after(10):
+                assert (await client.run("ok")).exit_status == 0
 
     run(main, clock=MockClock(autojump_threshold=0.01))
 
