@@ -683,11 +683,12 @@ class Runner:
         """Make a call as if in a thread of its own, and be relieved if it takes long."""
         thread = threading.current_thread()
         before, thread.name = thread.name, NAME
-        watch.begin(task, functools.partial(self._relieve, task))
+        relieve = functools.partial(self._relieve, task)  # of this call alone: the task's next one is not late with it
         try:
+            watch.begin(relieve, relieve)
             return contextvars.Context().run(step.function, *step.args)
         finally:
-            watch.end(task)
+            watch.end(relieve)
             thread.name = before
 
     def _together(self, task: Task, step: Together) -> None:

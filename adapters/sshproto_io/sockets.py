@@ -282,8 +282,12 @@ def connect(
         sources = {one[0]: one[4] for one in reversed((yield from _look_up(resolve, source, 0, family)))}
         found = [one for one in found if one[0] in sources]
     race = _Race(sources)
-    with contextlib.suppress(_Won):
-        yield from race.run(_interleaved(found))
+    try:
+        with contextlib.suppress(_Won):
+            yield from race.run(_interleaved(found))
+    except BaseException:
+        race.give_up()
+        raise
     return race.result()
 
 
@@ -356,6 +360,11 @@ class _Race:
         if not self._problems:
             yield Sleep(ATTEMPT_DELAY, failed)
         yield from self.run(candidates)
+
+    def give_up(self) -> None:
+        """Nobody wants the result; there may be one already."""
+        if self._winner is not None:
+            self._winner.close()
 
     def result(self) -> socket.socket:
         """The socket of the attempt that succeeded."""

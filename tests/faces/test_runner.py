@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import os
+import select
 import socket
 import threading
 import time
@@ -14,9 +15,9 @@ import pytest
 
 from sshproto.errors import ConnectionLoss, InvalidArgument
 from sshproto.operations.steps import Call, Operation, Ready, Sleep, Spawn, Together, Wait, call
-from sshproto_io import TimeoutExpired
-from sshproto_io.runner import Runner
-from sshproto_io.workers import Watch
+from sshproto_io import TimeoutExpired, sockets
+from sshproto_io.runner import Runner, Task
+from sshproto_io.workers import Watch, watch
 from tests.support.talk import wait_for
 
 pytestmark = pytest.mark.timeout(60)
@@ -199,6 +200,49 @@ def test_a_watch_tells_of_late_calls_and_rests():
     assert late == ["slow"]
     watch.begin("again", lambda: late.append("again"))
     wait_for(lambda: len(late) == 2)
+
+
+def test_a_call_is_not_late_with_the_one_before_it(monkeypatch):
+    begun: list[object] = []
+    ended: list[object] = []
+    monkeypatch.setattr(watch, "begin", lambda call, late: begun.append(call))
+    monkeypatch.setattr(watch, "end", ended.append)
+    runner = Runner()
+    task = Task(runner, iter(()))
+    for _ in range(2):
+        runner._make_briefly(task, Call(threading.get_ident))
+    assert begun == ended
+    assert begun[0] != begun[1]
+
+
+def test_a_call_that_cannot_be_watched_leaves_the_thread_its_name(monkeypatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(watch, "begin", fail)
+    runner = Runner()
+    name = threading.current_thread().name
+    with pytest.raises(RuntimeError):
+        runner._make_briefly(Task(runner, iter(())), Call(threading.get_ident))
+    assert threading.current_thread().name == name
+
+
+def test_who_is_cancelled_as_an_address_answers_keeps_no_socket():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", address)] * 2
+        job = sockets.connect(("a name", address[1]), lambda *_, **__: found)
+        look_up = next(job)
+        assert isinstance(look_up, Call)
+        race = job.send(look_up.function(*look_up.args))
+        assert isinstance(race, Together)
+        with pytest.raises(sockets._Won):
+            for ready in race.operations[0]:
+                assert isinstance(ready, Ready)
+                select.select([], [ready.descriptor], [], 10)
+        winner = job.gi_frame.f_locals["race"].result()
+        job.close()
+        assert winner.fileno() < 0
 
 
 def test_asynchronous_functions_are_refused():
