@@ -341,6 +341,8 @@ class Errand(Job):
     def give_up(self) -> None:
         """Nobody waits for it any more."""
         self._withdraw()
+        if self.step is not None:
+            not_done(self.step)
 
 
 class Background(Job):
@@ -389,3 +391,9 @@ class Background(Job):
 def given(value: Any) -> Any:
     """A function of the application was called already; what it has returned is to be awaited."""
     return value
+
+
+def not_done(step: Step) -> None:
+    """Nobody will do a step, or go on with it: a coroutine that was :func:`given` is closed."""
+    if isinstance(step, Call) and inspect.iscoroutine(step.args[0]):
+        step.args[0].close()

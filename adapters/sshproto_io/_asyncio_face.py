@@ -137,9 +137,10 @@ async def _dial(client: Client, setup: Setup, sock: socket.socket | None, until:
             raise ConnectFailed.to(setup.host, setup.port, error) from error
     loop = asyncio.get_running_loop()
     try:
-        SocketTransport(loop, sock, client)
-    except NotImplementedError:
-        await by(until, loop.create_connection(lambda: client, sock=sock))
+        try:
+            SocketTransport(loop, sock, client)
+        except NotImplementedError:
+            await by(until, loop.create_connection(lambda: client, sock=sock))
     except BaseException:
         sock.close()
         raise

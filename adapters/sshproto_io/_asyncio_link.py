@@ -18,7 +18,7 @@ from sshproto.connection import Connection
 from sshproto.operations.hub import Hub
 from sshproto.operations.steps import Call, Ready, Sleep, Spawn, Together, Wait
 from sshproto_io import LINGER
-from sshproto_io._async_link import Errand, Job, Link
+from sshproto_io._async_link import Errand, Job, Link, not_done
 from sshproto_io._asyncio_socket import SocketTransport
 from sshproto_io._asyncio_tasks import begin
 
@@ -164,8 +164,7 @@ class _Carried:
         """It does not begin."""
         self._job.close()
         self._operation.close()
-        if isinstance(self._step, Call) and inspect.iscoroutine(self._step.args[0]):
-            self._step.args[0].close()
+        not_done(self._step)
 
 
 class _Wake:
@@ -248,15 +247,20 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        if not self._ending:
-            self.conn.receive_eof(self._now())
-            self._pump()
-        if self._timer is not None:
-            self._timer.cancel()
-        self.end_jobs()
-        for cancel in tuple(self.tasks.values()):
-            cancel()
-        self._gone.fire()
+        try:
+            if not self._ending:
+                self.conn.receive_eof(self._now())
+                self._pump()
+        except BaseException:
+            self.hub.on_event = None  # it has failed, and others wait for what follows
+            raise
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            self.end_jobs()
+            for cancel in tuple(self.tasks.values()):
+                cancel()
+            self._gone.fire()
 
     def pause_writing(self) -> None:
         self._blocked = True

@@ -217,16 +217,16 @@ class SocketTransport(asyncio.Transport):
             sent -= len(waiting.popleft())
         if sent:
             waiting[0] = waiting[0][sent:]
+        if not waiting:
+            self._waiting = None
+            self._loop.remove_writer(self._descriptor)
+            if self._half and not self._closing:
+                self._shut()
         if self._full and self._size <= _LOW:
             self._full = False
             self._tell(self._protocol.resume_writing)
-        if not waiting and not self._over:
-            self._waiting = None
-            self._loop.remove_writer(self._descriptor)
-            if self._closing:
-                self._end()
-            elif self._half:
-                self._shut()
+        if self._closing:
+            self._end()
 
     def get_write_buffer_size(self) -> int:
         return self._size
@@ -329,7 +329,7 @@ class Listener:
             self._loop.add_reader(sock, self._accept, sock)
 
     def _accept(self, sock: socket.socket) -> None:
-        for _ in range(self._backlog):  # who comes in the meantime waits for the next turn
+        for _ in range(max(1, self._backlog)):  # who comes in the meantime waits for the next turn
             if self._closed:
                 return
             try:

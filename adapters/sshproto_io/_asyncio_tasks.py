@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import Any
 
 Coro = Coroutine[Any, Any, Any]
@@ -36,16 +36,20 @@ else:
         own: dict[str, Any] | None = getattr(loop, "__dict__", None)
         if own is None or "call_soon" in own or asyncio.current_task(loop) is not None:  # tasks do not nest
             return loop.create_task(coroutine, name=name)
-        steps: list[tuple[Callable[[], object], Context]] = []
+        steps: list[Callable[[], object]] = []
+        its_own = copy_context()
 
-        def catch(step: Callable[[], object], *, context: Context) -> None:
-            steps.append((step, context))
+        def catch(callback: Callable[..., object], *args: Any, context: Context | None = None) -> Any:
+            if context is not its_own:  # of all moments, a signal handler or a finalizer has chosen this one
+                return type(loop).call_soon(loop, callback, *args, context=context)
+            steps.append(callback)
+            return None
 
         own["call_soon"] = catch
         try:
-            task = asyncio.Task(coroutine, loop=loop, name=name)
+            task = asyncio.Task(coroutine, loop=loop, name=name, context=its_own)
         finally:
             del own["call_soon"]
-        for step, context in steps:
-            context.run(step)
+        for step in steps:
+            its_own.run(step)
         return task

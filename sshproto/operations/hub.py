@@ -178,13 +178,15 @@ class Hub(Generic[C]):
             event: Event | None = self._next_event()
             if event is None:
                 break
-            if self.on_event is not None:
-                self.on_event(event)
-            route = _ROUTES.get(type(event))
-            if route is not None:
-                route(self, event)
-            elif isinstance(event, Question):
-                self._ask(event)
+            try:
+                if self.on_event is not None:
+                    self.on_event(event)
+            finally:  # who only looks may fail; it has happened all the same
+                route = _ROUTES.get(type(event))
+                if route is not None:
+                    route(self, event)
+                elif isinstance(event, Question):
+                    self._ask(event)
         if self._line is not None:
             self._call()
 

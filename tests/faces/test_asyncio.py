@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import inspect
 import logging
 import os
 import socket
@@ -29,9 +30,10 @@ from sshproto.errors import (
     PeerDisconnected,
     UnexpectedEof,
 )
+from sshproto.events import ConnectionLost
 from sshproto.keys.known_hosts import parse
 from sshproto.keys.private import PrivateKey
-from sshproto.operations.steps import Operation, Ready, Sleep, Spawn, Together, Wait
+from sshproto.operations.steps import Call, Operation, Ready, Sleep, Spawn, Together, Wait
 from sshproto_io import LINGER, CommandFailed, ConnectFailed, TimeoutExpired
 from sshproto_io.asyncio import Client, Handler, Incoming, Server, ServerSession, connect, listen
 
@@ -660,6 +662,54 @@ def test_a_job_that_ends_while_its_caller_is_cancelled() -> None:
 
     run(main)
     assert done == ["ended", "went on", "ended"]
+
+
+def test_one_that_came_to_an_asynchronous_function_while_its_caller_is_cancelled() -> None:
+    made: list[Any] = []
+
+    async def function() -> None:
+        await asyncio.sleep(0)
+
+    def make() -> Any:
+        made.append(function())
+        return made[-1]
+
+    def wait(until: Wait) -> Operation[None]:
+        yield until
+        yield Call(make)
+
+    async def main() -> None:
+        async with connected() as (client, _):
+            until = Wait()
+            task = asyncio.create_task(client.complete(wait(until)))
+            await asyncio.sleep(0)
+            until.fire()
+            client.turn()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert inspect.getcoroutinestate(made[0]) == inspect.CORO_CLOSED
+
+    run(main)
+
+
+@pytest.mark.parametrize("event", [None, ConnectionLost])
+def test_who_looks_at_events_and_fails_keeps_nobody_waiting(event: Any) -> None:
+    def look(seen: Any) -> None:
+        if event is None or isinstance(seen, event):
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        async with listening() as it:
+            with pytest.raises(ConnectionLoss):
+                async with asyncio.timeout(10), connect(HOST, it.port, on_event=look, **LOGIN) as client:
+                    running = asyncio.create_task(client.run("stay"))
+                    await until(lambda: client.hub.channels)
+                    client.abort()
+                    await running
+            assert {type(context["exception"]) for context in it.told} == {ZeroDivisionError}
+
+    run(main)
 
 
 def test_commands_leave_nothing_to_the_garbage_collector() -> None:

@@ -184,6 +184,30 @@ def test_a_connection_that_breaks_is_lost_with_the_reason() -> None:
     assert not run(main)
 
 
+def test_one_that_is_aborted_when_there_is_room_again_is_watched_no_more() -> None:
+    class Hasty(Protocol):
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        def resume_writing(self) -> None:
+            self.transport.abort()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            theirs.setblocking(False)
+            protocol = Hasty()
+            descriptor = ours.fileno()
+            SocketTransport(loop, ours, protocol).write(bytes(1_000_000))
+            while await loop.sock_recv(theirs, 1 << 20):
+                pass
+            assert await protocol.lost is None
+            assert not loop.remove_writer(descriptor)
+
+    assert not run(main)
+
+
 # ------------------------------------------------------------------------------------------------------------ listening
 
 
@@ -237,6 +261,21 @@ def test_a_connection_that_nobody_takes_is_closed() -> None:
 
     (context,) = run(main)
     assert isinstance(context["exception"], ZeroDivisionError)
+
+
+def test_without_a_backlog_it_accepts_all_the_same() -> None:
+    async def main() -> None:
+        came: list[socket.socket] = []
+        sock = socket.socket()
+        sock.bind((HOST, 0))
+        listener = Listener(asyncio.get_running_loop(), [sock], 0, lambda connection, _: came.append(connection))
+        listener.start()
+        with socket.create_connection(sock.getsockname()):
+            await turns(lambda: came)
+        listener.close()
+        came[0].close()
+
+    assert not run(main)
 
 
 def test_serving_forever_ends_with_the_listener_or_ends_it() -> None:
@@ -296,6 +335,22 @@ def test_where_a_loop_watches_no_descriptors_its_own_transports_serve() -> None:
         assert runner.run(main()) == b"hello"
 
 
+def test_a_socket_that_no_transport_takes_is_closed() -> None:
+    class Deaf(_Blind):
+        async def create_connection(self, *_: Any, **__: Any) -> Any:
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            with pytest.raises(ZeroDivisionError):
+                await connect(HOST, user="me", host_key=HOST_KEY.public_key, keys=[USER_KEY], sock=ours)
+            assert ours.fileno() < 0
+
+    with asyncio.Runner(loop_factory=Deaf) as runner:
+        runner.run(main())
+
+
 # ---------------------------------------------------------------------------------------------------------------- tasks
 
 _word = contextvars.ContextVar("_word", default="nothing")
@@ -352,6 +407,29 @@ def test_a_task_that_begins_at_once_may_end_or_be_cancelled() -> None:
         made[1].cancel()
         with pytest.raises(asyncio.CancelledError):
             await made[1]
+
+    assert not run(main)
+
+
+def test_what_is_called_while_a_task_is_made_is_called_soon() -> None:
+    """As a signal handler or a finalizer may have it done, which can run at any moment."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        noted: list[str] = []
+
+        class Name:
+            def __str__(self) -> str:
+                loop.call_soon(noted.append, "called")
+                return "its name"
+
+        async def job() -> None:
+            noted.append("begun")
+
+        name: Any = Name()
+        loop.call_soon(lambda: begin(loop, job(), name))
+        await turns(lambda: len(noted) == 2)
+        assert noted == ["begun", "called"]
 
     assert not run(main)
 
