@@ -235,7 +235,7 @@ class _Service:
         except SSHError as error:
             yield from self._bug(error)
         finally:
-            if question in self._hub.conn.questions or not getattr(question, "want_reply", True):
+            if self._hub.owes(question) or not getattr(question, "want_reply", True):
                 self._hub.refuse(question)
 
     # ------------------------------------------------------------------------------------------------------------ login
