@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
 import stat
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT = "-"
 """The name that stands for standard input."""
+
+_NAP = 0.2  # seconds
 
 
 def conversations(
@@ -234,10 +237,22 @@ def _standard_input() -> Any:
 def _some(file: Any, name: str) -> bytes:
     """What has come, ``b""`` at the end."""
     try:
+        if name == STANDARD_INPUT:
+            _wait_for(file)
         data: bytes | None = getattr(file, "read1", file.read)(CHUNK)
     except OSError as error:
         raise OSError(error.errno, error.strerror, name) from error
     return data or b""
+
+
+def _wait_for(file: Any) -> None:
+    """Until there is something to read, in naps: a signal that comes right before one is seen to after it."""
+    try:
+        descriptor = file.fileno()
+    except (AttributeError, OSError):  # something else has been put in its place
+        return
+    while os.name == "posix" and not select.select([descriptor], [], [], _NAP)[0]:
+        pass
 
 
 def _size(names: Iterable[str]) -> int | None:
