@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from sshproto.channels.requests import ChannelRequestData
     from sshproto.client import ClientConnection
     from sshproto.config import ServerConfig
+    from sshproto.keys.permits import Permit
+    from sshproto.operations.channel import Channel
+    from sshproto.operations.granting import GrantedDisplay
     from sshproto.operations.hub import Hub
     from sshproto.operations.serving import Handler, ServedSession
     from sshproto.operations.x11 import X11Forwarding
@@ -330,31 +333,65 @@ class ServerSession(Generic[R, W]):
     READER: type[R]
     WRITER: type[W]
 
+    __slots__ = ("_link", "_served", "_stderr", "_stdin", "_stdout")
+
     def __init__(self, link: Link, served: ServedSession) -> None:
         self._link = link
         self._served = served
-        self.channel = served.channel
-        self.user = served.user
-        self.program = served.program
-        self.env = served.env
-        self.permit = served.permit
-        self.provided = served.provided
-        self.display = served.display
-        self.pty = served.pty
+        # Made when they are asked for: there may be many sessions that use but one, or are idle.
+        self._stdin: R | None = None
+        self._stdout: W | None = None
+        self._stderr: W | None = None
 
-    # Made when they are asked for: there may be many sessions that use but one, or are idle.
+    @property
+    def channel(self) -> Channel:
+        return self._served.channel
 
-    @functools.cached_property
+    @property
+    def user(self) -> str:
+        return self._served.user
+
+    @property
+    def program(self) -> Exec | Shell | Subsystem:
+        return self._served.program
+
+    @property
+    def env(self) -> dict[str, bytes]:
+        return self._served.env
+
+    @property
+    def permit(self) -> Permit:
+        return self._served.permit
+
+    @property
+    def provided(self) -> dict[str, str]:
+        return self._served.provided
+
+    @property
+    def display(self) -> GrantedDisplay | None:
+        return self._served.display
+
+    @property
+    def pty(self) -> PtyRequest | None:
+        return self._served.pty
+
+    @property
     def stdin(self) -> R:
-        return self.READER(self._link, self.channel)
+        if self._stdin is None:
+            self._stdin = self.READER(self._link, self.channel)
+        return self._stdin
 
-    @functools.cached_property
+    @property
     def stdout(self) -> W:
-        return self.WRITER(self._link, self.channel)
+        if self._stdout is None:
+            self._stdout = self.WRITER(self._link, self.channel)
+        return self._stdout
 
-    @functools.cached_property
+    @property
     def stderr(self) -> W:
-        return self.WRITER(self._link, self.channel, 1)
+        if self._stderr is None:
+            self._stderr = self.WRITER(self._link, self.channel, 1)
+        return self._stderr
 
     @property
     def command(self) -> bytes | None:

@@ -152,6 +152,8 @@ async def _dial(client: Client, setup: Setup, sock: socket.socket | None, until:
 class ServerSession(_async.ServerSession[Reader, Writer]):
     """A session at the server, as its handler sees it."""
 
+    __slots__ = ()
+
     READER = Reader
     WRITER = Writer
 

@@ -244,6 +244,8 @@ def _limit(seconds: float | None, what: str) -> Iterator[None]:
 class ServerSession(_async.ServerSession[Reader, Writer]):
     """A session at the server, as its handler sees it."""
 
+    __slots__ = ()
+
     READER = Reader
     WRITER = Writer
 

@@ -91,19 +91,34 @@ class ServedSession:
             when it allows a pseudo-terminal or a program. Its callbacks are called when the channel is closed.
     """
 
+    # There may be many that are idle: what is seldom looked at is made when it is.
+    __slots__ = ("_at_end", "_env", "_provided", "channel", "display", "permit", "program", "pty", "user")
+
     def __init__(self, channel: Channel, user: str, permit: Permit) -> None:
         self._at_end: contextlib.ExitStack | None = None
+        self._env: dict[str, bytes] | None = None
+        self._provided: dict[str, str] | None = None
         self.channel = channel
         self.user = user
         self.permit = permit
         self.program: Exec | Shell | Subsystem = _SHELL
-        self.env: dict[str, bytes] = {}
-        self.provided: dict[str, str] = dict(permit.environment)
         self.display: GrantedDisplay | None = None
         self.pty: PtyRequest | None = None
 
     def __repr__(self) -> str:
         return f"<ServedSession on channel {self.channel.number}, {type(self.program).__name__}>"
+
+    @property
+    def env(self) -> dict[str, bytes]:
+        if self._env is None:
+            self._env = {}
+        return self._env
+
+    @property
+    def provided(self) -> dict[str, str]:
+        if self._provided is None:
+            self._provided = dict(self.permit.environment)
+        return self._provided
 
     @property
     def at_end(self) -> contextlib.ExitStack:
