@@ -57,8 +57,8 @@ class ConnectFailed(SSHError):
     """The peer cannot be reached. The ``OSError`` that says why is chained."""
 
     @classmethod
-    def to(cls, host: str, port: int, error: OSError | UnicodeError | OverflowError) -> ConnectFailed:
-        """With the words for it. A name that no resolver takes is a ``UnicodeError``, no port an ``OverflowError``."""
+    def to(cls, host: str, port: int, error: OSError | UnicodeError) -> ConnectFailed:
+        """With the words for it. A name that no resolver takes is a ``UnicodeError``."""
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return cls(f"cannot connect to {host} port {port}: {reason}")
 

@@ -56,6 +56,8 @@ class Setup:
         Raises:
             InvalidArgument: They do not go together.
         """
+        if not 0 < port < 65536:
+            raise InvalidArgument(f"there is no port {port}: they are 1 to 65535")
         if config is None:
             if user is None:
                 raise InvalidArgument("nobody to log in as: give user or config")

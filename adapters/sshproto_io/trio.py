@@ -186,8 +186,8 @@ async def _dial(host: str, port: int) -> trio.abc.Stream:
         if family is None:
             return await trio.open_tcp_stream(host, port)
         return await _dial_address(family, host, port)
-    except (OSError, UnicodeError, OverflowError) as error:  # of names that no resolver can take, and of ports
-        problem: OSError | UnicodeError | OverflowError = error
+    except (OSError, UnicodeError) as error:  # the latter of names that no resolver can take
+        problem: OSError | UnicodeError = error
         attempts = [part for part in parts(error.__cause__) if isinstance(part, OSError)]  # one for each address
         if attempts:
             numbers = dict.fromkeys(attempt.errno for attempt in attempts)

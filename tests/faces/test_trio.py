@@ -764,12 +764,6 @@ def test_nobody_can_be_reached(unused_port: int) -> None:
     assert "no-such-host.invalid" in str(raised(ConnectFailed, unknown))
     raised(ConnectFailed, impossible)
 
-    async def no_port() -> None:
-        async with connect(HOST, 70_000, **LOGIN):
-            pass
-
-    raised(ConnectFailed, no_port)
-
 
 @pytest.fixture
 def unused_port() -> int:

@@ -105,7 +105,7 @@ class Talker(Handler):
 
     def do_deaf(self, session: ServerSession) -> None:
         """The whole process hears nothing for a while, as far as this connection goes."""
-        time.sleep(0.05)
+        time.sleep(0.2)  # the reply to the request for it is with the client by then
         self.incoming.apply(lambda: time.sleep(1.5))
 
 
