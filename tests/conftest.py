@@ -18,7 +18,11 @@ from typing import Any
 import hypothesis
 import pytest
 
-from tests.support import claims, claimspage
+# What helpers assert is checked under ``python -O``, too, as what tests assert is.
+for room in ("bench", "faces", "fuzz", "interop", "learning", "property", "replay", "security", "support", "unit"):
+    pytest.register_assert_rewrite(f"tests.{room}")
+
+from tests.support import claims, claimspage  # noqa: E402
 
 # Shared machines are slow now and then: no deadline for one example; pytest-timeout watches the test as a whole.
 hypothesis.settings.register_profile("default", deadline=None)
