@@ -170,13 +170,11 @@ class Hub(Generic[C]):
     def drain(self) -> None:
         """Hand out all events.
 
-        To be called after every input, after every step of an operation, and after ``data_to_send``, which may make
-        room for more events.
+        To be called after every input, every step of an operation, and ``data_to_send``, which may make room for more.
         """
         engine = self._engine
         while engine.events or not engine.idle:
-            event: Event | None = self._next_event()
-            if event is None:
+            if (event := self._next_event()) is None:
                 break
             try:
                 if self.on_event is not None:

@@ -357,7 +357,10 @@ class TrioFace(Face):
 
         with self._trio.fail_after(PATIENCE):
             async with self._trio.open_nursery() as nursery:
-                nursery.start_soon(strike, nursery.cancel_scope)
+                if moment.turns or moment.seconds:
+                    nursery.start_soon(strike, nursery.cancel_scope)
+                else:  # when it waits for the first time; an answer may be there before another task has had its turn
+                    nursery.cancel_scope.cancel()
                 try:
                     await thunk()
                     ended = True
