@@ -145,7 +145,7 @@ class Hub(Generic[C]):
         self._called = 0  # those that have, and have not had their turn yet
         self._take = ASKED[conn.role]
         self._engine = engine = conn._engine
-        # The connection's method hands on, and is watched if the connection is recorded.
+        # The connection's method hands on, and is watched if it is recorded.
         self._next_event = engine.next_event if engine.config.record is None else conn.next_event
 
     @property
@@ -174,7 +174,8 @@ class Hub(Generic[C]):
         """
         engine = self._engine
         while engine.events or not engine.idle:
-            if (event := self._next_event()) is None:
+            event: Event | None = self._next_event()
+            if event is None:
                 break
             try:
                 if self.on_event is not None:
@@ -596,5 +597,4 @@ class Hub(Generic[C]):
     }
 
 
-_ROUTES = Hub._ROUTES
-"""What takes each event."""
+_ROUTES = Hub._ROUTES  # what takes each event
