@@ -29,7 +29,6 @@ class Outbox:
 
     Args:
         config: Limits, entropy for padding, and the trace.
-        sealed: See the attribute.
         worn: Called when the key has served for as much as ``Limits.rekey_bytes`` or ``rekey_packets`` allow.
 
     Attributes:
@@ -55,9 +54,7 @@ class Outbox:
         "size",
     )
 
-    def __init__(
-        self, config: Config, *, sealed: Callable[[Message], object] | None = None, worn: Callable[[], None]
-    ) -> None:
+    def __init__(self, config: Config, *, worn: Callable[[], None]) -> None:
         self._limits = config.limits
         self._rekey_bytes = config.limits.rekey_bytes
         self._rekey_packets = config.limits.rekey_packets
@@ -66,7 +63,7 @@ class Outbox:
         self.sealer = Sealer(entropy=config.entropy)
         self.size = 0
         self.held = False
-        self.sealed = sealed
+        self.sealed: Callable[[Message], object] | None = None
         self._packets: list[Buffer] = []
         self._deferred: deque[tuple[Message, bytes, int | None]] | tuple[()] = ()  # empty, a deque is not small
         self._deferred_size = 0

@@ -87,7 +87,27 @@ class _Dead(PlainOpening):
 _NOTHING = memoryview(b"")
 
 
-class Opener:
+class _Numbered:
+    """Packets of one direction, which are numbered through (RFC 4253 section 6.4)."""
+
+    __slots__ = ("_first", "bytes", "packets")
+
+    def __init__(self) -> None:
+        self.packets = 0
+        self.bytes = 0
+        self._first = 0  # the sequence number of the first packet under the current keys
+
+    @property
+    def sequence_number(self) -> int:
+        """That of the next packet; it wraps at 2**32."""
+        return (self._first + self.packets) & _MASK32
+
+    @sequence_number.setter
+    def sequence_number(self, number: int) -> None:
+        self._first = number - self.packets
+
+
+class Opener(_Numbered):
     """One direction of traffic, from bytes to payloads.
 
     Args:
@@ -105,7 +125,6 @@ class Opener:
         "_cipher",
         "_dead",
         "_decrypt",
-        "_first",
         "_inflater",
         "_length",
         "_next",
@@ -115,9 +134,7 @@ class Opener:
         "_store",
         "_view",
         "buffered",
-        "bytes",
         "packet_limit",
-        "packets",
     )
 
     _nonce: Callable[[], bytes]
@@ -126,9 +143,7 @@ class Opener:
     def __init__(self, *, packet_limit: int, passive: bool = False) -> None:
         self.packet_limit = packet_limit
         self.buffered = 0
-        self.packets = 0
-        self.bytes = 0
-        self._first = 0  # the sequence number of the first packet under the current keys
+        super().__init__()
         self._inflater: Inflater | None = None
         self._use(PlainOpening(1) if passive else PlainOpening())
         self._dead = False
@@ -139,15 +154,6 @@ class Opener:
         # Input that follows _view. While there is some, _view holds exactly one packet, and all of it.
         self._next: bytes | None = None
         self._next_offset = 0
-
-    @property
-    def sequence_number(self) -> int:
-        """That of the next packet; it wraps at 2**32."""
-        return (self._first + self.packets) & _MASK32
-
-    @sequence_number.setter
-    def sequence_number(self, number: int) -> None:
-        self._first = number - self.packets
 
     def _use(self, cipher: Opening) -> None:
         self._cipher = cipher
@@ -380,7 +386,7 @@ class Opener:
         self._shorten()
 
 
-class Sealer:
+class Sealer(_Numbered):
     """One direction of traffic, from payloads to bytes.
 
     Args:
@@ -396,35 +402,21 @@ class Sealer:
         "_deflater",
         "_encrypt",
         "_entropy",
-        "_first",
         "_nonce",
         "_pool",
         "_pool_offset",
-        "bytes",
-        "packets",
     )
 
     _nonce: Callable[[], bytes]
     _encrypt: Crypt | None
 
     def __init__(self, *, entropy: Entropy) -> None:
-        self.packets = 0
-        self.bytes = 0
-        self._first = 0  # the sequence number of the first packet under the current keys
+        super().__init__()
         self._entropy = entropy
         self._deflater: Deflater | None = None
         self._use(PlainSealing())
         self._pool = b""
         self._pool_offset = 0
-
-    @property
-    def sequence_number(self) -> int:
-        """That of the next packet; it wraps at 2**32."""
-        return (self._first + self.packets) & _MASK32
-
-    @sequence_number.setter
-    def sequence_number(self, number: int) -> None:
-        self._first = number - self.packets
 
     def _use(self, cipher: Sealing) -> None:
         self._cipher = cipher

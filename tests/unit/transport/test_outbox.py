@@ -14,7 +14,9 @@ def make(limits: Limits | None = None) -> tuple[Outbox, list[m.Message], list[No
     sealed: list[m.Message] = []
     worn: list[None] = []
     config = Config(limits=limits or Limits(), entropy=lambda count, label: bytes(count))
-    return Outbox(config, sealed=sealed.append, worn=lambda: worn.append(None)), sealed, worn
+    outbox = Outbox(config, worn=lambda: worn.append(None))
+    outbox.sealed = sealed.append
+    return outbox, sealed, worn
 
 
 def test_what_may_not_leave_waits_in_order_and_what_may_passes_it() -> None:
