@@ -306,22 +306,11 @@ def test_algorithms(server: Server, home: Path, key: Key) -> None:
 @pytest.fixture
 def agent(home: Path, key: Key) -> Iterator[str]:
     """A stock agent that has the key."""
-    path = str(home / "agent.sock")
-    try:
-        process = subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL)
-    except FileNotFoundError:
-        peers.unavailable("ssh-agent is not installed")
-    try:
-        for _ in range(100):
-            if Path(path).exists():
-                break
-            time.sleep(0.05)
+    with peers.ssh_agent(home / "agent.sock") as path:
         add = ["ssh-add", "-q", str(key.path)]
-        subprocess.run(add, env={**os.environ, "SSH_AUTH_SOCK": path}, check=True, timeout=peers.SECONDS)
-        yield path
-    finally:
-        process.terminate()
-        process.wait(peers.SECONDS)
+        env = {**os.environ, "SSH_AUTH_SOCK": str(path)}
+        subprocess.run(add, env=env, check=True, timeout=peers.SECONDS)
+        yield str(path)
 
 
 def listed(agent: str) -> str:

@@ -4,7 +4,6 @@ for is refused, whoever forwards."""
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,22 +39,8 @@ class Agent:
 
 @pytest.fixture
 def agent() -> Iterator[Agent]:
-    with peers.scratch() as directory:
-        path = directory / "agent"
-        with subprocess.Popen(
-            [peers.need("ssh-agent"), "-D", "-a", str(path)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            env=peers.environment(directory),
-            start_new_session=True,
-        ) as process:
-            try:
-                assert process.stdout is not None
-                assert process.stdout.readline()
-                yield Agent(path, directory)
-            finally:
-                process.terminate()
-                process.wait(peers.SECONDS)
+    with peers.scratch() as directory, peers.ssh_agent(directory / "agent") as path:
+        yield Agent(path, directory)
 
 
 @pytest.fixture(scope="module")

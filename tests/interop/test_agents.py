@@ -54,9 +54,7 @@ class Place:
 def stock(home: Path) -> Iterator[Place]:
     """OpenSSH's agent. What needs confirmation is refused: there is no program that asks."""
     path = home / "stock"
-    argv = [peers.need("ssh-agent"), "-D", "-a", str(path)]
-    env = peers.environment(home, SSH_ASKPASS="/bin/false", SSH_ASKPASS_REQUIRE="force")
-    with peers.listening(argv, home / "log", "SSH_AUTH_SOCK=", env):
+    with peers.ssh_agent(path, SSH_ASKPASS="/bin/false", SSH_ASKPASS_REQUIRE="force"):
         yield Place(str(path))
 
 

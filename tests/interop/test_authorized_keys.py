@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -59,19 +58,6 @@ def greeter() -> Iterator[int]:
             listener.shutdown(socket.SHUT_RDWR)
 
 
-@contextlib.contextmanager
-def running_agent(path: Path) -> Iterator[Path]:
-    """ssh-agent, at a socket."""
-    argv = [peers.need("ssh-agent"), "-D", "-a", str(path)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, env=peers.environment(path.parent)) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline()  # it listens
-            yield path
-        finally:
-            process.terminate()
-
-
 FILES = ("keys", "authorities", "principals", "revoked")
 
 
@@ -98,7 +84,7 @@ def place(*, authorities: bool) -> Iterator[Place]:
         options = [part for _, option, file in files for part in (option, str(directory / file))]
         sshd = stack.enter_context(peers.sshd([*config, "PermitUserEnvironment yes", "MaxAuthTries 20"]))
         own = stack.enter_context(ours.serve(["-v", "--forward", "--agent-forwarding", *options]))
-        agent = stack.enter_context(running_agent(directory / "agent"))
+        agent = stack.enter_context(peers.ssh_agent(directory / "agent"))
         yield Place({"sshd": sshd, "ours": own}, directory, stack.enter_context(greeter()), agent)
 
 

@@ -286,25 +286,16 @@ def without_values(lines: list[str]) -> list[str]:
 
 
 def test_an_authority_in_an_agent_of_openssh(key, made, publics, monkeypatch):
-    peers.need("ssh-agent")
     Path("id.pub").write_text(publics["ssh-ed25519"].openssh() + "\n")
-    with subprocess.Popen(["ssh-agent", "-D", "-a", "socket"], stdout=subprocess.DEVNULL) as agent:
-        try:
-            until = time.monotonic() + 20
-            while not Path("socket").exists():
-                assert agent.poll() is None
-                assert time.monotonic() < until
-                time.sleep(0.02)
-            monkeypatch.setenv("SSH_AUTH_SOCK", "socket")
-            subprocess.run(["ssh-add", "-q", made["ssh-rsa"]], check=True, timeout=30, stdin=subprocess.DEVNULL)
-            authority = made["ssh-rsa"].with_name("ssh-rsa.pub")
-            for algorithm in ("rsa-sha2-512", "rsa-sha2-256"):
-                usual = ("-q", "-I", "x", "-n", "a", "-V", "+1h", "-t", algorithm)
-                key("certify", "-U", "-s", authority, *usual, "id.pub")
-                assert f"(using {algorithm})" in "".join(listed("id-cert.pub"))
-                assert Certificate.parse(Path("id-cert.pub").read_text()).authority == public(made["ssh-rsa"])
-        finally:
-            agent.terminate()
+    with peers.ssh_agent(Path("socket").absolute()):
+        monkeypatch.setenv("SSH_AUTH_SOCK", "socket")
+        subprocess.run(["ssh-add", "-q", made["ssh-rsa"]], check=True, timeout=30, stdin=subprocess.DEVNULL)
+        authority = made["ssh-rsa"].with_name("ssh-rsa.pub")
+        for algorithm in ("rsa-sha2-512", "rsa-sha2-256"):
+            usual = ("-q", "-I", "x", "-n", "a", "-V", "+1h", "-t", algorithm)
+            key("certify", "-U", "-s", authority, *usual, "id.pub")
+            assert f"(using {algorithm})" in "".join(listed("id-cert.pub"))
+            assert Certificate.parse(Path("id-cert.pub").read_text()).authority == public(made["ssh-rsa"])
 
 
 def test_what_is_only_read(key, made, publics):

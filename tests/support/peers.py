@@ -297,6 +297,20 @@ def listening(argv: Sequence[str], log_file: Path, ready: str, env: dict[str, st
         _end(process)
 
 
+@contextlib.contextmanager
+def ssh_agent(path: Path, **more: str) -> Iterator[Path]:
+    """OpenSSH's agent until the block is left, at a socket. Without a word of it: the socket is there a moment before
+    anybody listens at it.
+
+    Args:
+        path: Where the socket is to be.
+        more: Variables of its environment.
+    """
+    argv = [need("ssh-agent"), "-D", "-a", str(path)]
+    with listening(argv, path.with_name(path.name + ".log"), "SSH_AUTH_SOCK=", environment(path.parent, **more)):
+        yield path
+
+
 def run(argv: Sequence[str], env: dict[str, str], stdin: bytes = b"", seconds: float = SECONDS) -> Ran:
     """Run a client to its end. It has no terminal: a client that would ask on one gets an error instead."""
     done = subprocess.run(

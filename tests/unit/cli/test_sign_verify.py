@@ -17,7 +17,7 @@ from sshproto_cli.main import main
 from sshproto_cli.terminal import Terminal
 from sshproto_io.blocking import open_agent, serve_agent
 from tests.support.authenticator import ED25519, TOUCHED, Authenticator
-from tests.support.peers import need
+from tests.support.peers import need, ssh_agent
 
 ALICE = "alice@example.org"
 MESSAGE = b"a message\r\nof two lines\0\n"
@@ -282,23 +282,12 @@ def test_our_agent_signs_for_ssh_keygen(run, agent):
 
 
 def test_an_agent_of_openssh_signs(run, tmp_path, monkeypatch):
-    need("ssh-agent")
-    path = str(tmp_path / "theirs")
-    with subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL) as theirs:
-        try:
-            for _ in range(200):
-                if Path(path).exists():
-                    break
-                theirs.poll()
-                assert theirs.returncode is None
-                time.sleep(0.02)
-            monkeypatch.setenv("SSH_AUTH_SOCK", path)
-            subprocess.run(["ssh-add", "-q", "id"], check=True, timeout=30, stdin=subprocess.DEVNULL)
-            shutil.move("id", "elsewhere")
-            assert run("sign", "-q", "-f", "id.pub", "message") == (0, "", "")
-            assert run(*VERIFY, "message") == (0, GOOD, "")
-        finally:
-            theirs.terminate()
+    with ssh_agent(tmp_path / "theirs") as path:
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
+        subprocess.run(["ssh-add", "-q", "id"], check=True, timeout=30, stdin=subprocess.DEVNULL)
+        shutil.move("id", "elsewhere")
+        assert run("sign", "-q", "-f", "id.pub", "message") == (0, "", "")
+        assert run(*VERIFY, "message") == (0, GOOD, "")
 
 
 # ----------------------------------------------------------------------------------------------------- what is not good
