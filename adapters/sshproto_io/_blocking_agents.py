@@ -1,4 +1,4 @@
-"""Agents in threads: :func:`open_agent` for who uses one, :func:`serve_agent` for who is one."""
+"""Agents in threads; see :mod:`sshproto_io.blocking`."""
 
 from __future__ import annotations
 
@@ -158,17 +158,8 @@ class Agent:
         self.close()
 
 
-def open_agent(path: str | os.PathLike[str] | None = None, *, timeout: float | None = None) -> Agent:
-    """Connect to an agent.
-
-    Args:
-        path: Its socket; what ``SSH_AUTH_SOCK`` says if None.
-        timeout: Seconds for each request, and to connect; None for as many as it takes, as somebody may be asked.
-
-    Raises:
-        AgentUnavailable: There is none.
-        TimeoutExpired: It does not answer.
-    """
+def open_one(path: str | os.PathLike[str] | None, timeout: float | None) -> Agent:
+    """Connect to an agent; see :func:`sshproto_io.blocking.open_agent`."""
     return Agent(Runner().run(reach(path), timeout, "the agent"), timeout)
 
 
@@ -211,26 +202,13 @@ class ServedAgent:
         self.close()
 
 
-def serve_agent(
+def serve_one(
     keyring: Keyring,
-    path: str | os.PathLike[str] | None = None,
-    *,
-    confirm: Callable[[ConfirmNeeded], Any] | None = None,
-    on_event: Callable[[AgentEvent], object] | None = None,
-    clock: Callable[[], float] | None = None,
+    path: str | os.PathLike[str] | None,
+    confirm: Callable[[ConfirmNeeded], Any] | None,
+    on_event: Callable[[AgentEvent], object] | None,
+    clock: Callable[[], float] | None,
 ) -> ServedAgent:
-    """Be an agent, at a socket that is for this user alone. A thread does that.
-
-    Args:
-        keyring: What it holds. It is the thread's while it is served: other threads reach it by :func:`open_agent`.
-        path: The socket; None makes one in a directory of its own.
-        confirm: Asks whether a key that needs it may be used: takes a :class:`~sshproto.agent.ConfirmNeeded` and
-            returns True or False, in a thread of its own. Without it such keys are refused.
-        on_event: Called with what is signed and what is refused; to look only.
-        clock: The time in seconds since 1970; one that goes steadily if None.
-
-    Raises:
-        OSError: There can be no such socket.
-    """
+    """Be an agent; see :func:`sshproto_io.blocking.serve_agent`."""
     service = AgentService(keyring, clock or steady_clock(), confirm=confirm, on_event=on_event)
     return ServedAgent(service, agent_socket(path))

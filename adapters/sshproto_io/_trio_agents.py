@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
 from sshproto_io._async_agents import Agent, Alone, ServedAgent, opened, prepared
-from sshproto_io._async_link import Link, Opening
+from sshproto_io._async_link import Link
 from sshproto_io._trio_link import Peer, plain_nursery
 
 if TYPE_CHECKING:
@@ -62,18 +60,20 @@ class World(Peer[Any]):
         await trio.lowlevel.checkpoint()
 
 
-async def _open(path: str | os.PathLike[str] | None) -> Agent:
+async def open_one(path: str | os.PathLike[str] | None) -> Agent:
+    """Connect to an agent; see :func:`sshproto_io.trio.open_agent`."""
     return await opened(World(), path)
 
 
 @contextlib.asynccontextmanager
-async def _serve(
+async def serve_one(
     keyring: Keyring,
     path: str | os.PathLike[str] | None,
     confirm: Callable[[ConfirmNeeded], Any] | None,
     on_event: Callable[[AgentEvent], object] | None,
     clock: Callable[[], float] | None,
 ) -> AsyncIterator[ServedAgent]:
+    """Be an agent; see :func:`sshproto_io.trio.serve_agent`."""
     service, listener = prepared(keyring, path, confirm, on_event, clock)
     try:
         async with plain_nursery() as nursery:
@@ -91,39 +91,3 @@ async def _serve(
                     await close()
     finally:
         listener.close()
-
-
-def open_agent(path: str | os.PathLike[str] | None = None) -> Opening[Agent]:
-    """Connect to an agent: an :class:`Agent`, by ``await`` or ``async with``.
-
-    Args:
-        path: Its socket; what ``SSH_AUTH_SOCK`` says if None.
-
-    Raises:
-        AgentUnavailable: There is none.
-    """
-    return Opening(functools.partial(_open, path))
-
-
-def serve_agent(
-    keyring: Keyring,
-    path: str | os.PathLike[str] | None = None,
-    *,
-    confirm: Callable[[ConfirmNeeded], Any] | None = None,
-    on_event: Callable[[AgentEvent], object] | None = None,
-    clock: Callable[[], float] | None = None,
-) -> AbstractAsyncContextManager[ServedAgent]:
-    """Be an agent, at a socket that is for this user alone: a :class:`ServedAgent`, by ``async with``.
-
-    Args:
-        keyring: What it holds.
-        path: The socket; None makes one in a directory of its own.
-        confirm: Asks whether a key that needs it may be used: takes a :class:`~sshproto.agent.ConfirmNeeded` and
-            returns True or False; may be asynchronous. Without it such keys are refused.
-        on_event: Called with what is signed and what is refused; to look only.
-        clock: The time in seconds since 1970; one that goes steadily if None.
-
-    Raises:
-        OSError: There can be no such socket.
-    """
-    return _serve(keyring, path, confirm, on_event, clock)

@@ -205,40 +205,23 @@ class Server:
             self._gone.notify_all()
 
 
-def listen(
+def start(
     host: str | None,
     port: int,
     config: ServerConfig,
     handler: Callable[[Incoming], Handler],
-    *,
-    max_connections: int = 512,
-    max_strangers: int = 64,
-    on_bug: Callable[[Exception], None] | None = None,
-    backlog: int = 128,
+    limits: tuple[int, int],
+    backlog: int,
+    on_bug: Callable[[Exception], None] | None,
 ) -> Server:
-    """Listen; ``with`` the server, or :meth:`Server.serve_forever`, serves who comes.
-
-    Args:
-        host: A name or an address to listen at; None or ``""`` for all.
-        port: 0 lets the system choose; ``Server.addresses`` tells.
-        config: The server's decisions.
-        handler: Makes the handler of a connection that has come. The handler's functions run in threads, several at
-            once, except for those of the login, which come one after the other.
-        max_connections: Connections at once; more are closed as they come.
-        max_strangers: Of those, how many may be waiting for their login.
-        on_bug: Called with what ``handler`` raised, and with what the handler's methods raised unless it has a method
-            ``bug`` of its own. If None, that is shown as threads show what they raise.
-        backlog: Connections that may wait to be accepted.
-
-    Raises:
-        OSError: It cannot listen there.
-    """
+    """Listen; the arguments are those of :func:`sshproto_io.blocking.listen`."""
     listener = Runner().run(listen_at((host or "", port), backlog=backlog))
+    connections, strangers = limits
     return Server(
         listener,
         config,
         handler,
-        max_connections=max_connections,
-        max_strangers=max_strangers,
+        max_connections=connections,
+        max_strangers=strangers,
         on_bug=on_bug or report,
     )

@@ -2,43 +2,40 @@
 
 Both are asynchronous context managers, which open a nursery: when they end, nothing of the connection or the server is
 left.  An error that goes through them alone comes out alone, not in a group.
+
+What a connection is made of, and Trio with it, is loaded when :func:`connect` or :func:`listen` is first called, or a
+class first named: a program that only may connect does not pay for it at once.  All tasks stand still meanwhile, some
+tenth of a second; who can't have that names :class:`Client` beforehand.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import logging
-import math
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING
 
-import trio
-
-from sshproto.client import ClientConnection
 from sshproto.lazy import lazily
-from sshproto.operations.login import log_in
-from sshproto.operations.serving import Handler, serve
-from sshproto.server import ServerConnection
-from sshproto_io import ConnectFailed, Setup, TimeoutExpired, _async, _async_streams
-from sshproto_io._async import BaseServer, ClientLink, Forward, at_one_port
-from sshproto_io._async_link import parts
-from sshproto_io._trio_link import Peer, plain_nursery
-from sshproto_io._trio_streams import Reader, Stream, Writer
-from sshproto_io.sockets import family_of, world
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractAsyncContextManager
+    from os import PathLike
+    from typing import Any
+
+    import trio
+
+    from sshproto.agent import AgentEvent, ConfirmNeeded, Keyring
     from sshproto.config import ClientConfig, ServerConfig
     from sshproto.events import Event
     from sshproto.keys.known_hosts import KnownHosts
     from sshproto.keys.public import PublicKey
     from sshproto.operations.host_keys import HostKeyCheck
     from sshproto.operations.login import Credentials, LoginKey
-    from sshproto.operations.steps import Operation
+    from sshproto.operations.serving import Handler
+    from sshproto_io._async import Forward
     from sshproto_io._async_agents import Agent, ServedAgent
-    from sshproto_io._trio_agents import open_agent, serve_agent
+    from sshproto_io._async_link import Opening
+    from sshproto_io._trio_face import Client, Incoming, Process, Server, ServerSession
+    from sshproto_io._trio_streams import Reader, Stream, Writer
 
 __all__ = [
     "Agent",
@@ -61,76 +58,20 @@ __all__ = [
 
 _HOMES = {
     "Agent": "sshproto_io._async_agents",
+    "Client": "sshproto_io._trio_face",
+    "Forward": "sshproto_io._async",
+    "Handler": "sshproto.operations.serving",
+    "Incoming": "sshproto_io._trio_face",
+    "Process": "sshproto_io._trio_face",
+    "Reader": "sshproto_io._trio_streams",
     "ServedAgent": "sshproto_io._async_agents",
-    "open_agent": "sshproto_io._trio_agents",
-    "serve_agent": "sshproto_io._trio_agents",
+    "Server": "sshproto_io._trio_face",
+    "ServerSession": "sshproto_io._trio_face",
+    "Stream": "sshproto_io._trio_streams",
+    "Writer": "sshproto_io._trio_streams",
 }
-"""What is loaded when it is first asked for."""
 
 __getattr__, __dir__ = lazily(__name__, _HOMES, __all__)
-
-T = TypeVar("T")
-
-_LOG = logging.getLogger(__name__)
-
-
-# --------------------------------------------------------------------------------------------------------------- client
-
-
-class Process(_async_streams.Process[Reader, Writer]):
-    """A program that runs at the server."""
-
-    READER = Reader
-    WRITER = Writer
-
-
-class Client(Peer[ClientConnection], ClientLink[Process, Stream]):
-    """A connection to a server, logged in. Made by :func:`connect`.
-
-    Attributes:
-        hub: The connection's events.
-        conn: The connection itself.
-    """
-
-    PROCESS = Process
-    STREAM = Stream
-
-    async def within(self, seconds: float | None, operation: Operation[T], what: str) -> T:
-        """Run an operation and give up after ``seconds``; see the base class."""
-        if seconds is None:
-            return await self.complete(operation)
-        with _limit(seconds, what):
-            return await self.complete(operation)
-
-    def jump(
-        self,
-        host: str,
-        port: int = 22,
-        *,
-        user: str | None = None,
-        host_key: KnownHosts | PublicKey | HostKeyCheck,
-        keys: Iterable[LoginKey] = (),
-        password: str | None = None,
-        credentials: Credentials | None = None,
-        config: ClientConfig | None = None,
-        timeout: float | None = 30.0,
-        on_event: Callable[[Event], None] | None = None,
-    ) -> AbstractAsyncContextManager[Client]:
-        """Connect to a host that this server can reach, through this connection.
-
-        The arguments are those of :func:`connect`. Closing this connection ends the other.
-        """
-        setup = Setup.of(
-            host,
-            port,
-            user=user,
-            host_key=host_key,
-            keys=keys,
-            password=password,
-            credentials=credentials,
-            config=config,
-        )
-        return _client(setup, timeout, on_event, lambda: self.open_tcp(host, port))
 
 
 def connect(
@@ -170,216 +111,16 @@ def connect(
         ConnectionLoss: The connection ended before we were logged in; a subclass says why.
         InvalidArgument: The arguments do not go together.
     """
+    from sshproto_io._setup import Setup
+    from sshproto_io._trio_face import dial_and_log_in
+
     setup = Setup.of(
         host, port, user=user, host_key=host_key, keys=keys, password=password, credentials=credentials, config=config
     )
-
-    async def dial() -> trio.abc.Stream:
-        return await _dial(host, port) if stream is None else stream
-
-    return _client(setup, timeout, on_event, dial)
+    return dial_and_log_in(setup, timeout, on_event, None, stream)
 
 
-async def _dial(host: str, port: int) -> trio.abc.Stream:
-    try:
-        family = family_of(host)
-        if family is None:
-            return await trio.open_tcp_stream(host, port)
-        return await _dial_address(family, host, port)
-    except (OSError, UnicodeError) as error:  # the latter of names that no resolver can take
-        problem: OSError | UnicodeError = error
-        attempts = [part for part in parts(error.__cause__) if isinstance(part, OSError)]  # one for each address
-        if attempts:
-            numbers = dict.fromkeys(attempt.errno for attempt in attempts)
-            problem = OSError(0, "; ".join(os.strerror(number) for number in numbers if number))
-        raise ConnectFailed.to(host, port, problem) from error
-
-
-async def _dial_address(family: int, host: str, port: int) -> trio.SocketStream:
-    """Dial the one address that there is: nothing has to be looked up, and no other is tried beside it."""
-    sock = trio.socket.socket(family)
-    try:
-        await sock.connect((host, port))
-    except BaseException as error:
-        sock.close()
-        if isinstance(error, OSError) and error.errno:  # Trio has put the address into the words
-            raise OSError(error.errno, os.strerror(error.errno)) from error
-        raise
-    return trio.SocketStream(sock)
-
-
-@contextlib.asynccontextmanager
-async def _client(
-    setup: Setup,
-    timeout: float | None,  # noqa: ASYNC109  as in all faces
-    on_event: Callable[[Event], None] | None,
-    dial: Callable[[], Awaitable[trio.abc.Stream]],
-) -> AsyncIterator[Client]:
-    client: Client | None = None
-    async with plain_nursery() as nursery:
-        try:
-            with _limit(timeout, f"connecting to {setup.host} port {setup.port}"):
-                stream = await dial()
-                conn = ClientConnection(setup.config, trio.current_time())
-                client = Client(conn, stream, nursery, setup.config.timeouts.linger, on_event)
-                await client.complete(log_in(client.hub, setup.host_key, setup.credentials))
-            yield client
-        finally:
-            if client is not None:
-                await client.aclose()
-
-
-@contextlib.contextmanager
-def _limit(seconds: float | None, what: str) -> Iterator[None]:
-    deadline = math.inf if seconds is None else trio.current_time() + seconds
-    with trio.CancelScope(deadline=deadline) as scope:
-        yield
-    if seconds is not None and scope.cancelled_caught:
-        raise TimeoutExpired(what, seconds)
-
-
-# --------------------------------------------------------------------------------------------------------------- server
-
-
-class ServerSession(_async.ServerSession[Reader, Writer]):
-    """A session at the server, as its handler sees it."""
-
-    __slots__ = ()
-
-    READER = Reader
-    WRITER = Writer
-
-
-class Incoming(Peer[ServerConnection]):
-    """A connection that has come to a server.
-
-    Attributes:
-        hub: The connection's events.
-        conn: The connection itself.
-        peer, local: The addresses of who dialled, and of what was dialled; None if they are not known.
-    """
-
-    def __init__(self, config: ServerConfig, stream: trio.abc.Stream, nursery: trio.Nursery) -> None:
-        super().__init__(ServerConnection(config, trio.current_time()), stream, nursery, config.timeouts.linger)
-        self.hub.face = self
-        self.peer: Any = None
-        self.local: Any = None
-        if isinstance(stream, trio.SocketStream):
-            with contextlib.suppress(OSError):  # it is gone already
-                self.peer = stream.socket.getpeername()
-                self.local = stream.socket.getsockname()
-
-
-class _Directly:
-    """A nursery in which what is to be served has nothing around it, for it is closed there in any case."""
-
-    def __init__(self, nursery: trio.Nursery) -> None:
-        self._nursery = nursery
-
-    def start_soon(self, _: object, stream: trio.abc.Stream, serve: Callable[[trio.abc.Stream], Any]) -> None:
-        self._nursery.start_soon(serve, stream)
-
-
-class Server(BaseServer[Incoming]):
-    """Listens, and serves who comes. Made by :func:`listen`.
-
-    What goes wrong with one connection ends that one alone.
-
-    Attributes:
-        config: The server's decisions.
-        handler: Makes the handler of a connection.
-        connections: Those that there are.
-        addresses: Where it listens.
-    """
-
-    def __init__(
-        self,
-        config: ServerConfig,
-        handler: Callable[[Incoming], Handler],
-        max_connections: int,
-        max_strangers: int,
-        on_bug: Callable[[Exception], object],
-        listeners: list[trio.SocketListener],
-    ) -> None:
-        super().__init__(config, handler, max_connections, max_strangers, on_bug)
-        self._world = world(trio.socket.getaddrinfo, ServerSession, Stream, on_bug)
-        self._listeners = listeners
-        self.listens(listener.socket for listener in listeners)
-        self._listening = trio.CancelScope()
-        self._closed = trio.Event()
-
-    async def accept(self, nursery: trio.Nursery) -> None:
-        """Accept connections, until closed; each is served in a task of ``nursery``."""
-        try:
-            with self._listening:
-                await trio.serve_listeners(
-                    self.serve, self._listeners, handler_nursery=cast("trio.Nursery", _Directly(nursery))
-                )
-        finally:
-            self._closed.set()
-
-    async def serve(self, stream: trio.abc.Stream) -> None:
-        """Serve whoever has come over ``stream``, until that connection ends.
-
-        :func:`listen` has this done for all who dial; others may come otherwise.
-        """
-        incoming: Incoming | None = None
-        try:
-            async with plain_nursery() as nursery:
-                incoming = Incoming(self.config, stream, nursery)
-                if self._listening.cancel_called or not self.admit(incoming):
-                    incoming.abort()
-                else:
-                    await self._attend(incoming, nursery.cancel_scope)
-        except Exception as error:  # noqa: BLE001  it must not take the other connections with it
-            self.on_bug(error)
-        finally:
-            if incoming is None:
-                await trio.aclose_forcefully(stream)
-            else:
-                self.forget(incoming)
-
-    async def _attend(self, incoming: Incoming, scope: trio.CancelScope) -> None:
-        reason = "the server is stopping"
-        try:
-            handler = self.handler(incoming)
-            await incoming.complete(serve(incoming.hub, handler, self._world))
-        except Exception:
-            reason = "internal error"
-            raise
-        finally:
-            if scope.cancel_called:  # something in the background has failed
-                reason = "internal error"
-            await incoming.aclose(reason)
-
-    async def serve_forever(self) -> None:
-        """Wait until it is closed."""
-        await self._closed.wait()
-
-    async def aclose(self, description: str = "the server is stopping") -> None:
-        """Listen no more, disconnect who is there, and wait until that is done. Repeated calls do nothing."""
-        self._listening.cancel()
-        async with plain_nursery() as nursery:
-            for connection in tuple(self.connections):
-                nursery.start_soon(connection.aclose, description)
-        await self._closed.wait()
-
-
-def _report(error: Exception) -> None:
-    _LOG.error("what served an SSH connection has failed", exc_info=error)
-
-
-def _ports(listeners: list[trio.SocketListener]) -> list[int]:
-    return [listener.socket.getsockname()[1] for listener in listeners]
-
-
-async def _closed(listeners: list[trio.SocketListener]) -> None:
-    for listener in listeners:
-        listener.socket.close()
-
-
-@contextlib.asynccontextmanager
-async def listen(
+def listen(
     host: str | None,
     port: int,
     config: ServerConfig,
@@ -388,8 +129,8 @@ async def listen(
     max_connections: int = 512,
     max_strangers: int = 64,
     backlog: int = 128,
-    on_bug: Callable[[Exception], object] = _report,
-) -> AsyncIterator[Server]:
+    on_bug: Callable[[Exception], object] | None = None,
+) -> AbstractAsyncContextManager[Server]:
     """Listen, and serve who comes: a :class:`Server`, by ``async with``.
 
     Args:
@@ -406,12 +147,46 @@ async def listen(
     Raises:
         OSError: It cannot listen there.
     """
-    opened = functools.partial(trio.open_tcp_listeners, host=host or None, backlog=backlog)
-    listeners = await at_one_port(port, opened, _ports, _closed)
-    server = Server(config, handler, max_connections, max_strangers, on_bug, listeners)
-    async with plain_nursery() as nursery:
-        nursery.start_soon(server.accept, nursery)
-        try:
-            yield server
-        finally:
-            await server.aclose()
+    from sshproto_io import _trio_face
+
+    return _trio_face.start(host, port, config, handler, (max_connections, max_strangers), backlog, on_bug)
+
+
+def open_agent(path: str | PathLike[str] | None = None) -> Opening[Agent]:
+    """Connect to an agent: an :class:`Agent`, by ``await`` or ``async with``.
+
+    Args:
+        path: Its socket; what ``SSH_AUTH_SOCK`` says if None.
+
+    Raises:
+        AgentUnavailable: There is none.
+    """
+    from sshproto_io import _async_link, _trio_agents
+
+    return _async_link.Opening(functools.partial(_trio_agents.open_one, path))
+
+
+def serve_agent(
+    keyring: Keyring,
+    path: str | PathLike[str] | None = None,
+    *,
+    confirm: Callable[[ConfirmNeeded], Any] | None = None,
+    on_event: Callable[[AgentEvent], object] | None = None,
+    clock: Callable[[], float] | None = None,
+) -> AbstractAsyncContextManager[ServedAgent]:
+    """Be an agent, at a socket that is for this user alone: a :class:`ServedAgent`, by ``async with``.
+
+    Args:
+        keyring: What it holds.
+        path: The socket; None makes one in a directory of its own.
+        confirm: Asks whether a key that needs it may be used: takes a :class:`~sshproto.agent.ConfirmNeeded` and
+            returns True or False; may be asynchronous. Without it such keys are refused.
+        on_event: Called with what is signed and what is refused; to look only.
+        clock: The time in seconds since 1970; one that goes steadily if None.
+
+    Raises:
+        OSError: There can be no such socket.
+    """
+    from sshproto_io import _trio_agents
+
+    return _trio_agents.serve_one(keyring, path, confirm, on_event, clock)

@@ -145,7 +145,8 @@ def _exchange(feed: io.RawIOBase, data: bytes, outputs: Mapping[int, bytearray],
 def main() -> int:
     """Fork until standard input ends; in a run's own process, run it."""
     command = importlib.import_module("sshproto_cli.main")
-    for module in ("sshproto_cli.exec", "sshproto_io.blocking", "sshproto_io.asyncio", "sshproto_io.trio"):
+    faces = [f"sshproto_io._{face}_face" for face in ("blocking", "asyncio", "trio")]
+    for module in ("sshproto_cli.exec", "sshproto_io.server", *faces):
         with contextlib.suppress(ImportError):  # whoever asks for what is missing is told so
             importlib.import_module(module)
     gc.collect()

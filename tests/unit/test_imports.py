@@ -19,6 +19,8 @@ LAZY = {
     "sshproto.keys": "sshproto/keys/__init__.py",
     "sshproto_io": "adapters/sshproto_io/__init__.py",
     "sshproto_io.asyncio": "adapters/sshproto_io/asyncio.py",
+    "sshproto_io.blocking": "adapters/sshproto_io/blocking.py",
+    "sshproto_io.trio": "adapters/sshproto_io/trio.py",
 }
 """Packages and modules whose names are loaded when they are asked for."""
 
@@ -41,6 +43,9 @@ NEVER = {
     "sshproto_io.tables", "tempfile", "trio", "unittest", "urllib", "uuid", "zipfile",
 }  # fmt: skip
 """What no face needs in order to be there."""
+
+FOUNDATIONS = {"asyncio", "attr", "attrs", "cryptography", "socket", "trio"}
+"""What connections stand on, and what is not needed before there is one."""
 
 
 def loaded(module: str, then: str = "") -> tuple[set[str], set[str]]:
@@ -65,12 +70,12 @@ def test_the_package_alone_loads_nothing_that_was_not_asked_for() -> None:
     assert not classes
 
 
-@pytest.mark.parametrize("module", ["sshproto_io", "sshproto_io.asyncio"])
+@pytest.mark.parametrize("module", ["sshproto_io", "sshproto_io.asyncio", "sshproto_io.blocking", "sshproto_io.trio"])
 def test_until_there_is_a_connection_there_are_errors_and_no_more(module: str) -> None:
     modules, classes = loaded(module)
     mine = {name for name in modules if name.startswith("sshproto")}
     assert mine == {"sshproto", "sshproto.errors", "sshproto.lazy", "sshproto.text", "sshproto_io", module}
-    assert not {name for name in modules if below(name, {"asyncio", "attr", "attrs", "cryptography", "socket"})}
+    assert not {name for name in modules if below(name, FOUNDATIONS)}
     assert not classes
 
 
@@ -79,7 +84,8 @@ def test_until_there_is_a_connection_there_are_errors_and_no_more(module: str) -
     [
         ("sshproto", "sshproto.ClientConnection", 62, 178),
         ("sshproto", "sshproto.ServerConnection", 62, 178),
-        ("sshproto_io.blocking", "", 88, 195),
+        ("sshproto_io.blocking", "sshproto_io.blocking.Client", 88, 195),
+        ("sshproto_io.blocking", "sshproto_io.blocking.Server", 88, 195),
         ("sshproto_io.asyncio", "sshproto_io.asyncio.Client", 88, 195),
     ],
 )
@@ -104,7 +110,8 @@ def names_for_checkers(path: Path) -> dict[str, str]:
     for node in tree.body:
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             for statement in node.body:
-                assert isinstance(statement, ast.ImportFrom)
+                if not isinstance(statement, ast.ImportFrom):  # another's package, for annotations
+                    continue
                 for alias in statement.names:
                     found[alias.asname or alias.name] = f"{statement.module}:{alias.name}"
     return found

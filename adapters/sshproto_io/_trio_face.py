@@ -1,0 +1,321 @@
+"""What connections under Trio are made of. A part of :mod:`sshproto_io.trio`, loaded when it is first needed."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import math
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import trio
+
+from sshproto.client import ClientConnection
+from sshproto.operations.login import log_in
+from sshproto.operations.serving import Handler, serve
+from sshproto.server import ServerConnection
+from sshproto_io import ConnectFailed, Setup, TimeoutExpired, _async, _async_streams
+from sshproto_io._async import BaseServer, ClientLink, at_one_port
+from sshproto_io._async_link import parts
+from sshproto_io._trio_link import Peer, plain_nursery
+from sshproto_io._trio_streams import Reader, Stream, Writer
+from sshproto_io.sockets import family_of, world
+
+if TYPE_CHECKING:
+    from sshproto.config import ClientConfig, ServerConfig
+    from sshproto.events import Event
+    from sshproto.keys.known_hosts import KnownHosts
+    from sshproto.keys.public import PublicKey
+    from sshproto.operations.host_keys import HostKeyCheck
+    from sshproto.operations.login import Credentials, LoginKey
+    from sshproto.operations.steps import Operation
+
+T = TypeVar("T")
+
+_LOG = logging.getLogger("sshproto_io.trio")
+
+
+# --------------------------------------------------------------------------------------------------------------- client
+
+
+class Process(_async_streams.Process[Reader, Writer]):
+    """A program that runs at the server."""
+
+    READER = Reader
+    WRITER = Writer
+
+
+class Client(Peer[ClientConnection], ClientLink[Process, Stream]):
+    """A connection to a server, logged in. Made by :func:`connect`.
+
+    Attributes:
+        hub: The connection's events.
+        conn: The connection itself.
+    """
+
+    PROCESS = Process
+    STREAM = Stream
+
+    async def within(self, seconds: float | None, operation: Operation[T], what: str) -> T:
+        """Run an operation and give up after ``seconds``; see the base class."""
+        if seconds is None:
+            return await self.complete(operation)
+        with _limit(seconds, what):
+            return await self.complete(operation)
+
+    def jump(
+        self,
+        host: str,
+        port: int = 22,
+        *,
+        user: str | None = None,
+        host_key: KnownHosts | PublicKey | HostKeyCheck,
+        keys: Iterable[LoginKey] = (),
+        password: str | None = None,
+        credentials: Credentials | None = None,
+        config: ClientConfig | None = None,
+        timeout: float | None = 30.0,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> AbstractAsyncContextManager[Client]:
+        """Connect to a host that this server can reach, through this connection.
+
+        The arguments are those of :func:`connect`. Closing this connection ends the other.
+        """
+        setup = Setup.of(
+            host,
+            port,
+            user=user,
+            host_key=host_key,
+            keys=keys,
+            password=password,
+            credentials=credentials,
+            config=config,
+        )
+        return dial_and_log_in(setup, timeout, on_event, self)
+
+
+@contextlib.asynccontextmanager
+async def dial_and_log_in(
+    setup: Setup,
+    seconds: float | None,
+    on_event: Callable[[Event], None] | None,
+    through: Client | None,
+    stream: trio.abc.Stream | None = None,
+) -> AsyncIterator[Client]:
+    client: Client | None = None
+    async with plain_nursery() as nursery:
+        try:
+            with _limit(seconds, f"connecting to {setup.host} port {setup.port}"):
+                if through is not None:
+                    stream = await through.open_tcp(setup.host, setup.port)
+                elif stream is None:
+                    stream = await _dial(setup.host, setup.port)
+                conn = ClientConnection(setup.config, trio.current_time())
+                client = Client(conn, stream, nursery, setup.config.timeouts.linger, on_event)
+                await client.complete(log_in(client.hub, setup.host_key, setup.credentials))
+            yield client
+        finally:
+            if client is not None:
+                await client.aclose()
+
+
+async def _dial(host: str, port: int) -> trio.abc.Stream:
+    try:
+        family = family_of(host)
+        if family is None:
+            return await trio.open_tcp_stream(host, port)
+        return await _dial_address(family, host, port)
+    except (OSError, UnicodeError) as error:  # the latter of names that no resolver can take
+        problem: OSError | UnicodeError = error
+        attempts = [part for part in parts(error.__cause__) if isinstance(part, OSError)]  # one for each address
+        if attempts:
+            numbers = dict.fromkeys(attempt.errno for attempt in attempts)
+            problem = OSError(0, "; ".join(os.strerror(number) for number in numbers if number))
+        raise ConnectFailed.to(host, port, problem) from error
+
+
+async def _dial_address(family: int, host: str, port: int) -> trio.SocketStream:
+    """Dial the one address that there is: nothing has to be looked up, and no other is tried beside it."""
+    sock = trio.socket.socket(family)
+    try:
+        await sock.connect((host, port))
+    except BaseException as error:
+        sock.close()
+        if isinstance(error, OSError) and error.errno:  # Trio has put the address into the words
+            raise OSError(error.errno, os.strerror(error.errno)) from error
+        raise
+    return trio.SocketStream(sock)
+
+
+@contextlib.contextmanager
+def _limit(seconds: float | None, what: str) -> Iterator[None]:
+    deadline = math.inf if seconds is None else trio.current_time() + seconds
+    with trio.CancelScope(deadline=deadline) as scope:
+        yield
+    if seconds is not None and scope.cancelled_caught:
+        raise TimeoutExpired(what, seconds)
+
+
+# --------------------------------------------------------------------------------------------------------------- server
+
+
+class ServerSession(_async.ServerSession[Reader, Writer]):
+    """A session at the server, as its handler sees it."""
+
+    __slots__ = ()
+
+    READER = Reader
+    WRITER = Writer
+
+
+class Incoming(Peer[ServerConnection]):
+    """A connection that has come to a server.
+
+    Attributes:
+        hub: The connection's events.
+        conn: The connection itself.
+        peer, local: The addresses of who dialled, and of what was dialled; None if they are not known.
+    """
+
+    def __init__(self, config: ServerConfig, stream: trio.abc.Stream, nursery: trio.Nursery) -> None:
+        super().__init__(ServerConnection(config, trio.current_time()), stream, nursery, config.timeouts.linger)
+        self.hub.face = self
+        self.peer: Any = None
+        self.local: Any = None
+        if isinstance(stream, trio.SocketStream):
+            with contextlib.suppress(OSError):  # it is gone already
+                self.peer = stream.socket.getpeername()
+                self.local = stream.socket.getsockname()
+
+
+class _Directly:
+    """A nursery in which what is to be served has nothing around it, for it is closed there in any case."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+
+    def start_soon(self, _: object, stream: trio.abc.Stream, serve: Callable[[trio.abc.Stream], Any]) -> None:
+        self._nursery.start_soon(serve, stream)
+
+
+class Server(BaseServer[Incoming]):
+    """Listens, and serves who comes. Made by :func:`listen`.
+
+    What goes wrong with one connection ends that one alone.
+
+    Attributes:
+        config: The server's decisions.
+        handler: Makes the handler of a connection.
+        connections: Those that there are.
+        addresses: Where it listens.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        handler: Callable[[Incoming], Handler],
+        max_connections: int,
+        max_strangers: int,
+        on_bug: Callable[[Exception], object],
+        listeners: list[trio.SocketListener],
+    ) -> None:
+        super().__init__(config, handler, max_connections, max_strangers, on_bug)
+        self._world = world(trio.socket.getaddrinfo, ServerSession, Stream, on_bug)
+        self._listeners = listeners
+        self.listens(listener.socket for listener in listeners)
+        self._listening = trio.CancelScope()
+        self._closed = trio.Event()
+
+    async def accept(self, nursery: trio.Nursery) -> None:
+        """Accept connections, until closed; each is served in a task of ``nursery``."""
+        try:
+            with self._listening:
+                await trio.serve_listeners(
+                    self.serve, self._listeners, handler_nursery=cast("trio.Nursery", _Directly(nursery))
+                )
+        finally:
+            self._closed.set()
+
+    async def serve(self, stream: trio.abc.Stream) -> None:
+        """Serve whoever has come over ``stream``, until that connection ends.
+
+        :func:`listen` has this done for all who dial; others may come otherwise.
+        """
+        incoming: Incoming | None = None
+        try:
+            async with plain_nursery() as nursery:
+                incoming = Incoming(self.config, stream, nursery)
+                if self._listening.cancel_called or not self.admit(incoming):
+                    incoming.abort()
+                else:
+                    await self._attend(incoming, nursery.cancel_scope)
+        except Exception as error:  # noqa: BLE001  it must not take the other connections with it
+            self.on_bug(error)
+        finally:
+            if incoming is None:
+                await trio.aclose_forcefully(stream)
+            else:
+                self.forget(incoming)
+
+    async def _attend(self, incoming: Incoming, scope: trio.CancelScope) -> None:
+        reason = "the server is stopping"
+        try:
+            handler = self.handler(incoming)
+            await incoming.complete(serve(incoming.hub, handler, self._world))
+        except Exception:
+            reason = "internal error"
+            raise
+        finally:
+            if scope.cancel_called:  # something in the background has failed
+                reason = "internal error"
+            await incoming.aclose(reason)
+
+    async def serve_forever(self) -> None:
+        """Wait until it is closed."""
+        await self._closed.wait()
+
+    async def aclose(self, description: str = "the server is stopping") -> None:
+        """Listen no more, disconnect who is there, and wait until that is done. Repeated calls do nothing."""
+        self._listening.cancel()
+        async with plain_nursery() as nursery:
+            for connection in tuple(self.connections):
+                nursery.start_soon(connection.aclose, description)
+        await self._closed.wait()
+
+
+def _report(error: Exception) -> None:
+    _LOG.error("what served an SSH connection has failed", exc_info=error)
+
+
+def _ports(listeners: list[trio.SocketListener]) -> list[int]:
+    return [listener.socket.getsockname()[1] for listener in listeners]
+
+
+async def _closed(listeners: list[trio.SocketListener]) -> None:
+    for listener in listeners:
+        listener.socket.close()
+
+
+@contextlib.asynccontextmanager
+async def start(
+    host: str | None,
+    port: int,
+    config: ServerConfig,
+    handler: Callable[[Incoming], Handler],
+    limits: tuple[int, int],
+    backlog: int,
+    on_bug: Callable[[Exception], object] | None,
+) -> AsyncIterator[Server]:
+    """Listen, and serve who comes; the arguments are those of :func:`sshproto_io.trio.listen`."""
+    opened = functools.partial(trio.open_tcp_listeners, host=host or None, backlog=backlog)
+    listeners = await at_one_port(port, opened, _ports, _closed)
+    server = Server(config, handler, *limits, on_bug or _report, listeners)
+    async with plain_nursery() as nursery:
+        nursery.start_soon(server.accept, nursery)
+        try:
+            yield server
+        finally:
+            await server.aclose()
