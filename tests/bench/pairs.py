@@ -197,8 +197,10 @@ def _there(need: str) -> bool:
 
 
 def environment() -> dict[str, str]:
-    """For processes that import this checkout."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "adapters")))}
+    """For processes that import this checkout, and keep it compiled, as what is installed is."""
+    found = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "adapters")))}
+    found.pop("PYTHONDONTWRITEBYTECODE", None)
+    return found
 
 
 class End:
