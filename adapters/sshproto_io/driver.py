@@ -245,14 +245,18 @@ class Driver(Generic[C]):
         Args:
             brief: If there is anything in it then, the caller will come back at once, with more to send.
         """
-        conn, due, drain = self.conn, self.due, self.drain
+        conn, due, drain = self.conn, self.due, self.hub.drain
         while True:
-            drain()
-            while due:
+            try:
+                drain()
+            except BaseException:
+                self._break()
+                raise
+            if due:  # what one operation did the next one knows
                 task = due.popleft()
                 if not task.ended:
                     task.runner.advance(task)
-                drain()  # what one operation did the next one knows
+                continue
             if brief:
                 return
             # As long as the socket has not taken all, what follows stays where the connection counts it.
@@ -266,7 +270,7 @@ class Driver(Generic[C]):
                 break
             self._flushed.fire()
         leader = self._leader
-        if leader is not None:
+        if leader is not None and leader.asleep:
             deadline = conn.next_deadline()
             sooner = deadline is not None and (self.deadline is None or deadline < self.deadline)
             if sooner or self._wanted() & ~self._watched:
@@ -301,31 +305,39 @@ class Driver(Generic[C]):
     def appoint(self, runner: Runner) -> bool:
         """Whether ``runner``, which is about to sleep, is to lead."""
         leader = self._leader
-        if leader is not None and runner.attended and not self._closed:
+        if leader is not None and leader is not runner and runner.resume is not None and not self._closed:
             leader.rouse()  # to follow: the others have no thread to wait for, and can leave it to the lot
-        elif self._closed or leader is not None:
+        elif self._closed or leader not in (None, runner):
             self._followers[runner] = None
             if runner.poller is not None:
                 runner.poller.choose(self._descriptor, 0)
             return False
         watched = self._wanted()
-        runner.need_poller().choose(self._descriptor, watched)
-        self._leader = runner
-        self._watched = watched
+        if leader is not runner or watched != self._watched:
+            runner.need_poller().choose(self._descriptor, watched)
+            self._leader = runner
+            self._watched = watched
         self.deadline = self.conn.next_deadline()
         return True
 
-    def dismiss(self, runner: Runner, found: Found) -> None:
-        """``runner`` does not sleep any more, and has found something."""
+    def woken(self, runner: Runner, found: Found) -> None:
+        """``runner`` does not sleep any more, and has found something. If it leads, it goes on to."""
+        if self._leader is not runner:
+            self._followers.pop(runner, None)
+        elif self._closed:
+            self._leader = None
+        else:
+            self._transfer(found)
+
+    def dismiss(self, runner: Runner) -> None:
+        """``runner`` does not wait here any more."""
         self._followers.pop(runner, None)
         if self._leader is runner:
             self._leader = None
-            if not self._closed:
-                self._transfer(found)
 
     def patience(self, runner: Runner) -> float | None:
-        """How long ``runner``, which is about to sleep, is to wait itself; None if nobody can wait in its place."""
-        alone = self._leader is runner and self._watched == READ and not (runner.poller and runner.poller.wanted)
+        """How long ``runner``, which is about to lead, is to sleep itself; None if nobody can wait in its place."""
+        alone = self._watched == READ and not (runner.poller and runner.poller.wakers)
         return self._patience if alone else None
 
     def park(self, resume: Callable[[], object]) -> Place | None:
@@ -339,6 +351,7 @@ class Driver(Generic[C]):
 
     def unparked(self, place: Place) -> None:
         """The leader is back. Who comes back soon stays longer the next time."""
+        self._watched = 0  # by nobody at the moment
         soon = time.monotonic() - place.since < _LONG
         self._patience = min(_LONG, 2 * self._patience) if soon else _PATIENCE
 

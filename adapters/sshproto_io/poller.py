@@ -116,21 +116,20 @@ _MASKS = (0, _IN, _OUT, _IN | _OUT)
 
 
 class Poller:
-    """Waits for descriptors. Another thread, or a signal handler, may wake it."""
+    """Waits for descriptors. Another thread, or a signal handler, may wake it.
 
-    __slots__ = ("_bell", "_masks", "_poll", "_wakers")
+    Attributes:
+        wakers: Those who wait for a descriptor and an event, if there are any.
+    """
+
+    __slots__ = ("_bell", "_masks", "_poll", "wakers")
 
     def __init__(self) -> None:
         self._poll = _poll()
         self._masks: dict[int, int] = {}
-        self._wakers: dict[tuple[int, int], Waker] | None = None
+        self.wakers: dict[tuple[int, int], Waker] | None = None
         self._bell = bell()
         self._poll.register(self._bell.descriptor, _IN)
-
-    @property
-    def wanted(self) -> bool:
-        """Whether anybody waits for a descriptor."""
-        return bool(self._wakers)
 
     def watch(self, descriptor: int, event: int, wake: Waker) -> None:
         """Have :meth:`fire` call ``wake``.
@@ -139,14 +138,14 @@ class Poller:
             OSError, ValueError: The descriptor can't be waited for.
         """
         self.choose(descriptor, self._masks.get(descriptor, 0) | event)
-        if self._wakers is None:
-            self._wakers = {}
-        self._wakers[descriptor, event] = wake
+        if self.wakers is None:
+            self.wakers = {}
+        self.wakers[descriptor, event] = wake
 
     def unwatch(self, descriptor: int, event: int, wake: Waker) -> None:
         """Take ``wake`` back."""
-        if self._wakers and self._wakers.get((descriptor, event)) == wake:
-            del self._wakers[descriptor, event]
+        if self.wakers and self.wakers.get((descriptor, event)) == wake:
+            del self.wakers[descriptor, event]
             self.choose(descriptor, self._masks.get(descriptor, 0) & ~event)
 
     def choose(self, descriptor: int, mask: int) -> None:
@@ -168,13 +167,15 @@ class Poller:
         for descriptor, events in self._poll.poll(None if timeout is None else math.ceil(timeout * 1000)):
             if descriptor == bell:
                 self._bell.hush()
+            elif events == _IN:
+                found.append((descriptor, READ))
             else:  # what is neither is an error or an end, and both ways will show it
                 found.append((descriptor, (READ if events & ~_OUT else 0) | (WRITE if events & ~_IN else 0)))
         return found
 
     def fire(self, found: Found) -> None:
         """Call those who wait for what was found, if they still do."""
-        wakers = self._wakers
+        wakers = self.wakers
         if not wakers:
             return
         for descriptor, mask in found:

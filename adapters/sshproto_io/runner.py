@@ -10,28 +10,24 @@ Everything here happens under the lock, except for sleeping and for calls of the
 
 from __future__ import annotations
 
-import contextvars
 import functools
-import inspect
-import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from sshproto.errors import ConnectionLoss, InternalError, InvalidArgument
+from sshproto.errors import ConnectionLoss, InternalError
 from sshproto.operations.steps import Call, Operation, Ready, Sleep, Spawn, Step, Together, Wait
 from sshproto_io import TimeoutExpired
+from sshproto_io.calls import Calls
 from sshproto_io.lot import Place, lot
 from sshproto_io.poller import READ, WRITE, Found, Poller
-from sshproto_io.workers import NAME, report, watch, workers
+from sshproto_io.workers import report
 
 if TYPE_CHECKING:
     from sshproto_io.driver import Driver
 
-_SWIFT = 0.001  # seconds that a call may take that others wait for
-_DOUBT = 64  # calls that are made in threads of their own after one that took longer
 _LONGEST = 24 * 3600.0  # seconds of one sleep; the system's calls have limits of their own
 
 T = TypeVar("T")
@@ -93,9 +89,6 @@ class Task:
             self.runner.due.append(self)
 
 
-_NO_CALLS: list[tuple[Task, Call]] = []
-
-
 class Runner:
     """Runs an operation, and others that come of it, for the thread that calls :meth:`run`, which is done once.
 
@@ -105,35 +98,36 @@ class Runner:
     Attributes:
         lock: Held by who changes anything here.
         due: Operations that can go on; with a driver, all of the connection's.
+        tasks: Operations that run here.
         poller: Where it waits for descriptors, once it does.
         thread: In which it runs, if there is one.
+        asleep: That sleeps, and may have to be roused.
+        deadline: When its time is over.
+        inline: It calls functions of the application in its own thread, if that has nothing else to do.
+        resume: Has a thread go on, if it can do without one meanwhile; then the lot can wait in its place.
     """
 
     __slots__ = (
-        "_asleep",
         "_begun",
         "_bell",
-        "_brief",
-        "_call",
-        "_deadline",
-        "_doubt",
+        "_calls",
         "_driver",
         "_expired",
-        "_hurried",
-        "_inline",
         "_over",
         "_parked",
         "_patient",
         "_polling",
-        "_resume",
         "_root",
         "_soon",
-        "_tasks",
         "_timers",
-        "_turning",
+        "asleep",
+        "deadline",
         "due",
+        "inline",
         "lock",
         "poller",
+        "resume",
+        "tasks",
         "thread",
     )
 
@@ -144,34 +138,25 @@ class Runner:
             self.lock, self.due = threading.Lock(), deque()
         else:
             self.lock, self.due = driver.lock, driver.due
+        self.tasks: set[Task] = set()
+        self.poller: Poller | None = None
+        self.thread = 0
+        self.asleep = False
+        self.deadline: float | None = None
+        self.inline = False
+        self.resume: Callable[[], object] | None = None
         self._driver = driver
         self._root: Task | None = None
-        self._tasks: set[Task] = set()
-        self._timers: dict[Task, float] = {}
-        self._soon: deque[Callable[[], object]] | None = None
-        self.poller: Poller | None = None
-        self._bell: Any = None
-        self._asleep = False
-        self._polling = False
-        self._inline = False
-        self.thread = 0
-        self._call: tuple[Task, Call] | None = None
-        self._brief = _NO_CALLS  # that are made here as well, one after the other, if it is attended
-        self._doubt = 0
-        self._hurried = False  # the call is one of those
-        self._turning = False
-        self._deadline: float | None = None
         self._begun = False
         self._expired = False
         self._over = False
-        self._resume: Callable[[], object] | None = None
+        self._timers: dict[Task, float] = {}
+        self._soon: deque[Callable[[], object]] | None = None
+        self._calls: Calls | None = None
+        self._bell: Any = None
+        self._polling = False
         self._patient = False  # it sleeps for so long that it should rather wait in the lot then
         self._parked: Place | None = None
-
-    @property
-    def attended(self) -> bool:
-        """Whether the lot can wait in its thread's place."""
-        return self._resume is not None
 
     # ---------------------------------------------------------------------------------------------------------- outside
 
@@ -196,9 +181,9 @@ class Runner:
             TimeoutExpired: The time was over before it ended.
             BaseException: What the operation raises.
         """
-        self._inline = timeout is None if inline is None else inline
+        self.inline = timeout is None if inline is None else inline
         if timeout is not None:
-            self._deadline = time.monotonic() + timeout
+            self.deadline = time.monotonic() + timeout
         root = self._root = Task(self, operation)
         try:
             self._loop(root)
@@ -223,10 +208,10 @@ class Runner:
         Raises:
             BaseException: What the operation raises.
         """
-        self._inline = True
-        self._brief = []
+        self.inline = True
         self._root = Task(self, operation)
-        self._resume = resume
+        self.resume = resume
+        self._calls = Calls(self)
         return self.go_on()
 
     def go_on(self) -> bool:
@@ -250,40 +235,40 @@ class Runner:
         thread = threading.get_ident()
         found: Found = ()
         while True:
+            seconds = None
             with self.lock:
                 if driver is not None:
                     driver.holder = thread
                 try:
-                    if self._patient and self._asleep and not found and self._park():
+                    if self._patient and self.asleep and not found and self._park():
                         return True
                     self.thread = thread
                     self._get_up(found)
                     self._turn()
-                    call, seconds = self._call, None
                     if root.ended:
                         self._clear_away()
                         return False
-                    if self._deadline is not None and time.monotonic() >= self._deadline:
+                    if self.deadline is not None and time.monotonic() >= self.deadline:
                         self._expired = True
                         self._clear_away()  # now: else another thread might take it to an end that nobody hears of
                         return False
-                    if call is not None:
-                        if driver is not None:
-                            driver.hand_over()
-                    elif self._brief:
-                        call = self._call = self._brief.pop(0)
-                        self._hurried = True
-                    else:
+                    calls = self._calls
+                    call = None if calls is None else calls.next()
+                    if call is None:
                         seconds = self._lie_down()
+                    elif driver is not None:
+                        driver.dismiss(self)
+                        if calls is not None and not calls.hurried:
+                            driver.hand_over()
                 finally:
                     if driver is not None:
                         driver.holder = 0
-            found = ()
-            if call is not None:
-                if not self._make(*call, brief=self._hurried):
-                    return True
-            else:
+            if call is None:
                 found = self._rest(seconds)
+            else:
+                found = ()
+                if calls is not None and not calls.make(*call):
+                    return True
 
     def _outcome(self, root: Task) -> Any:
         error, root.error = root.error, None
@@ -293,6 +278,13 @@ class Runner:
             return root.result
         finally:
             del error  # it knows this frame, and this frame knew it
+
+    def needs_me(self) -> bool:
+        """Whether the calling thread is the one that serves. If all that it does is a brief call, another will."""
+        here = threading.get_ident()
+        if self.thread != here or (self._calls is not None and self._calls.spare()):
+            return False
+        return self.thread == here  # and was not relieved just now
 
     def soon(self, function: Callable[[], object]) -> None:
         """Have a runner without a driver call ``function`` under the lock. From any thread, or a signal handler."""
@@ -311,7 +303,7 @@ class Runner:
             A function that cancels it, under the lock.
         """
         task = Task(self, operation, spawned=True)
-        self._tasks.add(task)
+        self.tasks.add(task)
         self.advance(task)
         if self._over:
             self.cancel(task)
@@ -323,7 +315,7 @@ class Runner:
             return
         task.ended = True
         self.forget(task)
-        self._tasks.discard(task)
+        self.tasks.discard(task)
         for child in task.children:
             self.cancel(child)
         try:
@@ -348,8 +340,8 @@ class Runner:
 
     def rouse(self) -> None:
         """Wake the thread, if it sleeps."""
-        if self._asleep:
-            self._asleep = False
+        if self.asleep:
+            self.asleep = False
             if self._parked is not None:
                 lot.fetch(self._parked)
             elif self._polling and self.poller is not None:
@@ -366,6 +358,18 @@ class Runner:
         if self.poller is None:
             self.poller = Poller() if self._driver is None else self._driver.lend_poller()
         return self.poller
+
+    def settle(self) -> None:
+        """Let those go on who can, in a thread that is not this runner's."""
+        driver = self._driver
+        if driver is None:
+            self.rouse()
+            return
+        driver.holder = threading.get_ident()
+        try:
+            driver.settle()
+        finally:
+            driver.holder = 0
 
     def advance(self, task: Task) -> None:
         """One step of one operation."""
@@ -391,29 +395,32 @@ class Runner:
     # ------------------------------------------------------------------------------------------------ steps of the loop
 
     def _add(self, task: Task) -> None:
-        self._tasks.add(task)
+        self.tasks.add(task)
         self.due.append(task)
 
     def _turn(self) -> None:
         """Let everybody go on who can."""
-        if self._driver is not None:
-            self._turning = self._resume is not None
+        driver, calls = self._driver, self._calls
+        if driver is None:
+            root, due = self._root, self.due
+            while due and not (root is not None and root.ended):
+                task = due.popleft()
+                if not task.ended:
+                    self.advance(task)
+        elif calls is None:
+            driver.settle()
+        else:
+            calls.serving = self.resume is not None
             try:
-                self._driver.settle(self._brief)
+                driver.settle(calls.brief)
             finally:
-                self._turning = False
-            return
-        root, due = self._root, self.due
-        while due and not (root is not None and root.ended):
-            task = due.popleft()
-            if not task.ended:
-                self.advance(task)
+                calls.serving = False
 
     def _end(self, task: Task, result: Any, error: BaseException | None) -> None:
         """An operation has come to its end."""
         task.ended = True
         task.result, task.error = result, error
-        self._tasks.discard(task)
+        self.tasks.discard(task)
         parent = task.parent
         if parent is not None:
             children = parent.children
@@ -438,10 +445,10 @@ class Runner:
 
     def _lie_down(self) -> float | None:
         """Get ready to sleep, and say for how long."""
-        moment, driver = self._deadline, self._driver
+        moment, driver, timers, patience = self.deadline, self._driver, self._timers, None
         self._patient = False
-        if self._timers:
-            first = min(self._timers.values())
+        if timers:
+            first = min(timers.values())
             moment = first if moment is None else min(moment, first)
         if driver is None:
             self._polling = True
@@ -450,21 +457,21 @@ class Runner:
             self._polling = True
             if driver.deadline is not None and (moment is None or driver.deadline < moment):
                 moment = driver.deadline
+            if self.resume is not None and not timers:
+                patience = driver.patience(self)
         else:
-            self._polling = self.poller is not None and self.poller.wanted
+            self._polling = self.poller is not None and bool(self.poller.wakers)
             if not self._polling:
                 if self._bell is None:
                     self._bell = threading.Lock()
                 self._bell.acquire(False)  # it has rung for the last sleep, or not at all
-        self._asleep = True
+        self.asleep = True
         if self._soon:
             return 0.0
         seconds = None if moment is None else min(_LONGEST, max(0.0, moment - time.monotonic()))
-        if self._resume is not None and driver is not None and not self._timers:
-            patience = driver.patience(self)
-            self._patient = patience is not None and (seconds is None or patience < seconds)
-            if self._patient:
-                return patience
+        if patience is not None and (seconds is None or patience < seconds):
+            self._patient = True
+            return patience
         return seconds
 
     def _rest(self, seconds: float | None) -> Found:
@@ -477,8 +484,8 @@ class Runner:
     def _park(self) -> bool:
         """Let the lot watch the connection, in this thread's place."""
         self._patient = False
-        if self._driver is not None and self._resume is not None:
-            self._parked = self._driver.park(self._resume)
+        if self._driver is not None and self.resume is not None:
+            self._parked = self._driver.park(self.resume)
         if self._parked is None:
             return False
         if self.poller is not None:
@@ -497,10 +504,10 @@ class Runner:
             parked, self._parked = self._parked, None
             if self._driver is not None:
                 self._driver.unparked(parked)
-        self._asleep = False
+        self.asleep = False
         if self._driver is not None:
-            self._driver.dismiss(self, found)  # the connection first: whoever is woken then knows the newest state
-        if found and self.poller is not None and self.poller.wanted:
+            self._driver.woken(self, found)  # the connection first: whoever is woken then knows the newest state
+        if found and self.poller is not None and self.poller.wakers:
             self.poller.fire(found)
         if self._timers:
             now = time.monotonic()
@@ -529,16 +536,17 @@ class Runner:
                     driver.holder = 0
 
     def _clear_away(self) -> None:
-        self._asleep = False
+        self.asleep = False
         driver, poller = self._driver, self.poller
         if driver is not None:
-            driver.dismiss(self, ())
-        rest = bool(self._tasks)
+            driver.dismiss(self)
+        rest = bool(self.tasks)
         self._over = True
-        while self._tasks:
-            self.cancel(next(iter(self._tasks)))
-        self._call = self.poller = None
-        self._brief.clear()
+        while self.tasks:
+            self.cancel(next(iter(self.tasks)))
+        self.poller = None
+        if self._calls is not None:
+            self._calls.clear()
         if driver is None:
             if poller is not None:
                 poller.close()
@@ -586,110 +594,9 @@ class Runner:
         self.rouse()
 
     def _make_call(self, task: Task, step: Call) -> None:
-        if self._inline and len(self._tasks) == 1:
-            self._call = task, step
-            self.rouse()
-        elif not self._turning or step.function is socket.getaddrinfo:
-            self._make_elsewhere(task, step)
-        elif self._doubt:
-            self._doubt -= 1
-            self._make_elsewhere(task, step)
-        else:
-            self._brief.append((task, step))
-
-    def _make_elsewhere(self, task: Task, step: Call) -> None:
-        try:
-            workers.start(functools.partial(self._make, task, step))
-        except RuntimeError as error:  # there are too many
-            task.resume(None, error)
-
-    def _distrust(self) -> None:
-        """A call takes long here: those that others would wait for get threads of their own."""
-        self._doubt = _DOUBT
-        brief, self._brief = self._brief, []
-        for task, step in brief:
-            self._make_elsewhere(task, step)
-
-    def _relieve(self, task: Task) -> None:
-        """Serve in the place of the thread that makes a brief call for ``task``, if it still does."""
-        with self.lock:
-            resume = self._resume
-            if resume is None or self._call is None or self._call[0] is not task:
-                return
-            self._call, self._hurried = None, False
-            self.thread = 0
-            self._distrust()
-        resume()
-
-    def needs_me(self) -> bool:
-        """Whether the calling thread is the one that serves. If all that it does is a brief call, another will."""
-        here = threading.get_ident()
-        if self.thread != here:
-            return False
-        call = self._call
-        if call is not None and self._hurried:
-            try:
-                workers.start(functools.partial(self._relieve, call[0]))
-            except RuntimeError:
-                return True
-            return False
-        return self.thread == here  # and was not relieved just now
-
-    def _make(self, task: Task, step: Call, *, brief: bool = False) -> bool:
-        """Call a function of the application, without the lock.
-
-        Args:
-            task: Whose step it is.
-            step: What to call.
-            brief: It has to be quick: what others wait for waits for it.
-
-        Returns:
-            False if meanwhile another thread does what this one did.
-        """
-        started = time.monotonic()
-        result, problem = None, None
-        try:
-            result = self._make_briefly(task, step) if brief else step.function(*step.args)
-            if inspect.isawaitable(result):  # it would count as true
-                if inspect.iscoroutine(result):
-                    result.close()
-                name = getattr(step.function, "__qualname__", type(step.function).__name__)
-                raise InvalidArgument(f"{name} is asynchronous, and nobody here would wait for it")
-        except BaseException as error:  # noqa: BLE001  it is the operation's
-            problem = error
-        driver, here, here_still = self._driver, threading.get_ident(), True
-        with self.lock:
-            if self._call is not None and self._call[0] is task:
-                self._call, self._hurried = None, False
-                if self._deadline is not None:
-                    self._deadline += time.monotonic() - started
-                if brief and time.monotonic() - started > _SWIFT:
-                    self._distrust()
-            else:
-                here_still = False
-            task.resume(result, problem)  # which has no effect if the operation was cancelled meanwhile
-            if driver is None:
-                self.rouse()
-            elif here != self.thread:  # who waits for what follows need not be woken for this
-                driver.holder = here
-                try:
-                    driver.settle()
-                finally:
-                    driver.holder = 0
-        del problem
-        return here_still
-
-    def _make_briefly(self, task: Task, step: Call) -> Any:
-        """Make a call as if in a thread of its own, and be relieved if it takes long."""
-        thread = threading.current_thread()
-        before, thread.name = thread.name, NAME
-        relieve = functools.partial(self._relieve, task)  # of this call alone: the task's next one is not late with it
-        try:
-            watch.begin(relieve, relieve)
-            return contextvars.Context().run(step.function, *step.args)
-        finally:
-            watch.end(relieve)
-            thread.name = before
+        if self._calls is None:
+            self._calls = Calls(self)
+        self._calls.begin(task, step)
 
     def _together(self, task: Task, step: Together) -> None:
         task.children = tuple(Task(self, operation, task) for operation in step.operations)

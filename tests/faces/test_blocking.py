@@ -41,7 +41,7 @@ from sshproto.keys import known_hosts
 from sshproto.keys.private import PrivateKey
 from sshproto.operations.login import LoginPlan, log_in
 from sshproto_io import CommandFailed, ConnectFailed, TimeoutExpired
-from sshproto_io import runner as runners
+from sshproto_io import calls as places
 from sshproto_io.blocking import Client, Handler, Incoming, ServerSession, connect, listen
 from sshproto_io.runner import Runner
 from sshproto_io.sockets import dial
@@ -584,8 +584,8 @@ def test_many_clients_at_once(talk):
 
 def test_a_brief_session_is_passed_to_no_other_thread(talk, monkeypatch):
     passed: list[object] = []
-    start = runners.workers.start
-    monkeypatch.setattr(runners.workers, "start", lambda function: (passed.append(function), start(function)))
+    start = places.workers.start
+    monkeypatch.setattr(places.workers, "start", lambda function: (passed.append(function), start(function)))
 
     def alone() -> bool:
         with talk.connect() as client:

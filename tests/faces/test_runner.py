@@ -16,6 +16,7 @@ import pytest
 from sshproto.errors import ConnectionLoss, InvalidArgument
 from sshproto.operations.steps import Call, Operation, Ready, Sleep, Spawn, Together, Wait, call
 from sshproto_io import TimeoutExpired, sockets
+from sshproto_io.calls import Calls
 from sshproto_io.runner import Runner, Task
 from sshproto_io.workers import Watch, watch
 from tests.support.talk import wait_for
@@ -208,9 +209,9 @@ def test_a_call_is_not_late_with_the_one_before_it(monkeypatch):
     monkeypatch.setattr(watch, "begin", lambda call, late: begun.append(call))
     monkeypatch.setattr(watch, "end", ended.append)
     runner = Runner()
-    task = Task(runner, iter(()))
+    task, calls = Task(runner, iter(())), Calls(runner)
     for _ in range(2):
-        runner._make_briefly(task, Call(threading.get_ident))
+        calls.make_briefly(task, Call(threading.get_ident))
     assert begun == ended
     assert begun[0] != begun[1]
 
@@ -223,7 +224,7 @@ def test_a_call_that_cannot_be_watched_leaves_the_thread_its_name(monkeypatch):
     runner = Runner()
     name = threading.current_thread().name
     with pytest.raises(RuntimeError):
-        runner._make_briefly(Task(runner, iter(())), Call(threading.get_ident))
+        Calls(runner).make_briefly(Task(runner, iter(())), Call(threading.get_ident))
     assert threading.current_thread().name == name
 
 
