@@ -93,16 +93,17 @@ class Bench:
 
     def _under(self, cipher: str) -> None:
         setting = Setting(cipher=cipher, keys=str(self._scratch))
-        todo = [work for work in self._todo if work.cipher == cipher]
-        lasting = [work for work in todo if not work.already]
-        with contextlib.ExitStack() as stack:
-            running = []
-            for pair in self._who:
-                if any(map(pair.does, lasting)):
-                    running.append(one := pairs.Running(pair, setting, self._tools))
-                    stack.callback(one.close)
-            for work in lasting:
-                self._often(work, running)
+        todo = [work for work in self._todo if work.cipher == cipher and (pairs.ONE_CORE or not work.together)]
+        for together in (False, True):
+            lasting = [work for work in todo if work.together is together and not work.already]
+            with contextlib.ExitStack() as stack:
+                running = []
+                for pair in self._who:
+                    if any(map(pair.does, lasting)):
+                        running.append(one := pairs.Running(pair, setting, self._tools, together=together))
+                        stack.callback(one.close)
+                for work in lasting:
+                    self._often(work, running)
         # Memory that was given back is used again: each measurement of memory has new processes.
         for job in dict.fromkeys(work.job for work in todo if work.already):
             self._memory([work for work in todo if work.job == job], setting)

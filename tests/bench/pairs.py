@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +25,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0
 
 _PEERS = Path(__file__).parent / "peers"
+
+ONE_CORE = hasattr(os, "sched_setaffinity")
+"""Whether processes can be kept to one core here."""
 
 
 class Failed(Exception):
@@ -203,15 +207,27 @@ def environment() -> dict[str, str]:
     return found
 
 
+@contextlib.contextmanager
+def _on_one_core() -> Iterator[None]:
+    """What is started meanwhile keeps to the last core that we may use, with all that it starts itself."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 class End:
     """A process of ours or of a peer."""
 
-    def __init__(self, argv: list[str], name: str) -> None:
+    def __init__(self, argv: list[str], name: str, *, together: bool = False) -> None:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed in close
         self._name = name
-        self._process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, cwd=ROOT, env=environment()
-        )
+        with _on_one_core() if together else contextlib.nullcontext():
+            self._process = subprocess.Popen(
+                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, cwd=ROOT, env=environment()
+            )
 
     def tell(self, **words: Any) -> None:
         assert self._process.stdin is not None
@@ -264,9 +280,10 @@ class Running:
         pair: Which.
         setting: Its keys and cipher.
         tools: What runs it.
+        together: Have both ends on one core.
     """
 
-    def __init__(self, pair: Pair, setting: Setting, tools: Toolbox) -> None:
+    def __init__(self, pair: Pair, setting: Setting, tools: Toolbox, *, together: bool = False) -> None:
         self.pair = pair
         self._whole = any(kind.whole for kind in pair.kinds)
         self._shell = pair.server == "openssh"
@@ -276,7 +293,7 @@ class Running:
         try:
             for name, role in ((pair.server, "server"), (pair.client, "client")):
                 argv = [*tools.argv(name), role, _setting(KINDS[name], setting)]
-                self._ends.append(End(argv, f"the {role} {name}"))
+                self._ends.append(End(argv, f"the {role} {name}", together=together))
                 if role == "server":
                     setting = attrs.evolve(setting, port=self._ends[0].hear()["port"])
         except BaseException:

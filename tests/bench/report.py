@@ -105,7 +105,7 @@ def of_work(work: Work, samples: Samples) -> str:
     return table([work.unit, *(HEADS[each] for each in work.figures), "ratio", "× floor"], rows)
 
 
-_SUMMARY = ("floor", "asyncio", "asyncssh", "openssh", "go", "node")
+_SUMMARY = ("floor", "script", "asyncio", "asyncssh", "openssh", "go", "node")
 _FACES = (("blocking", "paramiko", 0.50), ("trio", "asyncio", 1.25))
 """A face, whom it is compared with, and what it may be as a ratio to them."""
 

@@ -24,6 +24,8 @@ class Work:
         amount, quick: How much is done.
         warming: How much of the same before that.
         already: How many idle ones there are before that.
+        together: Both ends have one core between them. Where they have two, each message wakes a core that sleeps, and
+            what that costs may be most of it, or little where the system happens to put both on one.
         figures: What is shown of a sample; the first is what is compared.
         goal: What the first may be, as a ratio to asyncssh, for our asyncio face.
     """
@@ -39,6 +41,7 @@ class Work:
     quick: int
     warming: int = 0
     already: int = 0
+    together: bool = False
     figures: tuple[str, ...] = ("both", "client", "server", "wall")
     goal: float
 
@@ -76,20 +79,25 @@ def _bulk(job: str, cipher: str, goal: float) -> Work:
     )
 
 
-def _small(name: str, title: str, amount: int, quick: int, goal: float) -> Work:
+def _small(job: str, title: str, amount: int, quick: int, goal: float, *, together: bool = False) -> Work:
     return Work(
-        name=name,
-        group=name,
-        title=title,
-        job=name,
+        name=f"{job}-together" if together else job,
+        group=job,
+        title=f"{title}, on one core" if together else title,
+        job=job,
         cipher="aes128-gcm",
         unit="CPU ms",
         scale=1e3,
         amount=amount,
         quick=quick,
-        warming=50 if name == "exec50" else 10,
+        warming=50 if job == "exec50" else 10,
+        together=together,
         goal=goal,
     )
+
+
+_CONNECT = ("connect", "Connect, log in by public key, close", 200, 40, 0.40)
+_EXEC = ("exec", "Exec of an in-process `true`, one at a time", 500, 100, 0.50)
 
 
 def _idle(job: str, what: str, side: str, goal: float) -> Work:
@@ -127,8 +135,10 @@ IMPORT = Work(
 
 WORKS = (
     *(_bulk(job, cipher, _GOALS[cipher]) for cipher in CIPHERS for job in ("download", "upload")),
-    _small("connect", "Connect, log in by public key, close", 200, 40, 0.40),
-    _small("exec", "Exec of an in-process `true`, one at a time", 500, 100, 0.50),
+    _small(*_CONNECT),
+    _small(*_CONNECT, together=True),
+    _small(*_EXEC),
+    _small(*_EXEC, together=True),
     _small("exec50", "Exec of an in-process `true`, 50 at once", 1000, 200, 0.50),
     _idle("connections", "connection", "server", 0.80),
     _idle("connections", "connection", "client", 0.80),
