@@ -35,6 +35,8 @@ T = TypeVar("T")
 _PIECE = 256 * 1024
 _MUCH = 16 * 1024  # bytes that are worth a call of their own
 _SWIFT = 3  # times that less is sent without the writer, until it has come to its turn or something was received
+_HEAP = 512 * 1024  # bytes that are gathered at most
+_PATIENCE = 2  # turns without another piece, until those that were gathered leave
 _BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
@@ -61,37 +63,57 @@ def _alias(sock: trio.socket.SocketType) -> socket.socket:
     """The same socket, to be used without waiting. It is not to be closed."""
     alias = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.fileno())
     alias.setblocking(False)  # it does not know, and waits if there is a default timeout
+    # Trio has the system take 16 KiB more than can leave now, so that what goes next is decided late. Packets are in
+    # order already, and would go bit by bit.
+    with contextlib.suppress(AttributeError, OSError):  # not every system has that, nor every kind of socket
+        alias.setsockopt(socket.IPPROTO_TCP, trio.socket.TCP_NOTSENT_LOWAT, 0)
     return alias
 
 
-class _Waiter:
-    """Wakes a task, which may not sleep yet. Less than an event."""
+class Waiter:
+    """Wakes a task when something fires. Less than an event.
 
-    __slots__ = ("_peer", "_task", "fired")
+    Args:
+        peer: The connection that it waits on.
+        step: What it waits for.
+    """
 
-    def __init__(self, peer: Peer[Any]) -> None:
+    __slots__ = ("_peer", "_step", "_task", "fired")
+
+    def __init__(self, peer: Peer[Any], step: Wait) -> None:
         self.fired = False
         self._peer = peer
+        self._step = step
         self._task: trio.lowlevel.Task | None = None
 
     def fire(self) -> None:
+        if self.fired:
+            return
         self.fired = True
         self._peer._awake += 1
         task, self._task = self._task, None
         if task is not None:
             trio.lowlevel.reschedule(task)
 
-    async def rest(self) -> None:
-        """Sleep until it fires."""
+    def rest(self) -> Awaitable[object]:
+        """Sleep until it fires. To be awaited at once, and ended in any case; there is no frame of this meanwhile."""
+        self._step.subscribe(self.fire)
+        self._peer.flush()  # after subscribing: it may be what this waits for that makes it happen
+        self._peer._waits += 1
         if self.fired:
-            await trio.lowlevel.checkpoint()
-        else:
-            self._task = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(self._abort)
+            return trio.lowlevel.checkpoint()  # noqa: ASYNC105  it is awaited at once
+        self._task = trio.lowlevel.current_task()
+        return trio.lowlevel.wait_task_rescheduled(self._abort)  # noqa: ASYNC105
 
     def _abort(self, _: object) -> trio.lowlevel.Abort:
         self._task = None
         return trio.lowlevel.Abort.SUCCEEDED
+
+    def end(self) -> None:
+        """The task goes on."""
+        self._step.unsubscribe(self.fire)
+        if self.fired:
+            self._peer._awake -= 1
 
 
 class Peer(Link, Generic[C]):
@@ -108,7 +130,9 @@ class Peer(Link, Generic[C]):
         "_deaf",
         "_end_at",
         "_finished",
+        "_gathering",
         "_gone",
+        "_grown",
         "_life",
         "_linger",
         "_nursery",
@@ -167,6 +191,8 @@ class Peer(Link, Generic[C]):
         self._busy = True  # it writes what did not fit; or nobody can yet
         self._swift = _SWIFT
         self._unsent: Buffer = b""
+        self._gathering = False  # pieces wait for others; the writer looks in each turn whether there are any
+        self._grown = False  # one has come since it looked
         self._adopted: dict[trio.CancelScope, None] = {}
         nursery.start_soon(self._carry)
 
@@ -203,7 +229,7 @@ class Peer(Link, Generic[C]):
         if not self._turning:
             self._stir()
 
-    def _moved(self) -> None:
+    def moved(self) -> None:
         """Data was read or written: what :meth:`flush` does, but nothing has happened that brings an event."""
         if self._turning or self._busy or self._sock is None:
             self.flush()
@@ -276,6 +302,13 @@ class Peer(Link, Generic[C]):
             if not size or self._awake or not self._swift:
                 return
             self._swift -= 1
+        elif not at_once:
+            self._grown = True
+            if not self._gathering:  # the first does not wait
+                self._gathering = True
+                self._stir()
+            elif size < _HEAP and size < self.hub.limits.output_high:
+                return
         data = self.conn.data_to_send()  # though there be nothing: who records waits for the last call
         if not data:
             return
@@ -358,6 +391,7 @@ class Peer(Link, Generic[C]):
 
     async def _write(self) -> None:
         conn = self.conn
+        quiet = 0
         while True:
             self._swift = _SWIFT
             if self._due:
@@ -366,6 +400,13 @@ class Peer(Link, Generic[C]):
                 data, self._unsent = self._unsent, b""
                 await self._stream.send_all(data)
                 self._busy = self._sock is None
+            elif self._gathering and quiet < _PATIENCE:
+                quiet = 0 if self._grown else quiet + 1
+                self._grown = False
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            elif self._gathering:
+                self._gathering = False
+                quiet = 0
             elif conn.output_size:
                 if self._sock is not None:
                     self._flush(at_once=True)
@@ -450,26 +491,18 @@ class Peer(Link, Generic[C]):
 
     # ------------------------------------------------------------------------------------------------------- operations
 
-    async def perform(self, operation: Operation[T], scope: Callable[[], trio.CancelScope] | None = None) -> T:
+    async def perform(self, operation: Operation[T]) -> T:
         """Run an operation on this connection, in this task. It is a checkpoint in any case.
-
-        Args:
-            operation: What to run.
-            scope: Makes a scope for it, if it has to wait; it does nothing but read or write data.
 
         Raises:
             Exception: What the operation raises.
-            ClosedResourceError: ``scope`` was cancelled.
         """
         # Most have nothing to wait for, and then all this is about the checkpoint.
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
             step = operation.send(None)
         except StopIteration as end:
-            if scope is None:
-                self.flush()
-            else:
-                self._moved()
+            self.flush()
             await trio.lowlevel.cancel_shielded_checkpoint()
             done: T = end.value
             return done
@@ -478,19 +511,10 @@ class Peer(Link, Generic[C]):
             self.flush()
             raise
         waits = self._waits
-        job = self._run(operation, step)
-        result: Any = None
-        if scope is None:
-            result = await job
-        else:
-            with scope() as inside:
-                result = await job
-            if inside.cancelled_caught:
-                raise trio.ClosedResourceError("this stream was closed")
+        result: T = await self._run(operation, step)
         if self._waits == waits:  # nobody has waited, so nobody else has run
             await trio.lowlevel.cancel_shielded_checkpoint()
-        whole: T = result
-        return whole
+        return result
 
     async def complete(self, operation: Operation[T]) -> T:
         """Run an operation whose result is nothing to be lost; see the base class. It is a checkpoint in any case.
@@ -517,29 +541,12 @@ class Peer(Link, Generic[C]):
             self._stir()  # the operation's last words can leave with what this task does next
         return result
 
-    async def _until_over(self, errand: Errand) -> None:
-        waiter = _Waiter(self)
-        errand.on_end = waiter.fire
-        try:
-            self.flush()
-            self._waits += 1
-            await waiter.rest()
-        finally:
-            if waiter.fired:
-                self._awake -= 1
-
     async def _wait(self, step: Wait) -> None:
-        waiter = _Waiter(self)
-        step.subscribe(waiter.fire)
+        waiter = Waiter(self, step)
         try:
-            self.flush()  # after subscribing: it may be what this waits for that makes it happen
-            self._waits += 1
             await waiter.rest()
         finally:
-            if waiter.fired:
-                self._awake -= 1
-            else:
-                step.unsubscribe(waiter.fire)
+            waiter.end()
 
     async def _sleep(self, step: Sleep) -> None:
         with trio.move_on_after(step.seconds):

@@ -16,8 +16,11 @@ from sshproto.operations.channel import Channel
 from sshproto.operations.steps import Operation
 from sshproto_io import _async_streams
 from sshproto_io._async_link import ENDED, Link
+from sshproto_io._trio_link import Waiter
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from sshproto.wire.codec import Buffer
 
 _PIECE = 256 * 1024
@@ -28,15 +31,15 @@ T = TypeVar("T")
 class Gate:
     """One direction of a stream, for Trio's methods: one task at a time, until it is closed."""
 
-    __slots__ = ("_busy", "_inside", "closed")
+    __slots__ = ("_busy", "_waiter", "closed")
 
     def __init__(self) -> None:
         self.closed = False
         self._busy = False
-        self._inside: trio.CancelScope | None = None
+        self._waiter: Waiter | None = None
 
     async def perform(self, link: Any, operation: Operation[T]) -> T:
-        """Run an operation as the one task."""
+        """Run an operation as the one task. It only reads or writes, and so waits for nothing but its connection."""
         if self.closed or self._busy:
             operation.close()
             if self.closed:
@@ -44,26 +47,41 @@ class Gate:
             raise trio.BusyResourceError("another task is using this stream")
         self._busy = True
         try:
-            result: T = await link.perform(operation, self.scope)
-        except ENDED as error:
-            raise trio.BrokenResourceError(str(error)) from error
+            # Most have nothing to wait for, and then all this is about the checkpoint. There is no frame but this one.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            step: Any = operation.send(None)
+            while True:
+                self._waiter = waiter = Waiter(link, step)
+                try:
+                    await waiter.rest()
+                finally:
+                    waiter.end()
+                if self.closed:
+                    raise trio.ClosedResourceError("this stream was closed")
+                step = operation.send(None)
+        except StopIteration as end:
+            link.moved()
+            if self._waiter is None:  # nobody else has run
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            result: T = end.value
+        except BaseException as error:
+            operation.close()  # which may not have begun
+            link.flush()
+            if isinstance(error, ENDED):
+                raise trio.BrokenResourceError(str(error)) from error
+            raise
         finally:
             self._busy = False
-            self._inside = None
+            self._waiter = None
         if self.closed:
             raise trio.ClosedResourceError("this stream was closed")
         return result
 
-    def scope(self) -> trio.CancelScope:
-        """What is cancelled when this is closed, for who has to wait."""
-        self._inside = trio.CancelScope()
-        return self._inside
-
     def close(self) -> None:
         """Let nobody pass any more, and send away who is inside."""
         self.closed = True
-        if self._inside is not None:
-            self._inside.cancel()
+        if self._waiter is not None:
+            self._waiter.fire()
 
 
 class Reader(_async_streams.Reader, trio.abc.ReceiveStream):
@@ -76,7 +94,7 @@ class Reader(_async_streams.Reader, trio.abc.ReceiveStream):
         _async_streams.Reader.__init__(self, link, channel, stream)
         self._receiving = Gate()
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+    def receive_some(self, max_bytes: int | None = None) -> Coroutine[Any, Any, bytes]:
         """At least one byte and at most ``max_bytes``, ``b""`` at the end.
 
         Raises:
@@ -87,7 +105,7 @@ class Reader(_async_streams.Reader, trio.abc.ReceiveStream):
         limit = _PIECE if max_bytes is None else operator.index(max_bytes)
         if limit < 1:
             raise ValueError("max_bytes must be at least 1")
-        return await self._receiving.perform(self._link, self._channel.read(limit, self._stream))
+        return self._receiving.perform(self._link, self._channel.read(limit, self._stream))
 
     async def aclose(self) -> None:
         """Read no more: what comes is thrown away."""
