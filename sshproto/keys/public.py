@@ -518,14 +518,17 @@ def public_blob(handle: Any) -> bytes:
     Raises:
         KeyFormatError: SSH has no such keys.
     """
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    if isinstance(handle, Ed25519PublicKey):
+        return text("ssh-ed25519") + string(handle.public_bytes_raw())
+
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa  # slow to import, and most keys need neither
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     if isinstance(handle, rsa.RSAPublicKey):
         numbers = handle.public_numbers()
         return text("ssh-rsa") + mpint(numbers.e) + mpint(numbers.n)
-    if isinstance(handle, ed25519.Ed25519PublicKey):
-        return text("ssh-ed25519") + string(handle.public_bytes(Encoding.Raw, PublicFormat.Raw))
     if isinstance(handle, ec.EllipticCurvePublicKey):
         for name in ("nistp256", "nistp384", "nistp521"):
             if handle.curve.name == curve(name).name:
