@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from sshproto_io._async_agents import Agent, ServedAgent
     from sshproto_io._async_link import Opening
     from sshproto_io._async_streams import Reader, Stream, Writer
-    from sshproto_io._asyncio_face import Client, Incoming, Process, Server, ServerSession
+    from sshproto_io._asyncio_client import Client, Process
+    from sshproto_io._asyncio_server import Incoming, Server, ServerSession
 
 __all__ = [
     "Agent",
@@ -57,15 +58,15 @@ __all__ = [
 
 _HOMES = {
     "Agent": "sshproto_io._async_agents",
-    "Client": "sshproto_io._asyncio_face",
+    "Client": "sshproto_io._asyncio_client",
     "Forward": "sshproto_io._async",
     "Handler": "sshproto.operations.serving",
-    "Incoming": "sshproto_io._asyncio_face",
-    "Process": "sshproto_io._asyncio_face",
+    "Incoming": "sshproto_io._asyncio_server",
+    "Process": "sshproto_io._asyncio_client",
     "Reader": "sshproto_io._async_streams",
     "ServedAgent": "sshproto_io._async_agents",
-    "Server": "sshproto_io._asyncio_face",
-    "ServerSession": "sshproto_io._asyncio_face",
+    "Server": "sshproto_io._asyncio_server",
+    "ServerSession": "sshproto_io._asyncio_server",
     "Stream": "sshproto_io._async_streams",
     "Writer": "sshproto_io._async_streams",
 }
@@ -111,7 +112,7 @@ def connect(
         InvalidArgument: The arguments do not go together.
     """
     from sshproto_io._async_link import Opening
-    from sshproto_io._asyncio_face import dial_and_log_in
+    from sshproto_io._asyncio_client import dial_and_log_in
     from sshproto_io._setup import Setup
 
     setup = Setup.of(
@@ -147,11 +148,11 @@ def listen(
     Raises:
         OSError: It cannot listen there.
     """
-    from sshproto_io import _async_link, _asyncio_face
+    from sshproto_io import _async_link, _asyncio_server
 
     limits = (max_connections, max_strangers)
     return _async_link.Opening(
-        functools.partial(_asyncio_face.start, host, port, config, handler, limits, backlog, on_bug)
+        functools.partial(_asyncio_server.start, host, port, config, handler, limits, backlog, on_bug)
     )
 
 

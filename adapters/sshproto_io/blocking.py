@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sshproto.operations.login import Credentials, LoginKey
     from sshproto.operations.serving import Handler
     from sshproto_io._blocking_agents import Agent, ServedAgent
-    from sshproto_io._blocking_face import Client, Forward
+    from sshproto_io._blocking_client import Client, Forward
     from sshproto_io.files import Process, Reader, ServerSession, Stream, Writer
     from sshproto_io.server import Incoming, Server
 
@@ -55,8 +55,8 @@ __all__ = [
 
 _HOMES = {
     "Agent": "sshproto_io._blocking_agents",
-    "Client": "sshproto_io._blocking_face",
-    "Forward": "sshproto_io._blocking_face",
+    "Client": "sshproto_io._blocking_client",
+    "Forward": "sshproto_io._blocking_client",
     "Handler": "sshproto.operations.serving",
     "Incoming": "sshproto_io.server",
     "Process": "sshproto_io.files",
@@ -107,7 +107,7 @@ def connect(
         ConnectionLoss: The connection ended before we were logged in; a subclass says why.
         InvalidArgument: The arguments do not go together.
     """
-    from sshproto_io._blocking_face import dial_and_log_in
+    from sshproto_io._blocking_client import dial_and_log_in
     from sshproto_io._setup import Setup
 
     setup = Setup.of(

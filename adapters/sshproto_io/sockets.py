@@ -17,12 +17,12 @@ from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from sshproto.operations.forwarding import Address, show
-from sshproto.operations.serving import World
 from sshproto.operations.steps import Operation, Ready, Sleep, Together, Wait, call
 
 if TYPE_CHECKING:
     from sshproto.operations.channel import Channel
     from sshproto.operations.handler import ServedSession
+    from sshproto.operations.serving import World
 
 ATTEMPT_DELAY = 0.25
 """Seconds after which the next address is tried beside those that have not answered (RFC 8305 section 8)."""
@@ -516,6 +516,8 @@ def world(
         session, stream: Make what handlers get, for the connection that :attr:`Hub.face` is.
         bug: Told of what handlers raise.
     """
+    from sshproto.operations.serving import World  # clients have no use for it
+
     return World(
         dial=lambda address: dial(address, resolve),
         listen=lambda address: listen_at(address, resolve),

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from sshproto_io._async import Forward
     from sshproto_io._async_agents import Agent, ServedAgent
     from sshproto_io._async_link import Opening
-    from sshproto_io._trio_face import Client, Incoming, Process, Server, ServerSession
+    from sshproto_io._trio_client import Client, Process
+    from sshproto_io._trio_server import Incoming, Server, ServerSession
     from sshproto_io._trio_streams import Reader, Stream, Writer
 
 __all__ = [
@@ -58,15 +59,15 @@ __all__ = [
 
 _HOMES = {
     "Agent": "sshproto_io._async_agents",
-    "Client": "sshproto_io._trio_face",
+    "Client": "sshproto_io._trio_client",
     "Forward": "sshproto_io._async",
     "Handler": "sshproto.operations.serving",
-    "Incoming": "sshproto_io._trio_face",
-    "Process": "sshproto_io._trio_face",
+    "Incoming": "sshproto_io._trio_server",
+    "Process": "sshproto_io._trio_client",
     "Reader": "sshproto_io._trio_streams",
     "ServedAgent": "sshproto_io._async_agents",
-    "Server": "sshproto_io._trio_face",
-    "ServerSession": "sshproto_io._trio_face",
+    "Server": "sshproto_io._trio_server",
+    "ServerSession": "sshproto_io._trio_server",
     "Stream": "sshproto_io._trio_streams",
     "Writer": "sshproto_io._trio_streams",
 }
@@ -112,7 +113,7 @@ def connect(
         InvalidArgument: The arguments do not go together.
     """
     from sshproto_io._setup import Setup
-    from sshproto_io._trio_face import dial_and_log_in
+    from sshproto_io._trio_client import dial_and_log_in
 
     setup = Setup.of(
         host, port, user=user, host_key=host_key, keys=keys, password=password, credentials=credentials, config=config
@@ -147,9 +148,9 @@ def listen(
     Raises:
         OSError: It cannot listen there.
     """
-    from sshproto_io import _trio_face
+    from sshproto_io import _trio_server
 
-    return _trio_face.start(host, port, config, handler, (max_connections, max_strangers), backlog, on_bug)
+    return _trio_server.start(host, port, config, handler, (max_connections, max_strangers), backlog, on_bug)
 
 
 def open_agent(path: str | PathLike[str] | None = None) -> Opening[Agent]:

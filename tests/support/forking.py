@@ -145,8 +145,9 @@ def _exchange(feed: io.RawIOBase, data: bytes, outputs: Mapping[int, bytearray],
 def main() -> int:
     """Fork until standard input ends; in a run's own process, run it."""
     command = importlib.import_module("sshproto_cli.main")
-    faces = [f"sshproto_io._{face}_face" for face in ("blocking", "asyncio", "trio")]
-    for module in ("sshproto_cli.exec", "sshproto_io.server", *faces):
+    clients = [f"sshproto_io._{face}_client" for face in ("blocking", "asyncio", "trio")]
+    servers = ["sshproto_io.server", *(f"sshproto_io._{face}_server" for face in ("asyncio", "trio"))]
+    for module in ("sshproto_cli.exec", *clients, *servers):
         with contextlib.suppress(ImportError):  # whoever asks for what is missing is told so
             importlib.import_module(module)
     gc.collect()

@@ -84,20 +84,31 @@ def test_until_there_is_a_connection_there_are_errors_and_no_more(module: str) -
     [
         ("sshproto", "sshproto.ClientConnection", 62, 178),
         ("sshproto", "sshproto.ServerConnection", 62, 178),
-        ("sshproto_io.blocking", "sshproto_io.blocking.Client", 88, 195),
+        ("sshproto_io.blocking", "sshproto_io.blocking.Client", 85, 190),
         ("sshproto_io.blocking", "sshproto_io.blocking.Server", 88, 195),
-        ("sshproto_io.asyncio", "sshproto_io.asyncio.Client", 88, 195),
+        ("sshproto_io.asyncio", "sshproto_io.asyncio.Client", 85, 190),
+        ("sshproto_io.asyncio", "sshproto_io.asyncio.Server", 88, 195),
     ],
 )
 def test_what_a_connection_is_made_of_has_bounds(module: str, then: str, most_modules: int, most_classes: int) -> None:
     """Whoever makes it more says here why it has to be.
 
-    A face has handlers and permits, so that a server may restrict a login, beside what a client is made of.
+    A server has handlers, and permits, by which it may restrict a login.
     """
     modules, classes = loaded(module, then)
     assert sorted(name for name in modules if below(name, NEVER)) == []
     assert len({name for name in modules if name.startswith("sshproto")}) <= most_modules
     assert len(classes) <= most_classes
+
+
+@pytest.mark.parametrize("face", ["asyncio", "blocking", "trio"])
+def test_a_client_loads_no_server_and_a_server_no_client(face: str) -> None:
+    def made_of(name: str) -> set[str]:
+        return loaded(f"sshproto_io.{face}", f"sshproto_io.{face}.{name}")[0]
+
+    server = {"sshproto.server", "sshproto.auth.server", "sshproto.operations.serving", "sshproto_io.server"}
+    assert not made_of("Client") & {*server, "sshproto.keys.permits", f"sshproto_io._{face}_server"}
+    assert not made_of("Server") & {"sshproto.client", "sshproto.auth.client", f"sshproto_io._{face}_client"}
 
 
 # --------------------------------------------------------------------------------------------------------------- tables

@@ -1,4 +1,4 @@
-"""What connections in threads are made of. A part of :mod:`sshproto_io.blocking`, loaded when it is first needed."""
+"""What a client in threads is made of. A part of :mod:`sshproto_io.blocking`, loaded when it is first needed."""
 
 from __future__ import annotations
 
