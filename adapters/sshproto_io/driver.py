@@ -324,10 +324,20 @@ class Driver(Generic[C]):
         """``runner`` does not sleep any more, and has found something. If it leads, it goes on to."""
         if self._leader is not runner:
             self._followers.pop(runner, None)
-        elif self._closed:
+            return
+        if self._closed:
             self._leader = None
-        else:
-            self._transfer(found)
+            return
+        now, mine = time.monotonic(), self._descriptor
+        try:
+            for descriptor, mask in found:
+                if descriptor == mine and mask & READ:
+                    self._read(now)
+            if self.deadline is not None and self.deadline <= now:
+                self._take_time(now)
+        except BaseException:
+            self._break()
+            raise
 
     def dismiss(self, runner: Runner) -> None:
         """``runner`` does not wait here any more."""
@@ -335,10 +345,10 @@ class Driver(Generic[C]):
         if self._leader is runner:
             self._leader = None
 
-    def patience(self, runner: Runner) -> float | None:
-        """How long ``runner``, which is about to lead, is to sleep itself; None if nobody can wait in its place."""
-        alone = self._watched == READ and not (runner.poller and runner.poller.wakers)
-        return self._patience if alone else None
+    @property
+    def patience(self) -> float | None:
+        """How long a leader is to sleep itself, for which the lot can wait; None if it can't."""
+        return self._patience if self._watched == READ else None
 
     def park(self, resume: Callable[[], object]) -> Place | None:
         """Have the lot watch the socket in the place of the leader, if it can."""
@@ -407,23 +417,14 @@ class Driver(Generic[C]):
         reading = not self._eof and (self._parting or self.conn.want_read)
         return (READ if reading else 0) | (WRITE if self._unsent else 0)
 
-    def _transfer(self, found: Found) -> None:
-        """Take what has come, and what time has brought."""
-        now, mine = time.monotonic(), self._descriptor
-        try:
-            for descriptor, mask in found:
-                if descriptor == mine and mask & READ:
-                    self._read(now)
-            if self.deadline is not None and self.deadline <= now:
-                self.drain()  # what was in time is not late
-                deadline = self.conn.next_deadline()
-                if deadline is not None and deadline <= now:
-                    if self.conn.should_close:
-                        self._unsent = b""  # as the connection does with what it has not handed out yet
-                    self.conn.handle_timeout(now)
-        except BaseException:
-            self._break()
-            raise
+    def _take_time(self, now: float) -> None:
+        """See what has become of a deadline that is over."""
+        self.drain()  # what was in time is not late
+        deadline = self.conn.next_deadline()
+        if deadline is not None and deadline <= now:
+            if self.conn.should_close:
+                self._unsent = b""  # as the connection does with what it has not handed out yet
+            self.conn.handle_timeout(now)
 
     def _read(self, now: float) -> None:
         try:

@@ -163,10 +163,10 @@ class Poller:
     def wait(self, timeout: float | None) -> Found:
         """Wait for descriptors, for :meth:`ring`, or for some time. The lock is not to be held."""
         found: list[tuple[int, int]] = []
-        bell = self._bell.descriptor
+        bell = self._bell
         for descriptor, events in self._poll.poll(None if timeout is None else math.ceil(timeout * 1000)):
-            if descriptor == bell:
-                self._bell.hush()
+            if descriptor == bell.descriptor:
+                bell.hush()
             elif events == _IN:
                 found.append((descriptor, READ))
             else:  # what is neither is an error or an end, and both ways will show it

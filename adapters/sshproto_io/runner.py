@@ -108,7 +108,6 @@ class Runner:
     """
 
     __slots__ = (
-        "_begun",
         "_bell",
         "_calls",
         "_driver",
@@ -147,7 +146,6 @@ class Runner:
         self.resume: Callable[[], object] | None = None
         self._driver = driver
         self._root: Task | None = None
-        self._begun = False
         self._expired = False
         self._over = False
         self._timers: dict[Task, float] = {}
@@ -186,6 +184,8 @@ class Runner:
             self.deadline = time.monotonic() + timeout
         root = self._root = Task(self, operation)
         try:
+            with self.lock:
+                self._add(root)
             self._loop(root)
             if self._expired:
                 raise TimeoutExpired(what, timeout or 0.0)
@@ -209,9 +209,11 @@ class Runner:
             BaseException: What the operation raises.
         """
         self.inline = True
-        self._root = Task(self, operation)
         self.resume = resume
         self._calls = Calls(self)
+        root = self._root = Task(self, operation)
+        with self.lock:
+            self._add(root)
         return self.go_on()
 
     def go_on(self) -> bool:
@@ -220,6 +222,8 @@ class Runner:
         if root is None:
             return True
         try:
+            if self._parked is not None:
+                self._come_back()
             parked = self._loop(root)
         finally:
             if not parked and not self._over:
@@ -231,20 +235,33 @@ class Runner:
     def _loop(self, root: Task) -> bool:
         """Take steps until ``root`` has ended, or its time is over. True: the connection waits in the lot, or another
         thread serves it by now."""
-        driver = self._driver
+        driver, lock, calls = self._driver, self.lock, self._calls
         thread = threading.get_ident()
         found: Found = ()
         while True:
             seconds = None
-            with self.lock:
+            with lock:
                 if driver is not None:
                     driver.holder = thread
                 try:
-                    if self._patient and self.asleep and not found and self._park():
+                    if not found and self._patient and self.asleep and self._park():
                         return True
                     self.thread = thread
-                    self._get_up(found)
-                    self._turn()
+                    self.asleep = False
+                    if driver is None:
+                        self._look_around(found)
+                        self._turn(root)
+                    else:
+                        driver.woken(self, found)  # the connection first: who is woken next knows its newest state
+                        if self._timers or (found and self.poller is not None and self.poller.wakers):
+                            self._look_around(found)
+                        calls = self._calls
+                        if calls is None:
+                            driver.settle()
+                        else:
+                            calls.serving = self.resume is not None
+                            driver.settle(calls.brief)
+                            calls.serving = False
                     if root.ended:
                         self._clear_away()
                         return False
@@ -263,12 +280,15 @@ class Runner:
                 finally:
                     if driver is not None:
                         driver.holder = 0
-            if call is None:
-                found = self._rest(seconds)
-            else:
-                found = ()
-                if calls is not None and not calls.make(*call):
+            if call is not None and calls is not None:
+                if not calls.make(*call):
                     return True
+                found = ()
+            elif self._polling and self.poller is not None:
+                found = self.poller.wait(seconds)
+            else:
+                self._bell.acquire(True, -1 if seconds is None else seconds)
+                found = ()
 
     def _outcome(self, root: Task) -> Any:
         error, root.error = root.error, None
@@ -398,23 +418,13 @@ class Runner:
         self.tasks.add(task)
         self.due.append(task)
 
-    def _turn(self) -> None:
-        """Let everybody go on who can."""
-        driver, calls = self._driver, self._calls
-        if driver is None:
-            root, due = self._root, self.due
-            while due and not (root is not None and root.ended):
-                task = due.popleft()
-                if not task.ended:
-                    self.advance(task)
-        elif calls is None:
-            driver.settle()
-        else:
-            calls.serving = self.resume is not None
-            try:
-                driver.settle(calls.brief)
-            finally:
-                calls.serving = False
+    def _turn(self, root: Task) -> None:
+        """Let everybody go on who can, without a driver, which would see to that."""
+        due = self.due
+        while due and not root.ended:
+            task = due.popleft()
+            if not task.ended:
+                self.advance(task)
 
     def _end(self, task: Task, result: Any, error: BaseException | None) -> None:
         """An operation has come to its end."""
@@ -450,36 +460,32 @@ class Runner:
         if timers:
             first = min(timers.values())
             moment = first if moment is None else min(moment, first)
+        self._polling = True
         if driver is None:
-            self._polling = True
             self.need_poller()
         elif driver.appoint(self):
-            self._polling = True
             if driver.deadline is not None and (moment is None or driver.deadline < moment):
                 moment = driver.deadline
-            if self.resume is not None and not timers:
-                patience = driver.patience(self)
-        else:
-            self._polling = self.poller is not None and bool(self.poller.wakers)
-            if not self._polling:
-                if self._bell is None:
-                    self._bell = threading.Lock()
-                self._bell.acquire(False)  # it has rung for the last sleep, or not at all
+            if self.resume is not None and not timers and not (self.poller is not None and self.poller.wakers):
+                patience = driver.patience
+        elif self.poller is None or not self.poller.wakers:
+            self._polling = False
+            if self._bell is None:
+                self._bell = threading.Lock()
+            self._bell.acquire(False)  # it has rung for the last sleep, or not at all
         self.asleep = True
         if self._soon:
             return 0.0
-        seconds = None if moment is None else min(_LONGEST, max(0.0, moment - time.monotonic()))
+        seconds = None
+        if moment is not None:
+            seconds = moment - time.monotonic()
+            if seconds < 0.0:
+                return 0.0
+            seconds = min(seconds, _LONGEST)
         if patience is not None and (seconds is None or patience < seconds):
             self._patient = True
             return patience
         return seconds
-
-    def _rest(self, seconds: float | None) -> Found:
-        """Sleep, without the lock."""
-        if self._polling and self.poller is not None:
-            return self.poller.wait(seconds)
-        self._bell.acquire(True, -1 if seconds is None else seconds)
-        return ()
 
     def _park(self) -> bool:
         """Let the lot watch the connection, in this thread's place."""
@@ -494,20 +500,17 @@ class Runner:
         self.thread = 0
         return True
 
-    def _get_up(self, found: Found) -> None:
-        """See what has come."""
-        root = self._root
-        if root is not None and not self._begun:
-            self._begun = True
-            self._add(root)
-        if self._parked is not None:
-            parked, self._parked = self._parked, None
-            if self._driver is not None:
-                self._driver.unparked(parked)
-        self.asleep = False
-        if self._driver is not None:
-            self._driver.woken(self, found)  # the connection first: whoever is woken then knows the newest state
-        if found and self.poller is not None and self.poller.wakers:
+    def _come_back(self) -> None:
+        """The lot watches it no more."""
+        with self.lock:
+            if self._parked is not None and self._driver is not None:
+                self._driver.unparked(self._parked)
+            self._parked = None
+            self.asleep = False
+
+    def _look_around(self, found: Found) -> None:
+        """See what has come besides a connection's bytes."""
+        if found and self.poller is not None:
             self.poller.fire(found)
         if self._timers:
             now = time.monotonic()
