@@ -8,12 +8,22 @@ input on.
 from __future__ import annotations
 
 from enum import Enum
+from math import inf
 
 
 class Timer(Enum):
-    """What a deadline is for. The value names it in :class:`~sshproto.errors.TimedOut`."""
+    """What a deadline is for. The value names it in :class:`~sshproto.errors.TimedOut`.
+
+    Attributes:
+        place: The members are numbered.
+    """
+
+    place: int
 
     __hash__ = object.__hash__  # a member equals only itself; Enum's own is written in Python
+
+    def __init__(self, name: str) -> None:
+        self.place = len(type(self).__members__)
 
     HANDSHAKE = "handshake"
     """From the start to the end of the first key exchange."""
@@ -41,14 +51,14 @@ class Timers:
         untimed: The timers set since then, and their seconds.
     """
 
-    __slots__ = ("_due", "now", "settled", "untimed")
+    __slots__ = ("_due", "_earliest", "now", "settled", "untimed")
 
     def __init__(self, now: float) -> None:
         self.now = now
         self.settled = False
-        # The earliest first.  They are few, and asked for far more often than set.
-        self._due: tuple[tuple[float, Timer], ...] = ()
-        self.untimed: tuple[tuple[float, Timer], ...] = ()
+        self._due = [inf] * len(Timer)  # by place; infinity is never
+        self._earliest: float | None = None  # of those, once it was asked for
+        self.untimed: dict[Timer, float] | None = None
 
     def advance(self, now: float) -> None:
         """An input has come, at ``now``."""
@@ -59,59 +69,46 @@ class Timers:
 
     def retime(self) -> None:
         """Those that were set since the last input count from this one."""
-        for seconds, timer in self.untimed:
-            self._due = _with(self._due, self.now + seconds, timer)
-        self.untimed = ()
+        for timer, seconds in (self.untimed or {}).items():
+            self._due[timer.place] = self.now + seconds
+        self.untimed = self._earliest = None
 
     def arm(self, timer: Timer, seconds: float | None) -> None:
         """Set a deadline ``seconds`` from now, or none if that is None."""
         if seconds is None:
             self.stop(timer)
             return
-        self._due = _with(self._due, self.now + seconds, timer)
+        self.arm_at(timer, self.now + seconds)
         if self.settled:
-            self.untimed = _with(self.untimed, seconds, timer)
-        elif self.untimed:
-            self.untimed = _without(self.untimed, timer)
+            if self.untimed is None:
+                self.untimed = {}
+            self.untimed[timer] = seconds
 
     def arm_at(self, timer: Timer, deadline: float) -> None:
         """Set a deadline to a moment that is known."""
-        self._due = _with(self._due, deadline, timer)
-        self.untimed = _without(self.untimed, timer)
+        self._due[timer.place] = deadline
+        self._earliest = None
+        if self.untimed:
+            self.untimed.pop(timer, None)
 
     def stop(self, timer: Timer) -> None:
-        if self._due:
-            self._due = _without(self._due, timer)
-        if self.untimed:
-            self.untimed = _without(self.untimed, timer)
+        self.arm_at(timer, inf)
 
     def clear(self) -> None:
-        self._due = self.untimed = ()
+        self._due = [inf] * len(Timer)
+        self.untimed = self._earliest = None
 
     def next(self) -> float | None:
         """The earliest deadline, or None. One that waits for the next input may lie in the past."""
-        return self._due[0][0] if self._due else None
+        earliest = self._earliest
+        if earliest is None:
+            earliest = self._earliest = min(self._due)
+        return None if earliest == inf else earliest
 
     def expired(self) -> list[Timer]:
         """The timers that are due now, earliest first; they are stopped."""
-        due = sorted((deadline, timer.name, timer) for deadline, timer in self._due if deadline <= self.now)
-        for _, _, timer in due:
+        due = sorted((self._due[timer.place], timer.name, timer) for timer in Timer)
+        found = [timer for deadline, _, timer in due if deadline <= self.now and deadline != inf]
+        for timer in found:
             self.stop(timer)
-        return [timer for _, _, timer in due]
-
-
-def _without(due: tuple[tuple[float, Timer], ...], timer: Timer) -> tuple[tuple[float, Timer], ...]:
-    for place, (_, one) in enumerate(due):
-        if one is timer:
-            return due[:place] + due[place + 1 :]
-    return due
-
-
-def _with(due: tuple[tuple[float, Timer], ...], when: float, timer: Timer) -> tuple[tuple[float, Timer], ...]:
-    if not due:
-        return ((when, timer),)
-    others = _without(due, timer)
-    place = len(others)
-    while place and when < others[place - 1][0]:
-        place -= 1
-    return (*others[:place], (when, timer), *others[place:])
+        return found

@@ -59,7 +59,7 @@ from sshproto.wire.messages import (
     UserauthSuccess,
     check_size,
 )
-from sshproto.wire.table import message_name
+from sshproto.wire.table import name_of
 
 if TYPE_CHECKING:
     from sshproto.config import ClientConfig
@@ -178,18 +178,19 @@ class ClientAuth:
         """
         if self.lost is not None:
             return
-        name = message_name(message.number, message.context)
         if not self._started:
-            raise ProtocolViolation(f"{name} came before the login began")
+            raise ProtocolViolation(f"{name_of(message)} came before the login began")
         if isinstance(message, UserauthBanner):
             self._banner(message)
             return
         attempt = self._attempt
         if self.succeeded or attempt is None or self._question is not None:
-            raise ProtocolViolation(f"{name} came while no login request or response of ours was waiting for an answer")
+            raise ProtocolViolation(
+                f"{name_of(message)} came while no login request or response of ours was waiting for an answer"
+            )
         handler = _HANDLERS.get(type(message))
         if handler is None or message.context not in ("", attempt.method):
-            raise ProtocolViolation(f"{name} came as the answer to a {attempt.method} login")
+            raise ProtocolViolation(f"{name_of(message)} came as the answer to a {attempt.method} login")
         handler(self, message, attempt)
 
     def _banner(self, message: UserauthBanner) -> None:

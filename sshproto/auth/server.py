@@ -63,7 +63,7 @@ from sshproto.wire.messages import (
     UserauthSuccess,
     check_size,
 )
-from sshproto.wire.table import message_name
+from sshproto.wire.table import name_of
 
 if TYPE_CHECKING:
     from sshproto.config import ServerConfig
@@ -182,19 +182,18 @@ class ServerAuth:
         """
         if self.succeeded or self.lost is not None:
             return  # RFC 4252 section 5.3; the connection counts what is ignored
-        name = message_name(message.number, message.context)
         if not self._started:
-            raise ProtocolViolation(f"{name} came before the service ssh-userauth was accepted")
+            raise ProtocolViolation(f"{name_of(message)} came before the service ssh-userauth was accepted")
         if self._question is not None:
             raise InternalError(
-                f"{name} was processed before the {type(self._question).__name__} question was answered"
+                f"{name_of(message)} was processed before the {type(self._question).__name__} question was answered"
             )
         if isinstance(message, UserauthRequest):
             self._request(message)
         elif isinstance(message, UserauthInfoResponse):
             self._info_response(message)
         else:
-            raise ProtocolViolation(f"{name} came from a client that is not logged in")
+            raise ProtocolViolation(f"{name_of(message)} came from a client that is not logged in")
 
     def _request(self, message: UserauthRequest) -> None:
         form = methods.parse(message.method, message.payload)

@@ -28,7 +28,7 @@ from sshproto.transport.suites import DirectionKeys
 from sshproto.values import define, frozen
 from sshproto.wire.codec import Reader
 from sshproto.wire.messages import KexDhGexRequestOld, KexInit, Message
-from sshproto.wire.table import Role, message_name
+from sshproto.wire.table import Role, name_of
 
 _NUMBERS: dict[str, tuple[frozenset[int], frozenset[int]]] = {
     "gex": (frozenset((30, 32, 34)), frozenset((31, 33))),
@@ -200,7 +200,7 @@ class KexWatch:
     def receive(self, side: Side, number: int, message: Message) -> None:
         """A method's message that is no wrong guess."""
         found = self.rounds.get(number)
-        name = message_name(message.number, message.context)
+        name = name_of(message)
         if found is None or found.method is None:
             self._say(side, f"{name} belongs to no key exchange")
             return

@@ -149,3 +149,8 @@ def message_name(number: int, context: str = "") -> str:
         if first <= number <= last:
             return f"{name} {number}"
     return f"message {number}"
+
+
+def name_of(message: messages.Message) -> str:
+    """The name of a message for people."""
+    return message_name(message.number, message.context)
