@@ -20,7 +20,8 @@ from sshproto.events import (
 )
 from sshproto.text import printable
 from sshproto.timers import Timer
-from sshproto.transport.link import EXT_INFO_IN_AUTH, HOST_BOUND, PING, SERVER_SIG_ALGS, Phase
+from sshproto.transport.extensions import EXT_INFO_IN_AUTH, HOST_BOUND, PING, SERVER_SIG_ALGS, Announced
+from sshproto.transport.link import Phase
 from sshproto.wire.messages import ServiceAccept
 from sshproto.wire.table import Role, State
 
@@ -44,7 +45,7 @@ class ClientEngine(Engine[ClientAuth]):
         if config.eager:
             self.kex.start()
 
-    def _our_extensions(self) -> tuple[tuple[str, bytes], ...]:
+    def _our_extensions(self) -> Announced:
         return ((EXT_INFO_IN_AUTH, b"0"), (PING, b"0"))
 
     def _transport_ready(self) -> None:
@@ -66,10 +67,10 @@ class ClientEngine(Engine[ClientAuth]):
     def _extensions_changed(self) -> None:
         if self.auth is None:
             return
-        names = self.peer_extensions.get(SERVER_SIG_ALGS)
+        names = self.extensions.peer.get(SERVER_SIG_ALGS)
         if names is not None:
             self.auth.server_signature_algorithms = tuple(names.decode("ascii", "replace").split(","))
-        if self.peer_extensions.get(HOST_BOUND) == b"0":
+        if self.extensions.peer.get(HOST_BOUND) == b"0":
             self.auth.host_key = self.kex.host_key_blob
 
     def ask(self, question: Question, *, hold: bool = False, size: int = 0) -> None:

@@ -130,7 +130,7 @@ class Connection(Generic[E]):
     @property
     def peer_extensions(self) -> dict[str, bytes]:
         """The extensions that the peer has announced (RFC 8308): name to value."""
-        return dict(self._engine.peer_extensions)
+        return dict(self._engine.extensions.peer)
 
     @property
     def negotiated(self) -> Negotiated | None:

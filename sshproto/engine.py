@@ -17,7 +17,8 @@ from sshproto.channels.requests import Keepalive
 from sshproto.errors import ProtocolViolation, TimedOut
 from sshproto.events import GlobalFailed, GlobalSucceeded, PongReceived
 from sshproto.timers import Timer
-from sshproto.transport.link import PING, Handler, Link, Phase
+from sshproto.transport.extensions import PING
+from sshproto.transport.link import Handler, Link, Phase
 from sshproto.wire import messages
 from sshproto.wire.codec import PLANS
 from sshproto.wire.messages import ChannelData, ChannelWindowAdjust, Ping, ServiceAccept, ServiceRequest
@@ -202,7 +203,7 @@ class Engine(Link, Generic[A]):
             silence = self.timers.now - self._last_heard
             raise TimedOut(f"the peer has been silent for {silence:.0f} seconds", timer.value)
         self._unanswered += 1
-        if PING in self.peer_extensions:
+        if PING in self.extensions.peer:
             self.send(Ping(_KEEPALIVE))
         elif not self.mux.awaits_reply:  # else it owes us one already
             self._keepalives = self._keepalives | {self.mux.global_request(Keepalive())}

@@ -32,7 +32,7 @@ from sshproto.events import (
 )
 from sshproto.keys.private import PrivateKey
 from sshproto.text import printable
-from sshproto.transport.link import HOST_BOUND, PING, SERVER_SIG_ALGS
+from sshproto.transport.extensions import HOST_BOUND, PING, SERVER_SIG_ALGS, Announced
 from sshproto.wire.messages import ServiceRequest, UserauthSuccess
 from sshproto.wire.table import Role, State
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 @lru_cache(64)
-def _extensions(signature: tuple[str, ...]) -> tuple[tuple[str, bytes], ...]:
+def _extensions(signature: tuple[str, ...]) -> Announced:
     names = ",".join(signature).encode("ascii")
     return ((SERVER_SIG_ALGS, names), (HOST_BOUND, b"0"), (PING, b"0"), (AGENT_FORWARD, b"0"))
 
@@ -61,7 +61,7 @@ class ServerEngine(Engine[ServerAuth]):
         self._services = 0
         self.outbox.sealed = self._message_sealed
 
-    def _our_extensions(self) -> tuple[tuple[str, bytes], ...]:
+    def _our_extensions(self) -> Announced:
         return _extensions(self.config.preferences.signature)
 
     def _dispatch_service(self, payload: Buffer) -> None:

@@ -15,9 +15,8 @@ number.  The way out: ``send`` or ``send_data``, the fast way of channel data â†
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from enum import Enum
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sshproto.config import Trace
@@ -51,6 +50,7 @@ from sshproto.questions import Questions
 from sshproto.text import printable
 from sshproto.timers import Timer, Timers
 from sshproto.transport import ident
+from sshproto.transport.extensions import PING, Extensions
 from sshproto.transport.keyexchange import KeyExchange
 from sshproto.transport.outbox import Outbox
 from sshproto.transport.packets import Opener
@@ -60,7 +60,6 @@ from sshproto.wire.messages import (
     ChannelData,
     Debug,
     Disconnect,
-    ExtInfo,
     Ignore,
     Message,
     Ping,
@@ -72,13 +71,8 @@ from sshproto.wire.table import VERDICTS, Role, State, Verdict, message_name
 if TYPE_CHECKING:
     from sshproto.config import Config
     from sshproto.events import Event, VersionReceived
+    from sshproto.transport.extensions import Announced
     from sshproto.wire.codec import Buffer
-
-PING = "ping@openssh.com"
-EXT_INFO_IN_AUTH = "ext-info-in-auth@openssh.com"
-SERVER_SIG_ALGS = "server-sig-algs"
-HOST_BOUND = "publickey-hostbound@openssh.com"
-"""The extension; the login method has the version in its name, see :mod:`sshproto.auth.methods`."""
 
 _CHANNEL_DATA = ChannelData.number
 _KEX_NUMBERS = range(20, 50)
@@ -98,23 +92,6 @@ _SITUATIONS = {
 
 
 _NO_INPUT = bytearray()  # of who has identified itself: it stays empty
-_NO_EXTENSIONS: Mapping[str, bytes] = {}
-_LONGEST_REMEMBERED = 1024  # bytes of an EXT_INFO: nobody should fill the memory with what is never said again
-
-
-@lru_cache(64)
-def _extensions(payload: bytes) -> tuple[tuple[tuple[str, bytes], ...], Mapping[str, bytes]]:
-    """What an EXT_INFO says, which is what many peers say, and that by name; of two of a name the first counts."""
-    extensions = ExtInfo.parse(payload).extensions
-    return extensions, dict(reversed(extensions))
-
-
-@lru_cache(64)
-def _ext_info(extensions: tuple[tuple[str, bytes], ...]) -> tuple[ExtInfo, bytes, bool]:
-    """The EXT_INFO that says so, its payload, and whether it offers PING: the same for all connections of a
-    configuration."""
-    message = ExtInfo(extensions)
-    return message, message.encode(), any(name == PING for name, _ in extensions)
 
 
 class Phase(Enum):
@@ -146,7 +123,7 @@ class Link:
         role: The side that this object plays.
         phase: How far the connection has come; it agrees with the last event returned.
         peer_version: The peer's identification, once read.
-        peer_extensions: The extensions that the peer has announced (RFC 8308): name to value.
+        extensions: What both sides have announced (RFC 8308).
         error: Why the connection has ended, or None.
         blocked_on: The question that holds up all input, or None.
         questions: The answers that the application owes.
@@ -161,13 +138,11 @@ class Link:
         "_data_legal",
         "_eof",
         "_exchanges",
-        "_ext_infos",
         "_handlers",
         "_ident",
         "_ident_input",
         "_last_heard",
         "_limits",
-        "_ping_offered",
         "_quota",
         "_received",
         "_rekey_bytes",
@@ -179,11 +154,11 @@ class Link:
         "config",
         "error",
         "events",
+        "extensions",
         "idle",
         "kex",
         "opener",
         "outbox",
-        "peer_extensions",
         "peer_version",
         "phase",
         "questions",
@@ -196,7 +171,7 @@ class Link:
         self.config = config
         self.phase = Phase.IDENT
         self.peer_version: VersionReceived | None = None
-        self.peer_extensions: Mapping[str, bytes] = _NO_EXTENSIONS
+        self.extensions = Extensions()
         self.error: ConnectionLoss | None = None
         self.blocked_on: Question | None = None
         self.questions = Questions()
@@ -219,8 +194,6 @@ class Link:
         self._unanswered = 0
         self._received = 0
         self._exchanges = 0
-        self._ext_infos = 0
-        self._ping_offered = False
 
         line = ident.our_line(config.software, config.comments)
         self.kex.identified(self.role, line)
@@ -401,7 +374,7 @@ class Link:
     def ping(self, data: bytes) -> None:
         """Send a PING, if the peer answers them."""
         self.need(Phase.OPEN, "ping")
-        if PING not in self.peer_extensions:
+        if PING not in self.extensions.peer:
             raise WrongPhase(f"can't ping: the peer does not offer {PING}")
         self._send_small(Ping(data))
 
@@ -515,12 +488,12 @@ class Link:
         """The authentication method that gives the numbers 60 to 79 their meaning."""
         return ""
 
-    def _our_extensions(self) -> tuple[tuple[str, bytes], ...]:
+    def _our_extensions(self) -> Announced:
         """What our EXT_INFO says; none, and it is not sent."""
         return ()
 
     def _extensions_changed(self) -> None:
-        """``peer_extensions`` has new entries."""
+        """The peer has announced something."""
 
     def _transport_ready(self) -> None:
         """The first key exchange is complete."""
@@ -669,16 +642,11 @@ class Link:
 
     def _on_ext_info(self, payload: Buffer) -> None:
         """RFC 8308 section 2.4: right after NEWKEYS, and to a client once more before or with the end of login."""
-        read = _extensions if len(payload) <= _LONGEST_REMEMBERED else _extensions.__wrapped__
-        extensions, found = read(bytes(payload))
         if self._state is State.TRANSPORT and (self._exchanges != 1 or self.opener.packets != 1):
             raise ProtocolViolation("EXT_INFO came late: it must be the first packet after the first NEWKEYS")
-        self._ext_infos += 1
-        if self._ext_infos > 2:
-            raise ProtocolViolation("a third EXT_INFO came")
-        self.peer_extensions = {**self.peer_extensions, **found} if self.peer_extensions else found
+        announced = self.extensions.receive(payload)
         self._extensions_changed()
-        self.emit(ExtInfoReceived(extensions))
+        self.emit(ExtInfoReceived(announced))
 
     def _on_kexinit(self, payload: Buffer) -> None:
         if self.kex.session_id is not None:
@@ -703,7 +671,7 @@ class Link:
 
     def _on_ping(self, payload: Buffer) -> None:
         message = Ping.parse(payload)
-        if self._ping_offered and len(payload) <= messages.LARGEST_PAYLOAD:  # a PONG is no larger
+        if self.extensions.ping_offered and len(payload) <= messages.LARGEST_PAYLOAD:  # a PONG is no larger
             self.outbox.send(Pong(message.data))
         else:
             self._not_implemented()
@@ -737,7 +705,7 @@ class Link:
         """RFC 8308 section 2.4: our EXT_INFO is the very next packet after our first NEWKEYS."""
         extensions = self._our_extensions()
         if not self._exchanges and extensions and self.kex.peer_reads_extensions:
-            message, payload, self._ping_offered = _ext_info(extensions)
+            message, payload = self.extensions.announce(extensions)
             self.outbox.send(message, None, payload)
 
     def kex_moved(self) -> None:

@@ -326,7 +326,7 @@ def bounded(conn: Any) -> None:
         "channels of ours": (mux._registry.by_us, limits.channels_from_us),
         "global replies owed": (len(mux._global._owed), limits.requests_pending),
         "global requests": (len(mux._global._requested), limits.requests_pending + 1),
-        "extensions": (len(engine.peer_extensions), 2 * 1024),
+        "extensions": (len(engine.extensions.peer), 2 * 1024),
     }
     for channel in mux._channels.values():
         held[f"replies owed on {channel.number}"] = len(channel.owed), limits.requests_pending

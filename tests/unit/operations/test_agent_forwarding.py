@@ -130,11 +130,11 @@ def asked(desk: Desk) -> list[str]:
 )
 def test_bytes_pass_as_they_are(desk: Desk, announced: bytes | None, name: str) -> None:
     engine = desk.scene.client.conn._engine
-    extensions = dict(engine.peer_extensions)
+    extensions = dict(engine.extensions.peer)
     assert extensions.pop(AGENT_FORWARD) == b"0"
     if announced is not None:
         extensions[AGENT_FORWARD] = announced
-    engine.peer_extensions = extensions
+    engine.extensions.peer = extensions
     desk.start()
     program, agent = desk.bound()
     assert asked(desk) == [name]

@@ -583,7 +583,7 @@ def test_what_is_remembered_for_unimplemented_is_bounded() -> None:
 def test_a_ping_where_none_was_offered_is_unknown(side: str) -> None:
     pair = both().login()
     end, peer = ends(pair, side)
-    peer.conn._engine._ping_offered = False
+    peer.conn._engine.extensions.ping_offered = False
     number = end.conn._engine.outbox.sealer.sequence_number
     end.conn.ping(b"x")
     pair.run()
@@ -593,7 +593,7 @@ def test_a_ping_where_none_was_offered_is_unknown(side: str) -> None:
 
 def test_a_ping_to_who_offers_none_is_misuse() -> None:
     pair = both().login()
-    pair.client.conn._engine.peer_extensions = {}
+    pair.client.conn._engine.extensions.peer = {}
     with pytest.raises(WrongPhase, match=r"the peer does not offer ping@openssh\.com"):
         pair.client.conn.ping()
 
