@@ -274,11 +274,6 @@ class Channel:
         self.receiving = _RECEIVING[state]
         self.sending = _SENDING[state] and not self.eof_sent
 
-    def may(self, command: Command) -> bool:
-        """Whether the application may do ``command`` now."""
-        letter = COMMANDS[command][self.state]
-        return letter == "y" or (letter == "s" and not self.eof_sent)
-
     @property
     def session_like(self) -> bool:
         """Whether the requests of sessions make sense on it."""

@@ -58,7 +58,7 @@ from sshproto.wire.messages import (
     RequestFailure,
     RequestSuccess,
 )
-from sshproto.wire.table import Role, message_name
+from sshproto.wire.table import Role
 
 # In which states they are handled, for what is nearly always so: the registry is asked when it is not.
 _CLOSABLE = handling(ChannelClose)
@@ -79,18 +79,6 @@ class Inbound:
         self._outlet = registry.outlet
         self._openable = OPENED_AT[self._role]
         self._requestable = REQUESTED_OF[self._role]
-
-    def receive(self, message: Message) -> None:
-        """One of GLOBAL_REQUEST to REQUEST_FAILURE, CHANNEL_OPEN to CHANNEL_OPEN_FAILURE and
-        CHANNEL_EXTENDED_DATA to CHANNEL_FAILURE came. A connection looks it up in :data:`WHOLE` and :data:`BRIEF`.
-        """
-        take = WHOLE.get(type(message))
-        if take is not None:
-            take(self, message)
-        elif type(message) in BRIEF:
-            BRIEF[type(message)](self, message.recipient_channel)  # type: ignore[attr-defined]
-        else:
-            raise ProtocolViolation(f"{message_name(message.number)} is not of the connection protocol")
 
     def _global_request(self, message: GlobalRequest) -> None:
         self._global.requested(message)

@@ -77,7 +77,6 @@ from sshproto.wire.messages import (
     ChannelOpenFailure,
     ChannelRequest,
     ChannelWindowAdjust,
-    Message,
 )
 from sshproto.wire.table import Role
 
@@ -395,12 +394,6 @@ class Mux:
                 self._registry.block(channel)
 
     # ------------------------------------------------------------------------------------------------------ input: rest
-
-    def receive(self, message: Message) -> None:
-        """One of GLOBAL_REQUEST to REQUEST_FAILURE, CHANNEL_OPEN to CHANNEL_OPEN_FAILURE and
-        CHANNEL_EXTENDED_DATA to CHANNEL_FAILURE came.
-        """
-        self.inbound.receive(message)
 
     def writable(self) -> None:
         """The outlet may have room again: send what had to wait, and tell the channels that wait to send."""

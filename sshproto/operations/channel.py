@@ -170,11 +170,6 @@ class Channel:
         return inbox
 
     @property
-    def inboxes(self) -> tuple[Inbox, Inbox]:
-        """What has come: of the data stream and of standard error."""
-        return self.inbox(0), self.inbox(1)
-
-    @property
     def writable(self) -> Wait:
         """Fires when there is room to send, or never will be."""
         if self._writable is None:

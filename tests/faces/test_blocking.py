@@ -205,7 +205,7 @@ def test_a_reader_that_is_closed_holds_up_nobody(client):
         process.stdout.close()
         with pytest.raises(TimeoutExpired):
             process.wait(0.2)
-        assert process.channel.inboxes[0].size == 0
+        assert process.channel.inbox(0).size == 0
     settled(client)
 
 
@@ -281,7 +281,7 @@ def test_memory_stays_flat_with_a_slow_reader_and_a_slow_writer(client):
         writer.start()
         for _ in range(20):
             assert client.run("say meanwhile").stdout == b"meanwhile"
-            assert flood.channel.inboxes[0].size <= window
+            assert flood.channel.inbox(0).size <= window
             flood.stdout.read(20_000)
             time.sleep(0.02)
         peak = tracemalloc.get_traced_memory()[1]

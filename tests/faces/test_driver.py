@@ -583,7 +583,7 @@ def test_the_thread_takes_what_comes_up_to_the_windows(client):
     with client.start("flood") as process:
         client.start_thread()
         window = client.conn._engine.config.limits.window
-        wait_for(lambda: process.channel.inboxes[0].size == window)
+        wait_for(lambda: process.channel.inbox(0).size == window)
         assert process.stdout.read(len(BLOCK)) == BLOCK
     settled(client)
 

@@ -460,8 +460,8 @@ def test_cancelled_while_blocked_it_leaves_nothing_behind() -> None:
                             await call()
                         assert scope.cancelled_caught
                     channel = process.channel
-                    for inbox in channel.inboxes:
-                        assert not inbox.arrived.wanted
+                    for stream in (0, 1):
+                        assert not channel.inbox(stream).arrived.wanted
                     assert not channel.writable.wanted
                     assert not channel.changed.wanted
             await pair.settle()
@@ -1032,9 +1032,9 @@ def test_who_reads_slowly_is_not_sent_more_than_the_window() -> None:
         async with connected() as pair, pair.client.start("pour") as process:
             await process.stderr.aclose()
             await trio.sleep(10)
-            assert process.channel.inboxes[0].size <= WINDOW.window
+            assert process.channel.inbox(0).size <= WINDOW.window
             await process.stdout.read_exactly(500_000)
-            assert process.channel.inboxes[0].size <= WINDOW.window
+            assert process.channel.inbox(0).size <= WINDOW.window
 
     run(main, clock=MockClock(autojump_threshold=0.01))
 

@@ -494,8 +494,8 @@ class Scene:
                 if channel.writers is not None:
                     waits[f"channel {channel.number} turn"] = channel.writers.turn
                     waits[f"channel {channel.number} room"] = channel.writers.room
-                for stream, inbox in enumerate(channel.inboxes):
-                    waits[f"channel {channel.number} inbox {stream}"] = inbox.arrived
+                for stream in (0, 1):
+                    waits[f"channel {channel.number} inbox {stream}"] = channel.inbox(stream).arrived
             found += [f"{end.name}: {name}" for name, wait in waits.items() if wait.wanted]
         return found
 

@@ -408,7 +408,7 @@ async def five_hundred_connections_at_once(face: Face, client: Any, place: Place
 async def a_reader_that_does_not_read_holds_up_nobody_else(face: Face, client: Any, place: Place) -> None:
     size = 8 * MEBIBYTE
     async with client.start(place.say("produce", size)) as process:
-        inbox = process.channel.inboxes[0]
+        inbox = process.channel.inbox(0)
         window = client.conn._engine.config.limits.window
         for _ in range(5):
             assert (await client.run(place.say("cat"), input=b"meanwhile")).stdout == b"meanwhile"

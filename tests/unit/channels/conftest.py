@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -11,6 +12,7 @@ import pytest
 from sshproto.channels.mux import Mux
 from sshproto.channels.requests import Session
 from sshproto.config import Config, Limits
+from sshproto.engine import Engine
 from sshproto.errors import LimitReached
 from sshproto.events import ChannelOpened, ChannelOpenRequested, Question
 from sshproto.wire import messages
@@ -88,16 +90,9 @@ def feed(mux: Mux, outlet: ListOutlet, payload: bytes | messages.Message) -> Non
     """Give a payload to ``mux`` as the connection would."""
     if isinstance(payload, messages.Message):
         payload = payload.encode()
-    if payload[0] == 94:
-        event = mux.data(memoryview(payload))
-        if event is not None:
-            outlet.emit(event)
-    elif payload[0] == 93:
-        mux.adjust(memoryview(payload))
-    else:
-        message = messages.decode(payload)
-        assert message is not None
-        mux.receive(message)
+    event = Engine._HANDLERS[payload[0]](SimpleNamespace(mux=mux), memoryview(payload))
+    if event is not None:
+        outlet.emit(event)
 
 
 def snapshot(thing: Any, seen: dict[int, int] | None = None) -> Any:

@@ -1151,11 +1151,6 @@ def test_unimplemented(client: Any) -> None:
     assert client.told() == [GlobalSucceeded(second)]
 
 
-def test_not_ours(client: Any) -> None:
-    with pytest.raises(ProtocolViolation):
-        client.mux.receive(m.Ignore())
-
-
 # -------------------------------------------------------------------------------------------------------- a full outlet
 
 

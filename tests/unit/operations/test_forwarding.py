@@ -146,11 +146,11 @@ def test_nobody_is_read_faster_than_the_other_side_takes(make):
     scene.settle()
     assert not talking.done
     assert scene.server.conn.sendable(theirs.number) == 0
-    assert ours.inboxes[0].size <= window
+    assert ours.inbox(0).size <= window
     saying = scene.client.begin(far.send(LONG))
     scene.settle()
     assert not saying.done
-    assert theirs.inboxes[0].size == window
+    assert theirs.inbox(0).size == window
     assert scene.client.perform(far.receive(10_000)) == LONG[:1000]
     scene.settle()
     assert len(scene.server.perform(theirs.read_exactly(len(LONG)))) == len(LONG)
