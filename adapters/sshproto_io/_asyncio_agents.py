@@ -45,7 +45,7 @@ class World(Peer[Any]):
         self.end_jobs()
         tasks = [task for task in self.tasks if task is not asyncio.current_task()]
         for task in tasks:
-            self.tasks[task]()
+            self.tasks[task].cancel()
         if tasks:
             await asyncio.gather(*tasks, return_exceptions=True)
 

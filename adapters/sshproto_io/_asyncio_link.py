@@ -108,7 +108,7 @@ class Share:
             loop.call_soon(self._over, loop)
 
 
-class _Carried:
+class Carried:
     """A task that goes on with an operation that nobody waits for.
 
     Args:
@@ -118,7 +118,7 @@ class _Carried:
         job: Takes the step, and those that follow.
     """
 
-    __slots__ = ("_begun", "_job", "_operation", "_peer", "_step", "_task")
+    __slots__ = ("_job", "_operation", "_peer", "_step", "_task")
 
     def __init__(
         self, peer: Peer[Any], operation: Operation[Any], step: Step, job: Coroutine[Any, Any, object]
@@ -127,42 +127,44 @@ class _Carried:
         self._operation = operation
         self._step = step
         self._job = job
-        self._begun = False
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    @property
+    def _begun(self) -> bool:
+        return inspect.getcoroutinestate(self._job) != inspect.CORO_CREATED
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin, now or in the next turn of the loop."""
-        task = begin(loop, self._run(), getattr(self._operation, "__qualname__", None))
-        if not task.done():
-            self._task = task
-            self._peer.tasks[task] = self.cancel
-            if not self._begun:
-                self._peer.woken = True
+        task = begin(loop, self._job, getattr(self._operation, "__qualname__", None))
+        if task.done():
+            self(task)
+            return
+        self._task = task
+        self._peer.tasks[task] = self
+        task.add_done_callback(self)
+        if not self._begun:
+            self._peer.woken = True
 
-    async def _run(self) -> None:
-        self._begun = True
-        try:
-            await self._job
-        except Exception as error:  # noqa: BLE001  nobody else is there to catch it
+    def __call__(self, task: asyncio.Task[Any]) -> None:
+        """It has ended."""
+        self._peer.tasks.pop(task, None)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):  # nobody else is there to catch it
             self._peer.failed(error)
-        finally:
-            self._part()
-
-    def _part(self) -> None:
-        if self._task is not None:
-            self._peer.tasks.pop(self._task, None)
 
     def cancel(self) -> None:
         """End it."""
         if self._task is not None:
             self._task.cancel()
             if not self._begun:  # nor will it ever
-                self._part()
-                self.discard()
+                self._undo()
 
     def discard(self) -> None:
         """It does not begin."""
         self._job.close()
+        self._undo()
+
+    def _undo(self) -> None:
         self._operation.close()
         not_done(self._step)
 
@@ -207,7 +209,7 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
         self.woken = False  # tasks of ours go on after this turn
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: float | None = None  # the one that was looked at last
-        self.tasks: dict[asyncio.Task[Any], Callable[[], object]] = {}  # and what cancels them
+        self.tasks: dict[asyncio.Task[Any], Carried] = {}  # and whose they are
         self._gone = Wait()  # fires when it is over
 
     # --------------------------------------------------------------------------------------------- asyncio's callbacks
@@ -258,8 +260,8 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
             if self._timer is not None:
                 self._timer.cancel()
             self.end_jobs()
-            for cancel in tuple(self.tasks.values()):
-                cancel()
+            for carried in tuple(self.tasks.values()):
+                carried.cancel()
             self._gone.fire()
 
     def pause_writing(self) -> None:
@@ -465,12 +467,12 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
 
     def adopt(self, operation: Operation[Any], step: Step) -> Callable[[], object]:
         """Go on with an operation in a task; see the base class."""
-        errand = _Carried(self, operation, step, self._run(operation, step))
+        carried = Carried(self, operation, step, self._run(operation, step))
         if self._over:
-            errand.discard()
+            carried.discard()
         else:
-            errand.begin(self._loop)
-        return errand.cancel
+            carried.begin(self._loop)
+        return carried.cancel
 
     def failed(self, error: BaseException) -> None:
         """Something in the background has failed; see the base class."""
