@@ -161,7 +161,8 @@ class Client(Connected[ClientConnection]):
             **self._offers(agent, x11),
         )
         shown = octets(command).decode(errors="replace")
-        return self.perform(job, timeout, f"the command '{printable(shown, _SHOWN)}'")
+        # What it sends last, once the server has closed its channel, is that it is closed.
+        return self.driver.perform(job, timeout, f"the command '{printable(shown, _SHOWN)}'", unhurried=True)
 
     def start(
         self,

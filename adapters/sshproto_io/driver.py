@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _RECEIVE = 256 * 1024
 _PATIENCE = 0.02  # seconds without input after which a server's connection has no thread any more; what it begins with
 _LONG = 1.0  # the same at most, for one that never has long to wait
+_MORE = getattr(socket, "MSG_MORE", 0)  # the system keeps it until there is more, or for 0.2 seconds (Linux)
 _JOIN = 5.0  # seconds for the thread to end; it has nothing left to wait for
 
 C = TypeVar("C", bound=Connection[Any])
@@ -108,6 +109,7 @@ class Driver(Generic[C]):
         what: str = "the operation",
         *,
         inline: bool | None = None,
+        unhurried: bool = False,
     ) -> T:
         """Run an operation in this thread; the arguments are those of :meth:`Runner.run`.
 
@@ -117,7 +119,7 @@ class Driver(Generic[C]):
             BaseException: What the operation raises.
         """
         self._enter()
-        return Runner(self).run(operation, timeout, what, inline=inline)
+        return Runner(self).run(operation, timeout, what, inline=inline, unhurried=unhurried)
 
     def apply(self, function: Callable[[], T]) -> T:
         """Call a function that gives the connection commands, and send what they bring.
@@ -442,9 +444,11 @@ class Driver(Generic[C]):
 
     def _write(self) -> bool:
         """Send what is there; False if the socket does not take all of it now."""
+        leader = self._leader
+        alone = leader is not None and leader.parting and not self._followers and self._service is None
         while self._unsent and not self._mute:
             try:
-                sent = self._sock.send(self._unsent)
+                sent = self._sock.send(self._unsent, _MORE if alone else 0)
             except (BlockingIOError, InterruptedError):
                 return False
             except OSError:

@@ -104,6 +104,7 @@ class Runner:
         asleep: That sleeps, and may have to be roused.
         deadline: When its time is over.
         inline: It calls functions of the application in its own thread, if that has nothing else to do.
+        parting: Its operation has ended, and nobody waits for what comes of what it sent last.
         resume: Has a thread go on, if it can do without one meanwhile; then the lot can wait in its place.
     """
 
@@ -119,11 +120,13 @@ class Runner:
         "_root",
         "_soon",
         "_timers",
+        "_unhurried",
         "asleep",
         "deadline",
         "due",
         "inline",
         "lock",
+        "parting",
         "poller",
         "resume",
         "tasks",
@@ -143,6 +146,7 @@ class Runner:
         self.asleep = False
         self.deadline: float | None = None
         self.inline = False
+        self.parting = False
         self.resume: Callable[[], object] | None = None
         self._driver = driver
         self._root: Task | None = None
@@ -151,6 +155,7 @@ class Runner:
         self._timers: dict[Task, float] = {}
         self._soon: deque[Callable[[], object]] | None = None
         self._calls: Calls | None = None
+        self._unhurried = False
         self._bell: Any = None
         self._polling = False
         self._patient = False  # it sleeps for so long that it should rather wait in the lot then
@@ -165,6 +170,7 @@ class Runner:
         what: str = "the operation",
         *,
         inline: bool | None = None,
+        unhurried: bool = False,
     ) -> T:
         """Run an operation. When it ends, others that still run here are cancelled.
 
@@ -174,12 +180,14 @@ class Runner:
             what: What it is, for the error.
             inline: While there is no other operation here, call the application's functions in this thread. The
                 timeout stands still meanwhile. If None, do so when there is no timeout.
+            unhurried: What it sends as it ends may leave a moment later, with what is sent next.
 
         Raises:
             TimeoutExpired: The time was over before it ended.
             BaseException: What the operation raises.
         """
         self.inline = timeout is None if inline is None else inline
+        self._unhurried = unhurried
         if timeout is not None:
             self.deadline = time.monotonic() + timeout
         root = self._root = Task(self, operation)
@@ -444,6 +452,7 @@ class Runner:
         elif not task.spawned:
             if isinstance(error, KeyboardInterrupt) and self._driver is not None:
                 self._driver.struck(self.thread, task)
+            self.parting = self._unhurried and error is None
             self.rouse()
         elif error is not None:
             task.error = None
