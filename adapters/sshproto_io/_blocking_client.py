@@ -25,6 +25,7 @@ from sshproto_io.driver import Connected, Driver
 from sshproto_io.files import Process, Stream
 from sshproto_io.runner import Runner
 from sshproto_io.sockets import SocketListener, SocketStream, dial, listen_at
+from sshproto_io.sockets import connect as connect_to
 from sshproto_io.workers import report
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ class Client(Connected[ClientConnection]):
         )
         shown = octets(command).decode(errors="replace")
         # What it sends last, once the server has closed its channel, is that it is closed.
-        return self.driver.perform(job, timeout, f"the command '{printable(shown, _SHOWN)}'", unhurried=True)
+        return self.perform(job, timeout, f"the command '{printable(shown, _SHOWN)}'", unhurried=True)
 
     def start(
         self,
@@ -386,7 +387,7 @@ def dial_and_log_in(
 
 def _dial(setup: Setup, timeout: float | None) -> socket.socket:
     try:
-        return Runner().run(dial((setup.host, setup.port)), timeout, inline=False).detach()
+        return Runner().run(connect_to((setup.host, setup.port)), timeout, inline=False)
     except TimeoutExpired:  # which is an OSError as well
         raise
     except OSError as error:

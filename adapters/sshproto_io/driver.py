@@ -19,7 +19,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -168,10 +168,12 @@ class Driver(Generic[C]):
 
     def start_thread(self) -> None:
         """Have a thread that deals with what comes while nobody waits. Repeated calls do nothing."""
-        self._enter()
-        with self._held():
+
+        def start() -> None:
             if self.hub.lost is None:
                 self._serviced()
+
+        self.apply(start)
 
     def close(self, description: str = "") -> None:
         """Disconnect, send what is left, and close. Everybody who still waits gets an error. Repeated calls do nothing.
@@ -186,13 +188,14 @@ class Driver(Generic[C]):
             UsageError: They are too long.
         """
         self._enter()
-        with self._held():
-            if self._parting:
-                return
-            self.conn.disconnect(description)
-            self._parting = True
-            self.settle()
-            there = not (self._eof and self.finished)
+        with self.lock:
+            self.holder = threading.get_ident()
+            try:
+                if self._parting:
+                    return
+                there = self._begin_to_part(description)
+            finally:
+                self.holder = 0
         try:
             if there:  # else nobody is, who would have to be waited for
                 with contextlib.suppress(OSError):  # there are no descriptors left to wait with
@@ -205,21 +208,7 @@ class Driver(Generic[C]):
 
     def abort(self) -> None:
         """Close the socket, whatever state it is in. Everybody who still waits gets an error."""
-        self._enter()
-        with self._held():
-            if self._closed:
-                return
-            self._closed = self._parting = self._mute = True
-            try:
-                self.conn.disconnect()
-                self.drain()
-            finally:
-                self._flushed.fire()
-                self._left.fire()
-                if self._leader is not None:
-                    self._leader.rouse()
-                self._shut()
-                self.settle()
+        self.apply(self._abort)
 
     def abandon(self) -> None:
         """Nobody will use it any more. For finalizers: it never waits, and may be called whoever holds the lock."""
@@ -390,15 +379,6 @@ class Driver(Generic[C]):
         if self.holder == threading.get_ident():
             raise UsageError("operations, and functions that are told of events, can't wait for a connection's lock")
 
-    @contextlib.contextmanager
-    def _held(self) -> Iterator[None]:
-        with self.lock:
-            self.holder = threading.get_ident()
-            try:
-                yield
-            finally:
-                self.holder = 0
-
     def _serviced(self) -> Runner:
         """The runner of what is spawned."""
         runner = self._service
@@ -446,9 +426,10 @@ class Driver(Generic[C]):
         """Send what is there; False if the socket does not take all of it now."""
         leader = self._leader
         alone = leader is not None and leader.parting and not self._followers and self._service is None
+        flags = _MORE if alone or self._parting else 0  # who parts has the end of all follow
         while self._unsent and not self._mute:
             try:
-                sent = self._sock.send(self._unsent, _MORE if alone else 0)
+                sent = self._sock.send(self._unsent, flags)
             except (BlockingIOError, InterruptedError):
                 return False
             except OSError:
@@ -459,6 +440,30 @@ class Driver(Generic[C]):
                 self._unsent = memoryview(self._unsent)[sent:]
         self._unsent = b""
         return True
+
+    def _begin_to_part(self, description: str) -> bool:
+        """Say that this is the end. Whether the peer may still be there, and has to be waited for."""
+        gone = self.conn.should_close
+        self.conn.disconnect(description)
+        self._parting = True
+        self.settle()
+        if gone and self.finished and not self._eof:
+            self._read(time.monotonic())  # who was the first to go has closed by now, mostly
+        return not (self._eof and self.finished)
+
+    def _abort(self) -> None:
+        if self._closed:
+            return
+        self._closed = self._parting = self._mute = True
+        try:
+            self.conn.disconnect()
+            self.drain()
+        finally:
+            self._flushed.fire()
+            self._left.fire()
+            if self._leader is not None:
+                self._leader.rouse()
+            self._shut()
 
     def _part(self) -> Operation[None]:
         """Have the last bytes leave, and give the peer a moment to read them."""
@@ -496,19 +501,27 @@ class Connected(Generic[C]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__}, {'closed' if self.driver.closed else repr(self.conn)}>"
 
-    def perform(self, operation: Operation[T], timeout: float | None = None, what: str = "the operation") -> T:
+    def perform(
+        self,
+        operation: Operation[T],
+        timeout: float | None = None,
+        what: str = "the operation",
+        *,
+        unhurried: bool = False,
+    ) -> T:
         """Run an operation of your own on this connection.
 
         Args:
             operation: See :mod:`sshproto.operations`.
             timeout: Seconds after which it is cancelled. With one, functions that it calls run in threads of their own.
             what: What it is, for the error.
+            unhurried: What it sends as it ends may leave a moment later, with what is sent next.
 
         Raises:
             TimeoutExpired: It took too long.
             BaseException: What the operation raises.
         """
-        return self.driver.perform(operation, timeout, what)
+        return self.driver.perform(operation, timeout, what, unhurried=unhurried)
 
     def apply(self, function: Callable[[], T]) -> T:
         """Call a function that uses :attr:`conn` or :attr:`hub`, while no other thread does, and send what it queued.

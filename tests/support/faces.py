@@ -510,11 +510,11 @@ class _WrappedClient(_Wrapped):
         super().__init__(inner)
         perform = type(inner).perform.__get__(inner)
 
-        def limited(operation: Any, timeout: float | None = None, *what: Any) -> Any:
+        def limited(operation: Any, timeout: float | None = None, *what: Any, **how: Any) -> Any:
             end = getattr(_ambient, "end", None)
             if end is not None and timeout is None:
                 timeout = max(0.0, end - time.monotonic())
-            return perform(operation, timeout, *what)
+            return perform(operation, timeout, *what, **how)
 
         inner.perform = limited
 
