@@ -270,6 +270,7 @@ def log_in(hub: Hub[ClientConnection], host_key: HostKeyCheck, credentials: Cred
         ConnectionLoss: The connection ended otherwise.
     """
     conn = hub.conn
+    planned = type(credentials) is LoginPlan  # which is an operation, and calls the application where it has to
     while conn.phase is not Phase.OPEN:
         question = hub.take_question()
         if question is None:
@@ -278,7 +279,7 @@ def log_in(hub: Hub[ClientConnection], host_key: HostKeyCheck, credentials: Cred
             continue
         try:
             if not isinstance(question, HostKeyOffered):
-                yield from call(credentials, conn, question)
+                yield from credentials(conn, question) if planned else call(credentials, conn, question)
             elif (yield from call(host_key, question)) is True:
                 conn.accept_host_key(question)
         finally:
