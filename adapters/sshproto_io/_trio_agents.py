@@ -10,7 +10,8 @@ import trio
 
 from sshproto_io._async_agents import Agent, Alone, ServedAgent, opened, prepared
 from sshproto_io._async_link import Link
-from sshproto_io._trio_link import Peer, plain_nursery
+from sshproto_io._trio_link import Peer
+from sshproto_io._trio_nursery import PlainNursery
 
 if TYPE_CHECKING:
     import os
@@ -33,7 +34,7 @@ class World(Peer[Any]):
         self._turning = False
         self._awake = 0
         self._waits = 0
-        self._adopted = {}
+        self._adopted = None
 
     def flush(self) -> None:
         """Let who can go on do so; there is nothing to send."""
@@ -47,7 +48,7 @@ class World(Peer[Any]):
     def soon(self) -> None:
         """Have a turn soon; see the base class."""
         if not self._turning:
-            self._nursery.start_soon(self._later)
+            self._start(self._later)
 
     async def _later(self) -> None:
         self.flush()
@@ -55,7 +56,7 @@ class World(Peer[Any]):
     async def aclose(self, description: str = "") -> None:
         """End what runs in the background."""
         self.end_jobs()
-        for scope in tuple(self._adopted):
+        for scope in tuple(self._adopted or ()):
             scope.cancel()
         await trio.lowlevel.checkpoint()
 
@@ -76,7 +77,7 @@ async def serve_one(
     """Be an agent; see :func:`sshproto_io.trio.serve_agent`."""
     service, listener = prepared(keyring, path, confirm, on_event, clock)
     try:
-        async with plain_nursery() as nursery:
+        async with PlainNursery() as nursery:
             world = World(nursery)
 
             async def close() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
@@ -16,7 +17,9 @@ from sshproto.operations.login import log_in
 from sshproto_io import ConnectFailed, Setup, TimeoutExpired, _async_streams
 from sshproto_io._async import ClientLink
 from sshproto_io._async_link import parts
-from sshproto_io._trio_link import Peer, plain_nursery
+from sshproto_io._trio_link import Peer
+from sshproto_io._trio_nursery import PlainNursery
+from sshproto_io._trio_socket import taken
 from sshproto_io._trio_streams import Reader, Stream, Writer
 from sshproto_io.sockets import family_of
 
@@ -85,35 +88,76 @@ class Client(Peer[ClientConnection], ClientLink[Process, Stream]):
             credentials=credentials,
             config=config,
         )
-        return dial_and_log_in(setup, timeout, on_event, self)
+        return Connecting(setup, timeout, on_event, self)
 
 
-@contextlib.asynccontextmanager
-async def dial_and_log_in(
-    setup: Setup,
-    seconds: float | None,
-    on_event: Callable[[Event], None] | None,
-    through: Client | None,
-    stream: trio.abc.Stream | None = None,
-) -> AsyncIterator[Client]:
-    client: Client | None = None
-    async with plain_nursery() as nursery:
+class Connecting:
+    """Dials a server and logs in, by ``async with``, which disconnects at its end.
+
+    Args:
+        setup: Whom to dial, and how to log in.
+        seconds: For all of it.
+        on_event: See :func:`sshproto_io.trio.connect`.
+        through: Who reaches the server.
+        stream: What leads to it already.
+    """
+
+    # No asynchronous generator, which takes more memory for as long as the connection lasts.
+    __slots__ = ("_client", "_nursery", "_wanted")
+
+    def __init__(
+        self,
+        setup: Setup,
+        seconds: float | None,
+        on_event: Callable[[Event], None] | None,
+        through: Client | None = None,
+        stream: trio.abc.Stream | None = None,
+    ) -> None:
+        self._wanted: Any = (setup, seconds, on_event, through, stream)
+        self._nursery = PlainNursery()
+        self._client: Client | None = None
+
+    async def __aenter__(self) -> Client:
+        wanted, self._wanted = self._wanted, None
+        nursery = await self._nursery.__aenter__()
         try:
-            with _limit(seconds, f"connecting to {setup.host} port {setup.port}"):
-                if through is not None:
-                    stream = await through.open_tcp(setup.host, setup.port)
-                elif stream is None:
-                    stream = await _dial(setup.host, setup.port)
-                conn = ClientConnection(setup.config, trio.current_time())
-                client = Client(conn, stream, nursery, setup.config.timeouts.linger, on_event)
-                await client.complete(log_in(client.hub, setup.host_key, setup.credentials))
-            yield client
-        finally:
-            if client is not None:
+            return await self._connect(nursery, *wanted)
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+
+    async def _connect(
+        self,
+        nursery: trio.Nursery,
+        setup: Setup,
+        seconds: float | None,
+        on_event: Callable[[Event], None] | None,
+        through: Client | None,
+        stream: trio.abc.Stream | None,
+    ) -> Client:
+        with _limit(seconds, f"connecting to {setup.host} port {setup.port}"):
+            if through is not None:
+                stream = await through.open_tcp(setup.host, setup.port)
+            carrier = taken(await _dial(setup.host, setup.port)) if stream is None else stream
+            conn = ClientConnection(setup.config, trio.current_time())
+            self._client = client = Client(conn, carrier, nursery, setup.config.timeouts.linger, on_event)
+            await client.complete(log_in(client.hub, setup.host_key, setup.credentials))
+        return client
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        client, self._client = self._client, None
+        if client is not None:
+            try:
                 await client.aclose()
+            except BaseException as failure:
+                await self._nursery.__aexit__(type(failure), failure, failure.__traceback__)
+                raise
+        return await self._nursery.__aexit__(kind, error, traceback)
 
 
-async def _dial(host: str, port: int) -> trio.abc.Stream:
+async def _dial(host: str, port: int) -> trio.SocketStream:
     try:
         family = family_of(host)
         if family is None:

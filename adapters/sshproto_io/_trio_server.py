@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
@@ -14,7 +14,9 @@ from sshproto.operations.serving import Handler, serve
 from sshproto.server import ServerConnection
 from sshproto_io import _async
 from sshproto_io._async import BaseServer, at_one_port
-from sshproto_io._trio_link import Peer, plain_nursery
+from sshproto_io._trio_link import Peer
+from sshproto_io._trio_nursery import PlainNursery
+from sshproto_io._trio_socket import Carrier, taken
 from sshproto_io._trio_streams import Reader, Stream, Writer
 from sshproto_io.sockets import world
 
@@ -42,25 +44,27 @@ class Incoming(Peer[ServerConnection]):
         peer, local: The addresses of who dialled, and of what was dialled; None if they are not known.
     """
 
-    def __init__(self, config: ServerConfig, stream: trio.abc.Stream, nursery: trio.Nursery) -> None:
-        super().__init__(ServerConnection(config, trio.current_time()), stream, nursery, config.timeouts.linger)
+    def __init__(self, config: ServerConfig, carrier: Carrier) -> None:
+        super().__init__(ServerConnection(config, trio.current_time()), carrier, None, config.timeouts.linger)
         self.hub.face = self
         self.peer: Any = None
         self.local: Any = None
-        if isinstance(stream, trio.SocketStream):
+        sock = carrier.socket if isinstance(carrier, trio.SocketStream) else carrier
+        if not isinstance(sock, trio.abc.Stream):
             with contextlib.suppress(OSError):  # it is gone already
-                self.peer = stream.socket.getpeername()
-                self.local = stream.socket.getsockname()
+                self.peer = sock.getpeername()
+                self.local = sock.getsockname()
 
 
 class _Directly:
     """A nursery in which what is to be served has nothing around it, for it is closed there in any case."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, nursery: trio.Nursery, serve: Callable[[Carrier], Awaitable[object]]) -> None:
         self._nursery = nursery
+        self._serve = serve
 
-    def start_soon(self, _: object, stream: trio.abc.Stream, serve: Callable[[trio.abc.Stream], Any]) -> None:
-        self._nursery.start_soon(serve, stream)
+    def start_soon(self, _: object, stream: trio.SocketStream, __: object) -> None:
+        self._nursery.start_soon(self._serve, taken(stream))
 
 
 class Server(BaseServer[Incoming]):
@@ -96,7 +100,7 @@ class Server(BaseServer[Incoming]):
         try:
             with self._listening:
                 await trio.serve_listeners(
-                    self.serve, self._listeners, handler_nursery=cast("trio.Nursery", _Directly(nursery))
+                    self.serve, self._listeners, handler_nursery=cast("trio.Nursery", _Directly(nursery, self._serve))
                 )
         finally:
             self._closed.set()
@@ -106,34 +110,28 @@ class Server(BaseServer[Incoming]):
 
         :func:`listen` has this done for all who dial; others may come otherwise.
         """
-        incoming: Incoming | None = None
+        await self._serve(stream)
+
+    async def _serve(self, carrier: Carrier) -> None:
+        incoming = Incoming(self.config, carrier)
         try:
-            async with plain_nursery() as nursery:
-                incoming = Incoming(self.config, stream, nursery)
-                if self._listening.cancel_called or not self.admit(incoming):
-                    incoming.abort()
-                else:
-                    await self._attend(incoming, nursery.cancel_scope)
+            if self._listening.cancel_called or not self.admit(incoming):
+                incoming.abort()
+            else:
+                self._attend(incoming)
+            await incoming._carry_alone()
         except Exception as error:  # noqa: BLE001  it must not take the other connections with it
             self.on_bug(error)
         finally:
-            if incoming is None:
-                await trio.aclose_forcefully(stream)
-            else:
-                self.forget(incoming)
+            self.forget(incoming)
 
-    async def _attend(self, incoming: Incoming, scope: trio.CancelScope) -> None:
-        reason = "the server is stopping"
+    def _attend(self, incoming: Incoming) -> None:
         try:
             handler = self.handler(incoming)
-            await incoming.complete(serve(incoming.hub, handler, self._world))
-        except Exception:
-            reason = "internal error"
-            raise
-        finally:
-            if scope.cancel_called:  # something in the background has failed
-                reason = "internal error"
-            await incoming.aclose(reason)
+        except BaseException as error:  # noqa: BLE001  it is raised when the client was told
+            incoming.failed(error)
+        else:
+            incoming.spawn(serve(incoming.hub, handler, self._world))
 
     async def serve_forever(self) -> None:
         """Wait until it is closed."""
@@ -142,7 +140,7 @@ class Server(BaseServer[Incoming]):
     async def aclose(self, description: str = "the server is stopping") -> None:
         """Listen no more, disconnect who is there, and wait until that is done. Repeated calls do nothing."""
         self._listening.cancel()
-        async with plain_nursery() as nursery:
+        async with PlainNursery() as nursery:
             for connection in tuple(self.connections):
                 nursery.start_soon(connection.aclose, description)
         await self._closed.wait()
@@ -175,7 +173,7 @@ async def start(
     opened = functools.partial(trio.open_tcp_listeners, host=host or None, backlog=backlog)
     listeners = await at_one_port(port, opened, _ports, _closed)
     server = Server(config, handler, *limits, on_bug or _report, listeners)
-    async with plain_nursery() as nursery:
+    async with PlainNursery() as nursery:
         nursery.start_soon(server.accept, nursery)
         try:
             yield server

@@ -60,7 +60,7 @@ class Gate:
                     raise trio.ClosedResourceError("this stream was closed")
                 step = operation.send(None)
         except StopIteration as end:
-            link.moved()
+            link._moved()
             if self._waiter is None:  # nobody else has run
                 await trio.lowlevel.cancel_shielded_checkpoint()
             result: T = end.value
@@ -94,7 +94,9 @@ class Reader(_async_streams.Reader, trio.abc.ReceiveStream):
         _async_streams.Reader.__init__(self, link, channel, stream)
         self._receiving = Gate()
 
-    def receive_some(self, max_bytes: int | None = None) -> Coroutine[Any, Any, bytes]:
+    def receive_some(  # pyright: ignore[reportIncompatibleMethodOverride]  to it, nothing else is a coroutine function
+        self, max_bytes: int | None = None
+    ) -> Coroutine[Any, Any, bytes]:
         """At least one byte and at most ``max_bytes``, ``b""`` at the end.
 
         Raises:
@@ -163,7 +165,9 @@ class Writer(_async_streams.Writer, trio.abc.SendStream):
         await trio.lowlevel.checkpoint()
 
 
-class Stream(Reader, Writer, _async_streams.Stream, trio.abc.HalfCloseableStream):
+class Stream(  # pyright: ignore[reportIncompatibleMethodOverride]  as above
+    Reader, Writer, _async_streams.Stream, trio.abc.HalfCloseableStream
+):
     """Both directions of a channel, such as a TCP connection."""
 
     def __init__(self, link: Link, channel: Channel) -> None:

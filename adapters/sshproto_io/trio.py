@@ -113,12 +113,12 @@ def connect(
         InvalidArgument: The arguments do not go together.
     """
     from sshproto_io._setup import Setup
-    from sshproto_io._trio_client import dial_and_log_in
+    from sshproto_io._trio_client import Connecting
 
     setup = Setup.of(
         host, port, user=user, host_key=host_key, keys=keys, password=password, credentials=credentials, config=config
     )
-    return dial_and_log_in(setup, timeout, on_event, None, stream)
+    return Connecting(setup, timeout, on_event, stream=stream)
 
 
 def listen(

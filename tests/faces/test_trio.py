@@ -1233,8 +1233,8 @@ def test_addresses_and_small_packets_leave_at_once() -> None:
                     (incoming,) = server.connections
                     assert incoming.peer[0] == host
                     for peer in (client, incoming):
-                        stream: Any = peer._stream
-                        assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                        sock: Any = peer._sock
+                        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
                 await wait_all_tasks_blocked(0.01)
                 assert not server.connections
 
