@@ -20,6 +20,7 @@ PROGRAMS = {
     "python": "pass",
     "floor": f"import asyncio;{_CRYPTO}",
     "floor-blocking": f"import socket;{_CRYPTO}",
+    "floor-trio": f"import trio;{_CRYPTO}",
     "sshproto": "import sshproto",
     "asyncio": "import sshproto_io.asyncio",
     "blocking": "import sshproto_io.blocking",
