@@ -120,9 +120,7 @@ class Link(ABC):
 
     async def _until_over(self, errand: Errand) -> None:
         """Wait until it is over."""
-        finished = Wait()
-        errand.on_end = finished.fire
-        await self._STEPS[Wait](self, finished)
+        await self._STEPS[Wait](self, errand)
 
     async def _run(self, operation: Operation[T], step: Step | None = None) -> T:
         """Run an operation, from a step that it has come to, or from its beginning."""
@@ -311,6 +309,16 @@ class Errand(Job):
         self.step: Step | None = None
         self._result: Any = None
         self._error: Exception | None = None
+
+    # It is waited for like a :class:`Wait`.
+
+    def subscribe(self, wake: Callable[[], object]) -> None:
+        """Have ``wake`` called when it is over."""
+        self.on_end = wake
+
+    def unsubscribe(self, _: Callable[[], object]) -> None:
+        """Have nobody called."""
+        self.on_end = None
 
     def _end(self, result: Any, error: Exception | None) -> None:
         self.over = True

@@ -36,13 +36,13 @@ class Waiter:
 
     __slots__ = ("_peer", "_step", "_task", "fired")
 
-    def __init__(self, peer: Peer[Any], step: Wait) -> None:
+    def __init__(self, peer: Peer[Any], step: Wait | Errand) -> None:
         self.fired = False
         self._peer = peer
         self._step = step
         self._task: trio.lowlevel.Task | None = None
 
-    def fire(self) -> None:
+    def __call__(self) -> None:
         if self.fired:
             return
         self.fired = True
@@ -53,7 +53,7 @@ class Waiter:
 
     def rest(self) -> Awaitable[object]:
         """Sleep until it fires. To be awaited at once, and ended in any case; there is no frame of this meanwhile."""
-        self._step.subscribe(self.fire)
+        self._step.subscribe(self)
         self._peer.flush()  # after subscribing: it may be what this waits for that makes it happen
         self._peer._waits += 1
         if self.fired:
@@ -67,7 +67,7 @@ class Waiter:
 
     def end(self) -> None:
         """The task goes on."""
-        self._step.unsubscribe(self.fire)
+        self._step.unsubscribe(self)
         if self.fired:
             self._peer._awake -= 1
 
@@ -127,7 +127,7 @@ class Peer(Pump[C]):
             self._stir()  # the operation's last words can leave with what this task does next
         return result
 
-    async def _wait(self, step: Wait) -> None:
+    async def _wait(self, step: Wait | Errand) -> None:
         waiter = Waiter(self, step)
         try:
             await waiter.rest()

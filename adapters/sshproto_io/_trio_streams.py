@@ -81,7 +81,7 @@ class Gate:
         """Let nobody pass any more, and send away who is inside."""
         self.closed = True
         if self._waiter is not None:
-            self._waiter.fire()
+            self._waiter()
 
 
 class Reader(_async_streams.Reader, trio.abc.ReceiveStream):
