@@ -221,8 +221,20 @@ class Peer(Pump[C]):
         self._awake -= 1
         try:
             with scope:
+                # A session is in this step for as long as it lasts, and has no frame of _run beside this one.
+                argument: Any = None
+                try:
+                    argument, advance = await self._STEPS[type(step)](self, step), operation.send
+                except Exception as error:  # noqa: BLE001  it is the operation's
+                    argument, advance = self.told(error), operation.throw
+                try:
+                    step = advance(argument)
+                except StopIteration:
+                    return
                 await self._run(operation, step)
         finally:
+            operation.close()
+            self.flush()
             if self._adopted is not None:
                 self._adopted.discard(scope)
 
