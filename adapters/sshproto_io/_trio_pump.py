@@ -58,6 +58,7 @@ class Pump(Link, Generic[C]):
         "_clock",
         "_cut",
         "_deaf",
+        "_done",
         "_end_at",
         "_finished",
         "_gathering",
@@ -123,8 +124,10 @@ class Pump(Link, Generic[C]):
         self._gathering = False  # pieces wait for others; the writer looks in each turn whether there are any
         self._grown = False  # one has come since it looked
         self._adopted: set[trio.CancelScope] | None = None
+        # What waits for a nursery to be opened.
         self._needed: list[tuple[Callable[..., Awaitable[object]], tuple[Any, ...], str | None]] | None = None
         self._nursery = nursery
+        self._done = False  # there is none, nor will there be
         # Who opened a nursery takes leave when it is cancelled, and what reads is shielded against that until then.
         self._shielded = nursery is not None
         if nursery is not None:
@@ -191,6 +194,8 @@ class Pump(Link, Generic[C]):
                 return
             self._swift -= 1
         elif not at_once:
+            # Who writes piece by piece has a turn after each. Large writes cost less, also those who read them, than to
+            # look in each turn whether there is more.
             self._grown = True
             if not self._gathering:  # the first does not wait
                 self._gathering = True
@@ -263,6 +268,8 @@ class Pump(Link, Generic[C]):
         if self._nursery is not None:
             self._nursery.start_soon(function, *args, name=name)
             return
+        if self._done:
+            raise RuntimeError("this connection has ended")
         if self._needed is None:
             self._needed = []
         self._needed.append((function, args, name))
@@ -289,7 +296,7 @@ class Pump(Link, Generic[C]):
             await self._move()
             if self._needed is None:
                 await self._finish()
-        except BaseException as error:  # noqa: BLE001  it is raised by the nursery
+        except BaseException as error:  # noqa: BLE001  it is raised in the nursery, beside what waits for that
             self._cut = True
             self.failed(error)
         if self._needed is not None:
@@ -299,6 +306,7 @@ class Pump(Link, Generic[C]):
                     self._nursery.start_soon(function, *args, name=name)
                 if not self._over:
                     await self._carry()
+        self._done = True
         await trio.lowlevel.checkpoint_if_cancelled()  # it may have been, and then nobody knows yet
 
     async def _carry(self) -> None:
@@ -417,7 +425,7 @@ class Pump(Link, Generic[C]):
                     with trio.CancelScope(deadline=self._next_ring()) as self._alarm:
                         await trio.sleep_forever()
                 except trio.Cancelled:
-                    if self._shielded:  # it is over
+                    if clock.cancel_called:  # it is over
                         raise
                     clock.shield = True
                     self._leave()
