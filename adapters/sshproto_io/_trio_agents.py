@@ -35,6 +35,7 @@ class World(Peer[Any]):
         self._awake = 0
         self._waits = 0
         self._adopted = None
+        self._broken = False
 
     def flush(self) -> None:
         """Let who can go on do so; there is nothing to send."""

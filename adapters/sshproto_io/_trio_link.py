@@ -232,6 +232,9 @@ class Peer(Pump[C]):
                 except StopIteration:
                     return
                 await self._run(operation, step)
+        except Exception:
+            self._broken = True
+            raise
         finally:
             operation.close()
             self.flush()

@@ -52,6 +52,7 @@ class Pump(Link, Generic[C]):
         "_adopted",
         "_alarm",
         "_awake",
+        "_broken",
         "_busy",
         "_carrier",
         "_carrying",
@@ -128,6 +129,7 @@ class Pump(Link, Generic[C]):
         self._needed: list[tuple[Callable[..., Awaitable[object]], tuple[Any, ...], str | None]] | None = None
         self._nursery = nursery
         self._done = False  # there is none, nor will there be
+        self._broken = False  # something in the background has failed, and takes the others with it
         # Who opened a nursery takes leave when it is cancelled, and what reads is shielded against that until then.
         self._shielded = nursery is not None
         if nursery is not None:
@@ -282,6 +284,7 @@ class Pump(Link, Generic[C]):
         async def fail() -> None:
             raise error
 
+        self._broken = True
         self._start(fail)
 
     async def _carry_alone(self) -> None:
@@ -355,8 +358,7 @@ class Pump(Link, Generic[C]):
     def _leave(self) -> None:
         """Who carries is cancelled: say good bye, and do not stay for long."""
         self._shielded = True
-        failed = self._nursery is not None and self._nursery.cancel_scope.cancel_called
-        self.conn.disconnect("internal error" if failed else "the server is stopping")
+        self.conn.disconnect("internal error" if self._broken else "the server is stopping")
         self._limit(min(self._end_at, trio.current_time() + LINGER))
         self.flush()
 

@@ -1291,6 +1291,69 @@ def test_closing_a_server_ends_its_connections_and_what_runs_in_them() -> None:
     run(main)
 
 
+def test_a_connection_that_is_idle_has_one_task_at_the_server() -> None:
+    def tasks() -> int:
+        nurseries = list(root.child_nurseries)
+        count = 0
+        while nurseries:
+            for task in nurseries.pop().child_tasks:
+                count += 1
+                nurseries += task.child_nurseries
+        return count
+
+    async def main() -> None:
+        nonlocal root
+        root = trio.lowlevel.current_root_task()
+        async with listening() as server:
+            await wait_all_tasks_blocked()
+            before = tasks()
+            async with connect(HOST, server.port, **LOGIN), connect(HOST, server.port, **LOGIN) as client:
+                await wait_all_tasks_blocked(0.01)
+                assert tasks() == before + 4  # two of them read for the clients
+                async with client.start("stay"):
+                    await wait_all_tasks_blocked(0.01)
+                    assert tasks() == before + 5
+
+    root: Any = None
+    run(main)
+
+
+@pytest.mark.parametrize("sockets", [False, True])
+@pytest.mark.parametrize("command", [None, "stay"])
+def test_who_serves_a_connection_and_is_cancelled_says_good_bye(*, sockets: bool, command: str | None) -> None:
+    """With a nursery and without: there is one once there is a session."""
+
+    async def main() -> None:
+        pair = Pair()
+        ours: trio.abc.Stream
+        theirs: trio.abc.Stream
+        if sockets:
+            both = [trio.SocketStream(trio.socket.from_stdlib_socket(sock)) for sock in socket.socketpair()]
+            ours, theirs = both
+        else:
+            ours, theirs = memory_stream_pair()
+        scope = trio.CancelScope()
+
+        async def serve() -> None:
+            with scope:
+                await pair.server.serve(theirs)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            async with connect("somewhere", stream=ours, **LOGIN) as client:
+                if command is not None:
+                    await client.start(command)
+                scope.cancel()
+                loss = await client.until_ended()
+                assert isinstance(loss, PeerDisconnected)
+                assert loss.description == "the server is stopping"
+        assert scope.cancelled_caught
+        assert not pair.server.connections
+        assert not pair.bugs
+
+    run(main)
+
+
 def test_forwards_end_with_their_context() -> None:
     async def main() -> None:
         async with listening() as server, connect(HOST, server.port, **LOGIN) as client:
