@@ -137,7 +137,7 @@ class Calls:
 
     def clear(self) -> None:
         """The runner is done: nothing waits for their results any more."""
-        self._now = None
+        self._now, self.serving = None, False
         self.brief.clear()
 
     def _make_elsewhere(self, task: Task, step: Call) -> None:

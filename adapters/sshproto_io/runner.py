@@ -243,12 +243,11 @@ class Runner:
     def _loop(self, root: Task) -> bool:
         """Take steps until ``root`` has ended, or its time is over. True: the connection waits in the lot, or another
         thread serves it by now."""
-        driver, lock, calls = self._driver, self.lock, self._calls
-        thread = threading.get_ident()
+        driver, calls, thread = self._driver, self._calls, threading.get_ident()
         found: Found = ()
         while True:
             seconds = None
-            with lock:
+            with self.lock:
                 if driver is not None:
                     driver.holder = thread
                 try:
@@ -263,7 +262,6 @@ class Runner:
                         driver.woken(self, found)  # the connection first: who is woken next knows its newest state
                         if self._timers or (found and self.poller is not None and self.poller.wakers):
                             self._look_around(found)
-                        calls = self._calls
                         if calls is None:
                             driver.settle()
                         else:
@@ -277,7 +275,7 @@ class Runner:
                         self._expired = True
                         self._clear_away()  # now: else another thread might take it to an end that nobody hears of
                         return False
-                    calls = self._calls
+                    calls = self._calls  # there may be some by now
                     call = None if calls is None else calls.next()
                     if call is None:
                         seconds = self._lie_down()

@@ -266,6 +266,17 @@ def test_what_is_given_up_is_given_up_at_the_server_as_well(talk):
         wait_for(lambda: not there.channels)
 
 
+def test_what_a_command_sends_last_leaves_by_itself(talk):
+    """It may wait for what is sent next, but not for ever; and the end of all brings it at once."""
+    with talk.connect() as client:
+        there = talk.handlers[-1].incoming.hub
+        for _ in range(3):
+            assert client.run("say hello").stdout == b"hello"
+        wait_for(lambda: not there.channels)
+        assert client.run("say hello").stdout == b"hello"
+    wait_for(lambda: not there.channels)
+
+
 def test_what_one_operation_did_the_next_one_knows(client):
     """Even if both go on in the same moment."""
 
