@@ -348,12 +348,17 @@ class Pump(Link, Generic[C]):
                 await trio.aclose_forcefully(self._carrier)
         finally:
             self.conn.receive_eof(trio.current_time())
-            self.flush()
-            if self._gone is not None:
-                self._gone.set()
-            self.end_jobs()
-            for scope in self._adopted or ():
-                scope.cancel()
+            try:
+                self.flush()
+            except BaseException:
+                self.hub.on_event = None  # it has failed, and others wait for what follows
+                raise
+            finally:
+                if self._gone is not None:
+                    self._gone.set()
+                self.end_jobs()
+                for scope in self._adopted or ():
+                    scope.cancel()
 
     def _leave(self) -> None:
         """Who carries is cancelled: say good bye, and do not stay for long."""

@@ -1182,6 +1182,26 @@ def test_a_turn_that_fails_leaves_nobody_who_is_waited_for() -> None:
     run(main, clock=MockClock(autojump_threshold=0.01))
 
 
+def test_who_is_told_of_events_and_fails_to_the_last_leaves_nobody_waiting_for_the_end() -> None:
+    armed = False
+
+    def on_event(_: Any) -> None:
+        if armed:
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        nonlocal armed
+        async with listening() as server:
+            with pytest.raises(ZeroDivisionError):
+                async with connect(HOST, server.port, on_event=on_event, **LOGIN) as client:
+                    armed = True
+                    await client.run("ok")
+            with trio.fail_after(5):
+                await client.aclose()
+
+    run(main)
+
+
 def test_writers_take_turns() -> None:
     async def main() -> None:
         async with connected() as pair:
