@@ -42,6 +42,12 @@ class Closing(Protocol):
     async def aclose(self) -> None: ...
 
 
+class Cancels(Protocol):
+    """What can be cancelled: a task, or a scope."""
+
+    def cancel(self) -> object: ...
+
+
 X = TypeVar("X", bound=Closing)
 
 
@@ -122,8 +128,9 @@ class Link(ABC):
         """Wait until it is over."""
         await self._STEPS[Wait](self, errand)
 
-    async def _run(self, operation: Operation[T], step: Step | None = None) -> T:
+    async def _run(self, operation: Operation[T], step: Any = None) -> T:
         """Run an operation, from a step that it has come to, or from its beginning."""
+        # As few variables as can be: a session at a server is in here for as long as it lasts.
         argument: Any = None
         failed = False
         try:
@@ -131,13 +138,13 @@ class Link(ABC):
                 step = next(operation)
             while True:
                 try:
-                    argument, failed = await self._STEPS[type(step)](self, step), False
+                    step = self._STEPS[type(step)](self, step)
+                    argument, failed = await step, False
                 except Exception as error:  # noqa: BLE001  it is the operation's
                     argument, failed = self.told(error), True
                 step = operation.throw(argument) if failed else operation.send(argument)
         except StopIteration as end:
-            result: T = end.value
-            return result
+            return cast("T", end.value)
         finally:
             operation.close()
             self.flush()
@@ -162,15 +169,15 @@ class Link(ABC):
         self._jobs[job] = None
         job.go_on()
         if self._over:
-            job.cancel()
+            job()
             job.go_on()  # to its end, and now
-        return job.cancel
+        return job
 
     def end_jobs(self) -> None:
         """The connection has ended: cancel what still runs in the background, and what is yet to come."""
         self._over = True
         for job in tuple(self._jobs):
-            job.cancel()
+            job()
         self.turn()
 
     def turn(self) -> None:
@@ -197,11 +204,11 @@ class Link(ABC):
         """Have a turn soon, unless there is one now."""
 
     @abstractmethod
-    def adopt(self, operation: Operation[Any], step: Step) -> Callable[[], object]:
+    def adopt(self, operation: Operation[Any], step: Step) -> Cancels | None:
         """Go on with an operation in a task, from a step that it has come to, until the connection ends.
 
         Returns:
-            A function that cancels the task.
+            What cancels it, unless it has ended.
         """
 
     @abstractmethod
@@ -354,14 +361,14 @@ class Errand(Job):
 
 
 class Background(Job):
-    """A job that nobody waits for."""
+    """A job that nobody waits for. It is called to cancel it."""
 
-    __slots__ = ("_cancelled", "_stop")
+    __slots__ = ("_cancelled", "_task")
 
     def __init__(self, link: Link, operation: Operation[Any]) -> None:
         super().__init__(link, operation)
         self._cancelled = False
-        self._stop: Callable[[], object] | None = None
+        self._task: Cancels | None = None
 
     def go_on(self) -> None:
         """Take as many steps as can be taken now, or end, if it was cancelled."""
@@ -374,11 +381,11 @@ class Background(Job):
         except Exception as error:  # noqa: BLE001  others are to be cancelled as well
             self._link.failed(error)
 
-    def cancel(self) -> None:
+    def __call__(self) -> None:
         """End it: soon, for this may be called from within the operation itself."""
         self._cancelled = True
-        if self._stop is not None:
-            self._stop()
+        if self._task is not None:
+            self._task.cancel()
         elif not self.over:
             self._link.due(self)
 
@@ -391,9 +398,9 @@ class Background(Job):
     def _leave(self, step: Step) -> None:
         self.over = True
         self._link.forget(self)
-        self._stop = self._link.adopt(self._operation, step)
-        if self._cancelled:
-            self._stop()
+        self._task = self._link.adopt(self._operation, step)
+        if self._cancelled and self._task is not None:
+            self._task.cancel()
 
 
 def given(value: Any) -> Any:

@@ -27,6 +27,7 @@ class World(Peer[Any]):
         self._flushing = False
         self.woken = False
         self.tasks = {}
+        self._at_end = None
         self._transport = None
 
     def flush(self) -> None:

@@ -18,7 +18,7 @@ from sshproto.connection import Connection
 from sshproto.operations.hub import Hub
 from sshproto.operations.steps import Call, Ready, Sleep, Spawn, Together, Wait
 from sshproto_io import LINGER
-from sshproto_io._async_link import Errand, Job, Link, not_done
+from sshproto_io._async_link import Cancels, Errand, Job, Link, not_done
 from sshproto_io._asyncio_socket import SocketTransport
 from sshproto_io._asyncio_tasks import begin
 
@@ -108,65 +108,29 @@ class Share:
             loop.call_soon(self._over, loop)
 
 
-class Carried:
-    """A task that goes on with an operation that nobody waits for.
+class _Unbegun:
+    """A task of the background that has not begun, as all begin under some loops."""
 
-    Args:
-        peer: The operation's connection.
-        operation: It has come to a step.
-        step: Which.
-        job: Takes the step, and those that follow.
-    """
-
-    __slots__ = ("_job", "_operation", "_peer", "_step", "_task")
+    __slots__ = ("_job", "_operation", "_step", "_task")
 
     def __init__(
-        self, peer: Peer[Any], operation: Operation[Any], step: Step, job: Coroutine[Any, Any, object]
+        self, task: asyncio.Task[Any], job: Coroutine[Any, Any, Any], operation: Operation[Any], step: Step
     ) -> None:
-        self._peer = peer
+        self._task = task
+        self._job = job
         self._operation = operation
         self._step = step
-        self._job = job
-        self._task: asyncio.Task[Any] | None = None
-
-    @property
-    def _begun(self) -> bool:
-        return inspect.getcoroutinestate(self._job) != inspect.CORO_CREATED
-
-    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin, now or in the next turn of the loop."""
-        task = begin(loop, self._job, getattr(self._operation, "__qualname__", None))
-        if task.done():
-            self(task)
-            return
-        self._task = task
-        self._peer.tasks[task] = self
-        task.add_done_callback(self)
-        if not self._begun:
-            self._peer.woken = True
-
-    def __call__(self, task: asyncio.Task[Any]) -> None:
-        """It has ended."""
-        self._peer.tasks.pop(task, None)
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, Exception):  # nobody else is there to catch it
-            self._peer.failed(error)
 
     def cancel(self) -> None:
         """End it."""
-        if self._task is not None:
-            self._task.cancel()
-            if not self._begun:  # nor will it ever
-                self._undo()
+        self._task.cancel()
+        if not _begun(self._job):  # nor will it ever
+            self._operation.close()
+            not_done(self._step)
 
-    def discard(self) -> None:
-        """It does not begin."""
-        self._job.close()
-        self._undo()
 
-    def _undo(self) -> None:
-        self._operation.close()
-        not_done(self._step)
+def _begun(job: Coroutine[Any, Any, Any]) -> bool:
+    return inspect.getcoroutinestate(job) != inspect.CORO_CREATED
 
 
 class _Wake:
@@ -182,6 +146,27 @@ class _Wake:
         self._peer.woken = True
         if not self.future.done():
             self.future.set_result(None)
+
+
+class _Waiting(asyncio.Future[None]):
+    """What a task waits for until something fires, with no frame around it: most of all tasks do nothing else."""
+
+    __slots__ = ("_peer", "_step")
+
+    def __init__(self, peer: Peer[Any], step: Wait) -> None:
+        super().__init__(loop=peer._loop)
+        self._peer = peer
+        self._step = step
+
+    def __call__(self) -> None:
+        self._peer.woken = True
+        if not self.done():
+            self.set_result(None)
+
+    def cancel(self, msg: Any = None) -> bool:
+        """The task does not wait any more."""
+        self._step.unsubscribe(self)
+        return super().cancel(msg)
 
 
 async def _now(result: T) -> T:
@@ -209,7 +194,8 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
         self.woken = False  # tasks of ours go on after this turn
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: float | None = None  # the one that was looked at last
-        self.tasks: dict[asyncio.Task[Any], Carried] = {}  # and whose they are
+        self.tasks: dict[asyncio.Task[Any], Cancels] = {}  # of the background, and what cancels them
+        self._at_end: Callable[[asyncio.Task[Any]], None] | None = None
         self._gone = Wait()  # fires when it is over
 
     # --------------------------------------------------------------------------------------------- asyncio's callbacks
@@ -260,8 +246,9 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
             if self._timer is not None:
                 self._timer.cancel()
             self.end_jobs()
-            for carried in tuple(self.tasks.values()):
-                carried.cancel()
+            for task in tuple(self.tasks.values()):
+                task.cancel()
+            self._at_end = None  # it knows this, and this knew it
             self._gone.fire()
 
     def pause_writing(self) -> None:
@@ -400,15 +387,12 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
             errand.give_up()
             self.flush()
 
-    async def _wait(self, step: Wait, *, pumped: bool = False) -> None:
-        wake = _Wake(self, self._loop.create_future())
-        step.subscribe(wake)
+    def _wait(self, step: Wait, *, pumped: bool = False) -> Awaitable[None]:
+        waiting = _Waiting(self, step)
+        step.subscribe(waiting)
         if not pumped:
             self.flush()  # after subscribing: it may be what this waits for that makes it happen
-        try:
-            await wake.future
-        finally:
-            step.unsubscribe(wake)
+        return waiting
 
     async def _sleep(self, step: Sleep) -> None:
         wake = _Wake(self, self._loop.create_future())
@@ -465,14 +449,32 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
     async def _spawn(self, step: Spawn) -> Callable[[], object]:
         return self.spawn(step.operation)
 
-    def adopt(self, operation: Operation[Any], step: Step) -> Callable[[], object]:
+    def adopt(self, operation: Operation[Any], step: Step) -> Cancels | None:
         """Go on with an operation in a task; see the base class."""
-        carried = Carried(self, operation, step, self._run(operation, step))
+        job = self._run(operation, step)
         if self._over:
-            carried.discard()
-        else:
-            carried.begin(self._loop)
-        return carried.cancel
+            job.close()
+            operation.close()
+            not_done(step)
+            return None
+        task = begin(self._loop, job, getattr(operation, "__qualname__", None))
+        if task.done():
+            self._task_ended(task)
+            return None
+        begun = _begun(job)
+        self.woken |= not begun
+        self.tasks[task] = what = task if begun else _Unbegun(task, job, operation, step)
+        if self._at_end is None:
+            self._at_end = self._task_ended  # one for all of them
+        task.add_done_callback(self._at_end)
+        return what
+
+    def _task_ended(self, task: asyncio.Task[Any]) -> None:
+        """One of the background has."""
+        self.tasks.pop(task, None)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):  # nobody else is there to catch it
+            self.failed(error)
 
     def failed(self, error: BaseException) -> None:
         """Something in the background has failed; see the base class."""

@@ -207,7 +207,7 @@ class Peer(Pump[C]):
     async def _spawn(self, step: Spawn) -> Callable[[], object]:
         return self.spawn(step.operation)
 
-    def adopt(self, operation: Operation[Any], step: Step) -> Callable[[], object]:
+    def adopt(self, operation: Operation[Any], step: Step) -> trio.CancelScope:
         """Go on with an operation in a task, in the connection's nursery; see the base class."""
         scope = trio.CancelScope()
         self._start(self._foster, scope, operation, step, name=getattr(operation, "__qualname__", None))
@@ -215,7 +215,7 @@ class Peer(Pump[C]):
             self._adopted = set()
         self._adopted.add(scope)
         self._awake += 1
-        return scope.cancel
+        return scope
 
     async def _foster(self, scope: trio.CancelScope, operation: Operation[Any], step: Step) -> None:
         self._awake -= 1
