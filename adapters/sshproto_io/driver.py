@@ -213,7 +213,7 @@ class Driver(Generic[C]):
     def abandon(self) -> None:
         """Nobody will use it any more. For finalizers: it never waits, and may be called whoever holds the lock."""
         self._abandoned = True
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():  # it ends with the connection
             self._shut()
         else:  # the thread sees that and ends
             with contextlib.suppress(OSError):

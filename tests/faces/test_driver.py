@@ -653,6 +653,19 @@ def test_a_client_that_is_dropped_is_complained_about(talk):
         wait_for(lambda: "ssh connection" not in names())
 
 
+def test_a_client_that_is_dropped_when_its_thread_has_ended_leaves_no_descriptor(talk):
+    client = talk.connect()
+    client.start_thread()
+    talk.handlers[-1].incoming.close()
+    wait_for(lambda: "ssh connection" not in names())
+    sock, pollers = client.driver._sock, client.driver._pollers
+    assert pollers
+    with pytest.warns(ResourceWarning, match="unclosed Client"):
+        del client
+    assert sock.fileno() == -1
+    assert not pollers
+
+
 def test_streams_keep_their_connection(talk):
     process = talk.connect().start("cat")
     process.stdin.write(b"still here")
