@@ -29,6 +29,8 @@ class Reader:
     Cancelling a read loses nothing.  Iterating over :meth:`lines` gives lines.
     """
 
+    __slots__ = ("_channel", "_link", "_stream")
+
     def __init__(self, link: Link, channel: Channel, stream: int = 0) -> None:
         self._link = link
         self._channel = channel

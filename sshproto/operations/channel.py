@@ -419,7 +419,9 @@ class Channel:
         for question in requests or ():
             self.hub.refuse(question)
         self._unasked = 0
-        self.fire()
+        changed, self._changed = self._changed, None  # while the program runs, it may be that nobody waits for that
+        if changed is not None:
+            changed.fire()
 
     def next_notice(self) -> Operation[ChannelRequestData | None]:
         """The next thing that the peer tells: a signal, a new size of its terminal; None when the channel has ended.
