@@ -473,7 +473,7 @@ class Pump(Link, Generic[C]):
     async def _write(self) -> None:
         conn = self.conn
         quiet = 0
-        while True:
+        while self._carrying:  # it may be over though nothing here has met that it is cancelled
             self._swift = _SWIFT
             if self._due:
                 self.flush()

@@ -936,6 +936,25 @@ def test_a_hard_end() -> None:
     run(main, clock=MockClock(autojump_threshold=0.01))
 
 
+def test_a_hard_end_while_much_is_written_is_no_error() -> None:
+    async def write(stream: trio.abc.SendStream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            while True:
+                await stream.send_all(bytes(20_000))
+
+    async def main() -> None:
+        async with listening() as server:
+            for turns in range(20):
+                async with connect(HOST, server.port, **LOGIN) as client, trio.open_nursery() as nursery:
+                    process = await client.start("cat")
+                    nursery.start_soon(write, process.stdin)
+                    for _ in range(turns):
+                        await checkpoint()
+                    client.abort()
+
+    run(main)
+
+
 def test_a_stream_without_half_close_will_do() -> None:
     class Plain(trio.abc.Stream):
         def __init__(self, inner: Any) -> None:
