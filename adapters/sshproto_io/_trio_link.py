@@ -169,7 +169,7 @@ class Peer(Pump[C]):
         """Await a function of the application, and flush when it first waits: one that does not has more to send."""
         steps = awaitable.__await__()
         try:
-            trap = steps.send(None)
+            trap = next(steps)
             self.flush()
             while True:
                 try:

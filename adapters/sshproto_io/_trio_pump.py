@@ -3,6 +3,13 @@
 One task does: it reads, and keeps the time.  What it and others have to send leaves at once, if it is small and the
 socket takes it; all else is left to the one task that writes, which there is once it is needed: whoever is cancelled,
 no packet is torn.
+
+Whoever was woken (``_awake``) flushes when it goes on, whatever becomes of it: little that is to be sent waits for it.
+
+How a connection ends: nothing more comes from the peer (``_deaf``, for which the writer may wait: ``_finished``),
+nothing more goes to it (``_parted``), or it is to be over at once (``_cut``); what carries it is closed (``_carrying``
+no more); the jobs are cancelled (``_over``), and who waits for that goes on (``_gone``); no nursery will be opened any
+more (``_done``).
 """
 
 from __future__ import annotations
@@ -107,7 +114,7 @@ class Pump(Link, Generic[C]):
         self._room: trio.Event | None = None  # there is room for input, or the connection has ended
         self._deaf = False  # nothing more comes from the peer
         self._parted = False  # nothing more goes to it
-        self._finished: trio.Event | None = None  # fires then
+        self._finished: trio.Event | None = None  # nothing more comes, for the writer
         self._gone: trio.Event | None = None  # fires when it is over, for who waits for that
         # Tasks that something has woken and that have not had their turn: little that is to be sent waits for them, who
         # will have more, and send it before they do anything else.

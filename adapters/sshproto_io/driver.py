@@ -304,7 +304,7 @@ class Driver(Generic[C]):
                 runner.poller.choose(self._descriptor, 0)
             return False
         watched = self._wanted()
-        if leader is not runner or watched != self._watched:
+        if leader is not runner or watched != self._watched or runner.poller is None:  # the lot has watched meanwhile
             runner.need_poller().choose(self._descriptor, watched)
             self._leader = runner
             self._watched = watched

@@ -450,7 +450,8 @@ class Runner:
         elif not task.spawned:
             if isinstance(error, KeyboardInterrupt) and self._driver is not None:
                 self._driver.struck(self.thread, task)
-            self.parting = self._unhurried and error is None
+            # What another thread sends before this one wakes is in a hurry.
+            self.parting = self._unhurried and error is None and self.thread == threading.get_ident()
             self.rouse()
         elif error is not None:
             task.error = None
