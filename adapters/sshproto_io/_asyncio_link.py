@@ -109,7 +109,7 @@ class Share:
 
 
 class _Unbegun:
-    """A task of the background that has not begun, as all begin under some loops."""
+    """A task of the background that has not begun: the application makes its tasks itself, and they begin later."""
 
     __slots__ = ("_job", "_operation", "_step", "_task")
 
@@ -130,6 +130,7 @@ class _Unbegun:
 
 
 def _begun(job: Coroutine[Any, Any, Any]) -> bool:
+    """Whether a task has taken its first step."""
     return inspect.getcoroutinestate(job) != inspect.CORO_CREATED
 
 
