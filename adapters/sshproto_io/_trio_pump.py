@@ -27,7 +27,7 @@ from sshproto.operations.hub import Hub
 from sshproto_io import LINGER
 from sshproto_io._async_link import Link
 from sshproto_io._trio_nursery import PlainNursery
-from sshproto_io._trio_socket import Carrier, close, send_all, socket_of
+from sshproto_io._trio_socket import Carrier, close, drop, send_all, socket_of
 
 if TYPE_CHECKING:
     from sshproto.events import Event
@@ -349,10 +349,8 @@ class Pump(Link, Generic[C]):
         try:
             if sock is not None:
                 close(sock, self._carrier)
-            elif isinstance(self._carrier, socket.socket):
-                self._carrier.close()
             else:
-                await trio.aclose_forcefully(self._carrier)
+                await drop(self._carrier)
         finally:
             self.conn.receive_eof(trio.current_time())
             try:

@@ -16,7 +16,7 @@ from sshproto_io import _async
 from sshproto_io._async import BaseServer, at_one_port
 from sshproto_io._trio_link import Peer
 from sshproto_io._trio_nursery import PlainNursery
-from sshproto_io._trio_socket import Carrier, taken
+from sshproto_io._trio_socket import Carrier, drop, taken
 from sshproto_io._trio_streams import Reader, Stream, Writer
 from sshproto_io.sockets import world
 
@@ -113,8 +113,9 @@ class Server(BaseServer[Incoming]):
         await self._serve(stream)
 
     async def _serve(self, carrier: Carrier) -> None:
-        incoming = Incoming(self.config, carrier)
+        incoming: Incoming | None = None
         try:
+            incoming = Incoming(self.config, carrier)
             if self._listening.cancel_called or not self.admit(incoming):
                 incoming.abort()
             else:
@@ -123,7 +124,10 @@ class Server(BaseServer[Incoming]):
         except Exception as error:  # noqa: BLE001  it must not take the other connections with it
             self.on_bug(error)
         finally:
-            self.forget(incoming)
+            if incoming is None:
+                await drop(carrier)
+            else:
+                self.forget(incoming)
 
     def _attend(self, incoming: Incoming) -> None:
         try:

@@ -66,3 +66,11 @@ def close(sock: socket.socket, carrier: Carrier) -> None:
     elif isinstance(carrier, socket.socket) and carrier.fileno() >= 0:
         trio.lowlevel.notify_closing(carrier)
         carrier.close()
+
+
+async def drop(carrier: Carrier) -> None:
+    """Close a carrier that nothing uses."""
+    if isinstance(carrier, socket.socket):
+        carrier.close()
+    else:
+        await trio.aclose_forcefully(carrier)

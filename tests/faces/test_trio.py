@@ -718,6 +718,28 @@ def test_a_failure_in_one_connection_of_a_server_leaves_the_others_alone() -> No
     assert [type(error) for error in bugs] == [ZeroDivisionError, ZeroDivisionError, KeyError]
 
 
+def test_a_connection_that_can_not_even_be_made_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    bugs: list[Exception] = []
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        async with listening(on_bug=bugs.append) as server, connect(HOST, server.port, **LOGIN) as good:
+            with monkeypatch.context() as patch:
+                patch.setattr("sshproto_io._trio_server.ServerConnection", broken)
+                here, there = memory_stream_pair()
+                await server.serve(there)
+                assert await here.receive_some() == b""
+                with pytest.raises(ConnectionLoss):
+                    async with connect(HOST, server.port, **LOGIN):
+                        pass
+            assert (await good.run("ok")).exit_status == 0
+
+    run(main)
+    assert [type(error) for error in bugs] == [ZeroDivisionError] * 2
+
+
 def test_unless_there_is_somebody_to_tell_a_failure_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     def handler(incoming: Incoming) -> Words:
         raise KeyError("no handler")
