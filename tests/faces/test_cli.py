@@ -5,7 +5,6 @@ Which algorithms work with which peer is for the interop tests.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import pty
@@ -35,7 +34,7 @@ from sshproto_cli.hosts import HostPolicy, Unknown, append_line
 from sshproto_cli.login import Login
 from sshproto_cli.options import FACES, Failure, reporter, unlock
 from sshproto_cli.terminal import Terminal
-from tests.support import ours, peers
+from tests.support import ours, peers, processes
 from tests.support.peers import HOST, Key, Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -177,7 +176,7 @@ def test_an_interrupt_says_good_bye(server, key, home, number, io):
 
 def wait_until_gone(pid: int) -> None:
     end = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists():
+    while processes.state(pid):
         assert time.monotonic() < end, f"process {pid} runs on"
         time.sleep(0.02)
 
@@ -822,26 +821,13 @@ def test_a_terminal_obeys_its_client(server, key, home):
 
 
 def test_a_slow_client_does_not_fill_the_server(server, key, home):
-    if not Path("/proc/self/status").exists():
+    if not processes.TOLD:
         pytest.skip("needs /proc")
-    pid = next(int(path.name) for path in Path("/proc").glob("[0-9]*") if _writes_to(path, server.log_file))
+    pid, *_ = processes.writing_to(server.log_file, b"serve")
     argv = [peers.need("ssh"), *peers.ssh_options(server, home, key), "-oBatchMode=yes", HOST, "cat /dev/zero"]
-    before = _memory(pid)
+    before = processes.memory(pid)
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment(home)) as process:
         time.sleep(1.5)
-        after = _memory(pid)
+        after = processes.memory(pid)
         process.kill()
     assert after - before < 16 * 1024
-
-
-def _writes_to(process: Path, log: Path | None) -> bool:
-    with contextlib.suppress(OSError):
-        return (process / "fd" / "1").readlink() == log
-    return False
-
-
-def _memory(pid: int) -> int:
-    """KiB."""
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found
-    return int(found[1])

@@ -23,7 +23,7 @@ from sshproto.keys.private import PrivateKey
 from sshproto_cli.options import FACES
 from sshproto_cli.remote import Remote
 from sshproto_io.descriptors import Descriptor
-from tests.support import ours, peers, places
+from tests.support import ours, peers, places, processes
 from tests.support.console import console
 from tests.support.peers import HOST, Key, Server
 
@@ -204,22 +204,17 @@ def test_output_and_errors_in_one(server, key, home, io):
 
 
 def test_a_slow_reader_does_not_fill_memory(server, key, home, io):
-    if not Path("/proc/self/status").exists():
+    if not processes.TOLD:
         pytest.skip("needs /proc")
-
-    def memory(pid: int) -> int:
-        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-        assert found
-        return int(found[1])
 
     with started([*arguments("exec", server, home, key, *io), "cat /dev/zero"], home) as process:
         assert process.stdout is not None
         process.stdout.read(100_000)
         time.sleep(0.5)
-        before = memory(process.pid)
+        before = processes.memory(process.pid)
         process.stdout.read(20_000_000)
         time.sleep(0.5)
-        assert memory(process.pid) - before < 16 * 1024
+        assert processes.memory(process.pid) - before < 16 * 1024
 
 
 def test_what_came_is_written_when_the_connection_is_lost(key, home, io):

@@ -16,7 +16,7 @@ import pytest
 
 from sshproto.keys.private import PrivateKey
 from sshproto_cli.options import FACES
-from tests.support import ours, peers, places
+from tests.support import ours, peers, places, processes
 from tests.support.console import console
 from tests.support.peers import HOST, Key, Server
 
@@ -204,7 +204,7 @@ def test_a_command_leads_to_the_host(server: Server, home: Path, key: Key, io: l
     assert (ran.returncode, ran.stdout) == (0, bytes(300_000)), said(ran)
     pid = int((home / "pid").read_text())
     for _ in range(50):
-        if not Path(f"/proc/{pid}").exists():
+        if not processes.state(pid):
             break
         time.sleep(0.1)
     else:

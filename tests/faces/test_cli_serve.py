@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import os
 import re
@@ -35,7 +34,7 @@ from sshproto_cli.gate import Gate, KeyFiles
 from sshproto_cli.options import FACES
 from sshproto_cli.visitor import Services, Visitor
 from sshproto_io import asyncio as face
-from tests.support import ours, peers
+from tests.support import ours, peers, processes
 from tests.support.peers import HOST, Key, Server
 
 ALL = pytest.mark.parametrize("io", FACES)
@@ -86,28 +85,10 @@ def until(condition: Callable[[], object], what: str) -> None:
 
 
 def pid_of(server: Server) -> int:
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (path / "fd" / "1").readlink() == server.log_file and (path / "cmdline").read_bytes().count(b"serve"):
-                return int(path.name)
-    pytest.skip("needs /proc")
-
-
-def state(pid: int) -> str:
-    """``"S"``, ``"Z"`` ...; ``""`` if there is no such process."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
-
-
-def children(pid: int) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError, IndexError):
-            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(path.parent.name))
-    return found
+    if not processes.TOLD:
+        pytest.skip("needs /proc")
+    pid, *_ = processes.writing_to(server.log_file, b"serve")
+    return pid
 
 
 def descriptors(pid: int) -> int:
@@ -350,7 +331,7 @@ def test_nothing_is_left_of_sessions(server, key, home):
         until(lambda: (descriptors(pid), threads(pid)) == before, f"{before} {descriptors(pid), threads(pid)}")
 
     talk(server, key, conversation)
-    until(lambda: not children(pid), f"processes {children(pid)}")
+    until(lambda: not processes.children(pid), f"processes {processes.children(pid)}")
 
 
 def test_a_program_that_minds_no_hangup(server, key):
@@ -361,8 +342,8 @@ def test_a_program_that_minds_no_hangup(server, key):
         return int(await process.stdout.read_line())
 
     remote = talk(server, key, conversation)
-    assert state(remote) in {"S", "R"}
-    until(lambda: not state(remote), "nobody has waited for it")
+    assert processes.state(remote) in {"S", "R"}
+    until(lambda: not processes.state(remote), "nobody has waited for it")
 
 
 @pytest.mark.parametrize("options", [[], ["-tt"]])
@@ -378,7 +359,7 @@ def test_killed_clients(server, key, home, options):
         assert process.stdout is not None
         remote = int(process.stdout.readline())
         process.kill()
-    until(lambda: not state(remote), "it runs on")
+    until(lambda: not processes.state(remote), "it runs on")
 
 
 @pytest.mark.parametrize("problem", [OSError("not here"), AttributeError("not Linux")])
@@ -392,15 +373,15 @@ def test_without_descriptors_of_processes(monkeypatch, key, problem):
 
     async def conversation(client):
         pid = os.getpid()
-        before, others = descriptors(pid), set(children(pid))
+        before, others = descriptors(pid), set(processes.children(pid))
         for pty in (None, PTY):
             done = await client.run("echo x; sleep 0.1; exit 3", pty=pty)
             assert (done.stdout.strip(), done.exit_status) == (b"x", 3)
             async with client.start("exec sleep 1000", pty=pty):
                 pass
         deadline = time.monotonic() + 10
-        while descriptors(pid) != before or set(children(pid)) - others:
-            assert time.monotonic() < deadline, (descriptors(pid), before, children(pid))
+        while descriptors(pid) != before or set(processes.children(pid)) - others:
+            assert time.monotonic() < deadline, (descriptors(pid), before, processes.children(pid))
             await asyncio.sleep(0.02)
 
     visit(key, Services(execute=True), conversation)
@@ -601,7 +582,7 @@ def test_it_stops_cleanly(key, home, io, number):
         stdout, stderr = process.communicate(timeout=20)
     assert (process.returncode, stdout, stderr) == (0, b"", b"")
     assert "the server is stopping" in str(end)
-    until(lambda: not state(remote), "the program runs on")
+    until(lambda: not processes.state(remote), "the program runs on")
 
 
 @ALL
@@ -613,7 +594,7 @@ def test_a_second_signal_does_no_harm(key, home, io):
             for _ in range(3):
                 os.kill(pid, signal.SIGTERM)
                 time.sleep(0.05)
-            until(lambda: state(pid) in {"", "Z"}, "it runs on")
+            until(lambda: processes.state(pid) in {"", "Z"}, "it runs on")
         assert "Traceback" not in server.log
         assert len(server.log.splitlines()) == 1, server.log
 
@@ -670,13 +651,8 @@ def test_trio_that_is_not_there(key, home, monkeypatch, capsys):
 def test_a_slow_reader_does_not_fill_the_server(server, key, home):
     pid = pid_of(server)
 
-    def memory() -> int:
-        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-        assert found
-        return int(found[1])
-
     async def conversation(client):
-        before = memory()
+        before = processes.memory(pid)
         for pty in (None, PTY):
             process = await client.start("cat /dev/zero", pty=pty)
             await process.stdout.read(1)
@@ -687,7 +663,7 @@ def test_a_slow_reader_does_not_fill_the_server(server, key, home):
         data = bytes(1_000_000)
         for _ in range(20):
             await process.stdin.write(data)
-        after = memory()
+        after = processes.memory(pid)
         await process.stdin.send_eof()
         assert int(await process.stdout.read()) == 20_000_000
         return after - before

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from sshproto_cli.options import FACES
-from tests.support import ours, pattern, peers, places
+from tests.support import ours, pattern, peers, places, processes
 from tests.support.peers import HOST, Key, Ran, Server
 from tests.support.places import Site
 
@@ -70,7 +70,7 @@ def until(condition: Callable[[], object], what: Callable[[], object], seconds: 
 
 def gone(pid: int) -> None:
     """Wait until there is no such process, not even one that nobody has waited for."""
-    until(lambda: not Path(f"/proc/{pid}").exists(), lambda: f"process {pid} is still there")
+    until(lambda: not processes.state(pid), lambda: f"process {pid} is still there")
 
 
 # ------------------------------------------------------------------------------------------------------------------ git
@@ -465,16 +465,10 @@ def test_the_server_ends_in_order_with_a_terminal_open(key: Key, home: Path) -> 
             ) as process:
                 assert process.stdout is not None
                 remote = int(process.stdout.readline().split()[1])
-                [pid] = [int(path.name) for path in Path("/proc").glob("[0-9]*") if _writes_to(path, server.log_file)]
+                [pid] = processes.writing_to(server.log_file)
                 os.kill(pid, signal.SIGTERM)
                 _, said = process.communicate(timeout=20)
             assert process.returncode == 255, said
             assert b"the server is stopping" in said or b"closed by remote host" in said
             gone(remote)
             assert len(server.log.splitlines()) == 1, server.log
-
-
-def _writes_to(process: Path, log: Path | None) -> bool:
-    with contextlib.suppress(OSError):
-        return (process / "fd" / "1").readlink() == log
-    return False

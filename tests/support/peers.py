@@ -41,6 +41,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from tests.support import processes
+
 HOST = "127.0.0.1"
 SECONDS = 30.0
 """The longest wait for anything: a server to listen, a client to end."""
@@ -251,22 +253,9 @@ def _worker() -> int:
     return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
 
 
-def _descendants(pid: int) -> list[int]:
-    """The children of ``pid`` and theirs; empty where there is no /proc."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            parent = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(stat.parent.name))
-    found = list(children.get(pid, ()))
-    for child in found:  # grows while it is walked
-        found += children.get(child, ())
-    return found
-
-
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End ``process`` and what it started; sshd's sessions outlive a sshd that is merely terminated."""
-    sessions = _descendants(process.pid) if process.poll() is None else []
+    sessions = processes.descendants(process.pid) if process.poll() is None else []
     process.terminate()
     try:
         process.wait(5)
