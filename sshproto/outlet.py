@@ -30,6 +30,9 @@ class Outlet(Protocol):
             LimitReached: Too much waits already; nothing was queued.
         """
 
+    def send_payload(self, payload: bytes) -> None:
+        """The same for a message of the connection protocol that is encoded already, and was never a value."""
+
     def send_data(self, head: bytes, body: Buffer) -> None:
         """Queue the payload ``head + body`` at once. Only when :meth:`room` is not 0."""
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from sshproto.config import Trace
 from sshproto.errors import (
@@ -57,6 +57,7 @@ from sshproto.transport.packets import Opener
 from sshproto.transport.quota import Quota
 from sshproto.wire import messages
 from sshproto.wire.messages import (
+    LARGEST_PAYLOAD,
     ChannelData,
     Debug,
     Disconnect,
@@ -426,6 +427,14 @@ class Link:
         """Queue ``message``; see :class:`~sshproto.outlet.Outlet`."""
         self.outbox.send(message, tag, payload)
 
+    def send_payload(self, payload: bytes) -> None:
+        """Queue a message of the connection protocol that is encoded already."""
+        outbox = self.outbox
+        if outbox.held or len(payload) > LARGEST_PAYLOAD:
+            outbox.send(cast("Message", messages.decode(payload)), None, payload)  # where it waits, or is told of
+        else:
+            outbox.send_data(payload, b"")
+
     def send_data(self, head: bytes, body: Buffer) -> None:
         """Queue the payload ``head + body``."""
         self.outbox.send_data(head, body)
@@ -671,7 +680,7 @@ class Link:
 
     def _on_ping(self, payload: Buffer) -> None:
         message = Ping.parse(payload)
-        if self.extensions.ping_offered and len(payload) <= messages.LARGEST_PAYLOAD:  # a PONG is no larger
+        if self.extensions.ping_offered and len(payload) <= LARGEST_PAYLOAD:  # a PONG is no larger
             self.outbox.send(Pong(message.data))
         else:
             self._not_implemented()

@@ -123,8 +123,10 @@ class Outbox:
         self.send(message, None, payload, now=True)
 
     def send_data(self, head: bytes, body: Buffer) -> None:
-        """Queue the payload ``head + body``, of a channel. Not while :attr:`held`."""
+        """Queue the payload ``head + body``, of the connection protocol. Not while :attr:`held`."""
         sealer = self.sealer
+        if self._tags:
+            self._tags.pop(sealer.sequence_number, None)  # see send
         if self._trace is not None:
             payload = b"".join((head, body))
             self._trace_sent(payload, decode(payload))

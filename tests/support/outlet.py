@@ -7,7 +7,7 @@ import attrs
 from sshproto.errors import LimitReached
 from sshproto.events import Event, Question
 from sshproto.wire.codec import Buffer
-from sshproto.wire.messages import Message
+from sshproto.wire.messages import Message, decode
 
 
 @attrs.define(eq=False)
@@ -42,6 +42,12 @@ class ListOutlet:
             raise AssertionError(f"{message} is another message after the way over the wire")
         self.sent.append(message)
         self.tags.append(tag)
+
+    def send_payload(self, payload: bytes) -> None:
+        message = decode(payload)
+        if message is None:
+            raise AssertionError(f"{payload!r} is no message")
+        self.send(message)
 
     def send_data(self, head: bytes, body: Buffer) -> None:
         if not self.capacity:

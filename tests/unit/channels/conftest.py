@@ -42,6 +42,11 @@ class ListOutlet:
         if tag is not None:
             self.tags.append(tag)
 
+    def send_payload(self, payload: bytes) -> None:
+        if self.full:
+            raise LimitReached("the test's outlet is full")
+        self.sent.append(payload)
+
     def send_data(self, head: bytes, body: Any) -> None:
         if self.free <= 0:
             raise RuntimeError("send_data without room")
