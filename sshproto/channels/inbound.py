@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from sshproto.channels import payloads
 from sshproto.channels.channel import ENVELOPE, STDERR, Channel, ChannelState, Reply, handling
 from sshproto.channels.global_requests import GlobalRequests
 from sshproto.channels.registry import OPENED_AT, REQUESTED_OF, Registry
@@ -97,7 +98,7 @@ class Inbound:
         kind = self._wanted(message)
         if isinstance(kind, tuple):
             reason, description = kind
-            registry.tell(ChannelOpenFailure(peer_number, reason, description))
+            registry.tell(ChannelOpenFailure(peer_number, reason, description).encode())
             return
         channel = registry.add(kind, ours=False)
         channel.allow(peer_number, message.initial_window_size, self._packet(message.maximum_packet_size))
@@ -157,7 +158,7 @@ class Inbound:
         channel.allow(peer_number, message.initial_window_size, self._packet(message.maximum_packet_size))
         self._registry.peer_numbers[peer_number] = None
         if channel.abandoned:
-            self._registry.tell(ChannelClose(peer_number))
+            self._registry.tell(payloads.close(peer_number))
             channel.move(ChannelState.CLOSE_OUT)
         else:
             channel.move(ChannelState.OPEN)
@@ -200,7 +201,7 @@ class Inbound:
         if channel is None or channel.state not in _CLOSABLE:
             raise registry.violation(ChannelClose, number)
         if channel.state is not ChannelState.CLOSE_OUT:
-            registry.tell(ChannelClose(channel.peer_number))
+            registry.tell(payloads.close(channel.peer_number))
             registry.closing(channel)
         registry.forget(channel)
         self._outlet.emit(ChannelClosed(number))

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import struct
 
+from sshproto.channels import payloads
 from sshproto.channels.channel import (
     ENVELOPE,
     EXTENDED_HEAD,
@@ -68,14 +69,9 @@ from sshproto.events import (
 from sshproto.outlet import Outlet
 from sshproto.wire.codec import Buffer
 from sshproto.wire.messages import (
-    ChannelClose,
     ChannelData,
-    ChannelEof,
     ChannelExtendedData,
-    ChannelOpen,
-    ChannelOpenConfirmation,
     ChannelOpenFailure,
-    ChannelRequest,
     ChannelWindowAdjust,
 )
 from sshproto.wire.table import Role
@@ -159,7 +155,7 @@ class Mux:
         if registry.by_us >= self._config.limits.channels_from_us:
             raise LimitReached(f"we have opened {registry.by_us} channels (Limits.channels_from_us)")
         number = registry.next_channel
-        self._outlet.send(ChannelOpen(kind.type, number, size, max_packet, kind.encode()))
+        self._outlet.send_payload(payloads.opening(kind, number, size, max_packet))
         channel = registry.add(kind, ours=True)
         registry.windows.offer(channel, size, max_packet, self._outlet.time(), elastic=window is None)
         return number
@@ -174,7 +170,7 @@ class Mux:
         """
         size, max_packet = self._sizes(window, max_packet)
         channel = self._undecided(question)
-        self._outlet.send(ChannelOpenConfirmation(channel.peer_number, channel.number, size, max_packet))
+        self._outlet.send_payload(payloads.confirmation(channel.peer_number, channel.number, size, max_packet))
         registry = self._registry
         registry.decided(channel)
         registry.windows.offer(channel, size, max_packet, self._outlet.time(), elastic=window is None)
@@ -201,7 +197,7 @@ class Mux:
         if found.state is ChannelState.OPENING:
             found.abandoned = True
             return
-        self._outlet.send(ChannelClose(found.peer_number))
+        self._outlet.send_payload(payloads.close(found.peer_number))
         self._registry.closing(found)
 
     def send_eof(self, channel: int) -> None:
@@ -209,7 +205,7 @@ class Mux:
         found = self._channels.get(channel)
         if found is None or not found.sending:
             raise self._refusal(channel, Command.SEND_EOF)
-        self._outlet.send(ChannelEof(found.peer_number))
+        self._outlet.send_payload(payloads.eof(found.peer_number))
         found.eof_sent = True
         found.sending = False
         found.waiting = False
@@ -306,7 +302,7 @@ class Mux:
         if want_reply and len(found.requested) >= self._config.limits.requests_pending:
             count = len(found.requested)
             raise LimitReached(f"{count} requests on channel {channel} wait for a reply (Limits.requests_pending)")
-        self._outlet.send(ChannelRequest(found.peer_number, request.type, want_reply, request.encode()))
+        self._outlet.send_payload(payloads.request(found.peer_number, request, want_reply=want_reply))
         number = self._next_request
         self._next_request = number + 1
         if request.invites:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
+from sshproto.channels import payloads
 from sshproto.channels.channel import CHANNEL_VERDICTS, Channel, ChannelState, ChannelVerdict
 from sshproto.channels.forwarding import Invitations
 from sshproto.channels.requests import ChannelOpenData, ChannelRequestData, Session, UnknownOpen
@@ -15,7 +16,7 @@ from sshproto.channels.windows import Windows
 from sshproto.config import Config
 from sshproto.errors import LimitExceeded, LimitReached, ProtocolViolation, UnknownChannel
 from sshproto.outlet import Outlet
-from sshproto.wire.messages import ChannelFailure, ChannelSuccess, ChannelWindowAdjust, Message
+from sshproto.wire.messages import Message
 from sshproto.wire.table import Role, message_name
 
 
@@ -163,7 +164,7 @@ class Registry:
         """Send the replies whose turn it is. False if some must wait because the outlet takes no more."""
         while channel.owed and (reply := channel.owed[0]).granted is not None:
             try:
-                self.outlet.send((ChannelSuccess if reply.granted else ChannelFailure)(channel.peer_number))
+                self.outlet.send_payload((payloads.success if reply.granted else payloads.failure)(channel.peer_number))
             except LimitReached:
                 self.postpone(channel)
                 return False
@@ -189,20 +190,20 @@ class Registry:
             self.windows.answered(channel, now)
         change = self.windows.change(channel, now)
         try:
-            self.outlet.send(ChannelWindowAdjust(channel.peer_number, channel.consumed + change))
+            self.outlet.send_payload(payloads.adjust(channel.peer_number, channel.consumed + change))
         except LimitReached:
             self.postpone(channel)
             return
         self.windows.given_back(channel, change, now)
 
-    def tell(self, message: Message) -> None:
+    def tell(self, payload: bytes) -> None:
         """Send what the peer's message makes necessary.
 
         Raises:
             LimitExceeded: The outlet takes no more: the peer makes us answer too much.
         """
         try:
-            self.outlet.send(message)
+            self.outlet.send_payload(payload)
         except LimitReached as error:
             raise LimitExceeded(f"too many answers wait to be sent: {error}", "deferred_packets") from None
 
