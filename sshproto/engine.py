@@ -9,9 +9,10 @@ connection when the login has succeeded, and asks a silent peer whether it is st
 from __future__ import annotations
 
 import struct
+from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-from sshproto.channels.inbound import BRIEF, WHOLE
+from sshproto.channels.inbound import BRIEF, FIELDS
 from sshproto.channels.mux import Mux
 from sshproto.channels.requests import Keepalive
 from sshproto.errors import ProtocolViolation, TimedOut
@@ -45,26 +46,29 @@ _KEEPALIVE = b"sshproto keepalive"
 """Data of the PINGs that ask whether the peer is there; their answers are nobody else's business."""
 
 _NOBODY: frozenset[int] = frozenset()
-_BRIEF = struct.Struct(">BI")
 
 
-def _whole(message: type[Message], take: Callable[[Inbound, Any], None]) -> Handler:
-    """Has ``take`` get a message of the connection protocol as a value."""
+def _fields(message: type[Message], take: Callable[..., None]) -> Handler:
+    """Has ``take`` get the fields of a message of the connection protocol, which need not be a value for that."""
     decode = PLANS[message].decode
 
     def handle(engine: Engine[Any], payload: Buffer) -> None:
-        take(engine.mux.inbound, decode(payload))
+        decode(payload, MethodType(take, engine.mux.inbound))
 
     return handle
 
 
 def _brief(message: type[Message], take: Callable[[Inbound, int], None]) -> Handler:
-    """Has ``take`` get the one number that is in a message, which need not be made for that."""
+    """The same for a message that has one number and nothing else."""
+    unpack = struct.Struct(">BI").unpack
 
     def handle(engine: Engine[Any], payload: Buffer) -> None:
-        if len(payload) != _BRIEF.size:
+        try:
+            _, number = unpack(payload)
+        except struct.error:
             message.parse(payload)  # which says what is wrong with it
-        take(engine.mux.inbound, _BRIEF.unpack_from(payload)[1])
+            raise
+        take(engine.mux.inbound, number)
 
     return handle
 
@@ -147,7 +151,7 @@ class Engine(Link, Generic[A]):
     _HANDLERS: ClassVar[dict[int, Handler]] = {
         **Link._HANDLERS,
         **dict.fromkeys(range(50, 80), _on_login),
-        **{message.number: _whole(message, take) for message, take in WHOLE.items()},
+        **{message.number: _fields(message, take) for message, take in FIELDS.items()},
         **{message.number: _brief(message, take) for message, take in BRIEF.items()},
         ChannelWindowAdjust.number: _on_adjust,
         ChannelData.number: _channel_data,  # of which next_event hands on what it returns

@@ -25,8 +25,8 @@ from sshproto.channels.requests import (
     Signal,
     UnknownOpen,
     UnknownRequest,
-    decode_open,
-    decode_request,
+    kind_of,
+    request_of,
 )
 from sshproto.errors import LimitExceeded, ProtocolViolation, WireError
 from sshproto.events import (
@@ -81,38 +81,37 @@ class Inbound:
         self._openable = OPENED_AT[self._role]
         self._requestable = REQUESTED_OF[self._role]
 
-    def _global_request(self, message: GlobalRequest) -> None:
-        self._global.requested(message)
+    def _global_request(self, request_type: str, want_reply: bool, payload: bytes) -> None:
+        self._global.requested(request_type, want_reply, payload)
 
-    def _global_success(self, message: RequestSuccess) -> None:
-        self._global.replied(True, message.payload)
+    def _global_success(self, payload: bytes) -> None:
+        self._global.replied(True, payload)
 
-    def _global_failure(self, message: RequestFailure) -> None:
+    def _global_failure(self) -> None:
         self._global.replied(False, b"")
 
-    def _open(self, message: ChannelOpen) -> None:
+    def _open(self, channel_type: str, peer_number: int, window: int, packet: int, payload: bytes) -> None:
         registry = self._registry
-        peer_number = message.sender_channel
         if peer_number in registry.peer_numbers:
             raise ProtocolViolation(f"CHANNEL_OPEN with number {peer_number}, which another channel of the peer has")
-        kind = self._wanted(message)
+        kind = self._wanted(channel_type, packet, payload)
         if isinstance(kind, tuple):
             reason, description = kind
             registry.tell(ChannelOpenFailure(peer_number, reason, description).encode())
             return
         channel = registry.add(kind, ours=False)
-        channel.allow(peer_number, message.initial_window_size, self._packet(message.maximum_packet_size))
+        channel.allow(peer_number, window, self._packet(packet))
         registry.peer_numbers[peer_number] = None
         registry.invitations.used(kind)
         channel.question = self._outlet.question_id()
         question = ChannelOpenRequested(id=channel.question, channel=channel.number, kind=kind)
-        self._outlet.ask(question, size=len(message.payload))
+        self._outlet.ask(question, size=len(payload))
 
-    def _wanted(self, message: ChannelOpen) -> ChannelOpenData | tuple[OpenFailure, str]:
+    def _wanted(self, channel_type: str, packet: int, payload: bytes) -> ChannelOpenData | tuple[OpenFailure, str]:
         """The kind of a channel that may be asked for, or why it may not."""
         registry, limits = self._registry, self._limits
         try:
-            kind = decode_open(message)
+            kind = kind_of(channel_type, payload)
         except WireError as error:
             return OpenFailure.ADMINISTRATIVELY_PROHIBITED, f"malformed: {error.problem}"
         session = isinstance(kind, Session)
@@ -128,7 +127,7 @@ class Inbound:
                 return OpenFailure.ADMINISTRATIVELY_PROHIBITED, "host name or address too long"
         if session and self._global.no_more_sessions:
             return OpenFailure.ADMINISTRATIVELY_PROHIBITED, "no more sessions were wanted"
-        if message.maximum_packet_size < limits.smallest_channel_packet:
+        if packet < limits.smallest_channel_packet:
             return OpenFailure.RESOURCE_SHORTAGE, f"packets of less than {limits.smallest_channel_packet} bytes"
         if len(registry.channels) - registry.by_us >= limits.channels_from_peer:
             return OpenFailure.RESOURCE_SHORTAGE, "too many channels"
@@ -136,42 +135,39 @@ class Inbound:
             return OpenFailure.RESOURCE_SHORTAGE, "too many sessions"
         if registry.asked >= limits.opens_pending:
             return OpenFailure.RESOURCE_SHORTAGE, "too many channels are being opened"
-        if not registry.has_room(message.payload):
+        if not registry.has_room(payload):
             return OpenFailure.RESOURCE_SHORTAGE, "too much waits to be decided"
         return kind
 
-    def _confirmation(self, message: ChannelOpenConfirmation) -> None:
-        channel = self._registry.expect(ChannelOpenConfirmation, message.recipient_channel)
+    def _confirmation(self, number: int, peer_number: int, window: int, packet: int, payload: bytes) -> None:
+        channel = self._registry.expect(ChannelOpenConfirmation, number)
         self._registry.windows.answered(channel, self._outlet.time())
-        peer_number = message.sender_channel
         if peer_number in self._registry.peer_numbers:
             raise ProtocolViolation(
                 f"CHANNEL_OPEN_CONFIRMATION with number {peer_number}, which another channel of the peer has",
             )
         smallest = self._limits.smallest_channel_packet
-        if message.maximum_packet_size < smallest:
+        if packet < smallest:
             raise LimitExceeded(
-                f"CHANNEL_OPEN_CONFIRMATION allows packets of {message.maximum_packet_size} bytes, "
+                f"CHANNEL_OPEN_CONFIRMATION allows packets of {packet} bytes, "
                 f"at least {smallest} are needed (Limits.smallest_channel_packet)",
                 "smallest_channel_packet",
             )
-        channel.allow(peer_number, message.initial_window_size, self._packet(message.maximum_packet_size))
+        channel.allow(peer_number, window, self._packet(packet))
         self._registry.peer_numbers[peer_number] = None
         if channel.abandoned:
             self._registry.tell(payloads.close(peer_number))
             channel.move(ChannelState.CLOSE_OUT)
         else:
             channel.move(ChannelState.OPEN)
-            self._outlet.emit(ChannelOpened(channel.number, message.payload))
+            self._outlet.emit(ChannelOpened(number, payload))
 
-    def _open_failure(self, message: ChannelOpenFailure) -> None:
-        channel = self._registry.expect(ChannelOpenFailure, message.recipient_channel)
-        self._registry.forget(channel)
-        self._outlet.emit(ChannelOpenFailed(channel.number, message.reason, printable(message.description, 4096)))
+    def _open_failure(self, number: int, reason: int, description: str, language: str) -> None:
+        self._registry.forget(self._registry.expect(ChannelOpenFailure, number))
+        self._outlet.emit(ChannelOpenFailed(number, reason, printable(description, 4096)))
 
-    def _extended_data(self, message: ChannelExtendedData) -> None:
-        number = message.recipient_channel
-        length = len(message.data)
+    def _extended_data(self, number: int, data_type: int, data: bytes) -> None:
+        length = len(data)
         channel = self._registry.channels.get(number)
         if channel is None or not channel.receiving:
             self._registry.unreceivable(ChannelExtendedData, number, length)
@@ -180,14 +176,14 @@ class Inbound:
             self._registry.empty(channel)
             return
         channel.take(length)
-        if message.data_type != STDERR or (self._role is Role.SERVER and isinstance(channel.kind, Session)):
+        if data_type != STDERR or (self._role is Role.SERVER and isinstance(channel.kind, Session)):
             # Nobody will read it, so nobody else would give its room back.
             channel.consumed += length
             if channel.consumed >= channel.give_back_at:
                 self._registry.give_back(channel)
             return
         channel.unread += length
-        self._outlet.emit(DataReceived(number, message.data, STDERR))
+        self._outlet.emit(DataReceived(number, data, STDERR))
 
     def _eof(self, number: int) -> None:
         channel = self._registry.admit(ChannelEof, number)
@@ -206,36 +202,35 @@ class Inbound:
         registry.forget(channel)
         self._outlet.emit(ChannelClosed(number))
 
-    def _request(self, message: ChannelRequest) -> None:
+    def _request(self, number: int, request_type: str, want_reply: bool, payload: bytes) -> None:
         registry = self._registry
-        channel = registry.channels.get(message.recipient_channel)
+        channel = registry.channels.get(number)
         if channel is None or channel.state not in _REQUESTABLE:
-            registry.admit(ChannelRequest, message.recipient_channel)
+            registry.admit(ChannelRequest, number)
             return
         if not channel.ours:  # else it may have nothing to do with what we asked
             registry.windows.answered(channel, self._outlet.time())
-        want_reply = message.want_reply
         pending = self._limits.requests_pending
         if want_reply and len(channel.owed) >= pending:
             raise LimitExceeded(
-                f"{pending} requests on channel {channel.number} are unanswered (Limits.requests_pending)",
+                f"{pending} requests on channel {number} are unanswered (Limits.requests_pending)",
                 "requests_pending",
             )
         try:
-            request = decode_request(message)
+            request = request_of(request_type, payload)
         except WireError:
             request = None
         if request is not None and self._sensible(channel, request):
             if request.notice:
-                self._outlet.emit(ChannelNotified(channel.number, request))
-            elif not want_reply or registry.has_room(message.payload):
-                number = self._outlet.question_id()
+                self._outlet.emit(ChannelNotified(number, request))
+            elif not want_reply or registry.has_room(payload):
+                question_id = self._outlet.question_id()
                 if request.starts:
-                    channel.started_by = number
-                question = ChannelRequested(id=number, channel=channel.number, request=request, want_reply=want_reply)
+                    channel.started_by = question_id
+                question = ChannelRequested(id=question_id, channel=number, request=request, want_reply=want_reply)
                 if want_reply:
-                    channel.owed += (Reply(number, None),)
-                    self._outlet.ask(question, size=len(message.payload))
+                    channel.owed += (Reply(question_id, None),)
+                    self._outlet.ask(question, size=len(payload))
                 else:
                     self._outlet.emit(question)
                 return
@@ -310,7 +305,7 @@ class Inbound:
         """
         return offered if offered <= self._limits.packet - ENVELOPE else SAFE_PAYLOAD
 
-    _WHOLE: ClassVar[dict[type[Message], Callable[[Any, Any], None]]] = {
+    _FIELDS: ClassVar[dict[type[Message], Callable[..., None]]] = {
         GlobalRequest: _global_request,
         RequestSuccess: _global_success,
         RequestFailure: _global_failure,
@@ -328,8 +323,8 @@ class Inbound:
     }
 
 
-WHOLE = Inbound._WHOLE
-"""What takes each message."""
+FIELDS = Inbound._FIELDS
+"""What takes each message, as its fields."""
 BRIEF = Inbound._BRIEF
 """What takes those that say nothing but a channel's number, which is what it gets. They are half of all."""
 

@@ -315,8 +315,8 @@ class Plan:
         reads: For each field, its name and what reads it.
         values: The fields' values of an instance, and perhaps more.
         writes: What writes each.
-        decode: Makes an instance of all of a buffer: :meth:`read_all`, or what is as good and faster.
-        encode: Makes the bytes of an instance: :meth:`write_all`, or what is as good and faster.
+        decode: :meth:`read_all`, or what is as good and faster.
+        encode: :meth:`write_all`, or what is as good and faster.
     """
 
     __slots__ = ("cls", "codecs", "decode", "encode", "prefix", "reads", "values", "writes")
@@ -334,19 +334,24 @@ class Plan:
         self.writes = tuple(codec.write for _, codec in self.codecs)
         usual = getattr(cls.read, "__func__", None) is getattr(Struct.read, "__func__", None)
         shape = _shaped(self) if usual else None
-        self.decode: Callable[[Buffer], Any]
-        self.encode: Callable[[Any], bytes]
+        self.decode: Decode
+        self.encode: Encode
         self.decode, self.encode = shape or (self.read_all, self.write_all)
 
-    def read_all(self, data: Buffer) -> Any:
-        """Decode ``data``, all of it, field by field."""
+    def read_all(self, data: Buffer, make: Make | None = None) -> Any:
+        """Decode ``data``, all of it, field by field.
+
+        Args:
+            data: What is to be decoded.
+            make: What gets the fields, one by one, and whose result is returned; the class itself if None.
+        """
         cls = self.cls
         reader = Reader(data, cls.__name__)
         if self.prefix:
             cls.read_prefix(reader)
         value = cls.read(reader)
         reader.end()
-        return value
+        return value if make is None or make is cls else make(*self.values(value)[: len(self.codecs)])
 
     def write_all(self, value: Struct) -> bytes:
         """Encode ``value`` field by field."""
@@ -448,7 +453,8 @@ _AS_NAME = ("ascii",)
 _DECODED = {"string": _AS_IT_IS, "text": _AS_TEXT, "name": _AS_NAME}  # with what bytes are decoded to be the value
 _REST = "rest"
 
-Decode = Callable[[Buffer], Any]
+Make = Callable[..., Any]
+Decode = Callable[..., Any]
 Encode = Callable[[Any], bytes]
 
 
@@ -470,8 +476,14 @@ def _shaped(plan: Plan) -> tuple[Decode, Encode] | None:
 
 
 def _nothing(plan: Plan) -> tuple[Decode, Encode]:
-    only, prefix, reference = plan.cls(), plan.prefix, plan.read_all  # one instance is as good as another
-    return lambda data: only if data == prefix else reference(data), lambda _value: prefix
+    only, prefix, read_all = plan.cls(), plan.prefix, plan.read_all
+
+    def decode(data: Buffer, make: Make | None = None) -> Any:
+        if data != prefix:
+            return read_all(data, make)
+        return only if make is None else make()  # one instance is as good as another
+
+    return decode, lambda _value: prefix
 
 
 def _numbers(plan: Plan, forms: list[str], rest: bool) -> tuple[Decode, Encode]:
@@ -479,13 +491,13 @@ def _numbers(plan: Plan, forms: list[str], rest: bool) -> tuple[Decode, Encode]:
     count, begin, numbers = len(forms), len(prefix), struct.Struct(">" + "".join(forms))
     unpack, pack, end = numbers.unpack_from, numbers.pack, begin + numbers.size
 
-    def decode(data: Buffer) -> Any:
+    def decode(data: Buffer, make: Make = cls) -> Any:
         if data[:begin] == prefix:
             if len(data) == end and not rest:
-                return cls(*unpack(data, begin))
+                return make(*unpack(data, begin))
             if len(data) >= end and rest and type(data) is bytes:
-                return cls(*unpack(data, begin), data[end:])
-        return read_all(data)
+                return make(*unpack(data, begin), data[end:])
+        return read_all(data, make)
 
     def encode(value: Any) -> bytes:
         try:
@@ -510,7 +522,7 @@ def _envelope(plan: Plan, forms: list[str]) -> tuple[Decode, Encode]:
     unpack_before, pack_before, start = before.unpack_from, before.pack, begin + before.size
     unpack_behind, pack_behind, size_behind = behind.unpack_from, behind.pack, behind.size
 
-    def decode(data: Buffer) -> Any:
+    def decode(data: Buffer, make: Make = cls) -> Any:
         if type(data) is bytes and data[:begin] == prefix:
             try:
                 *numbers, size = unpack_before(data, begin)
@@ -518,10 +530,10 @@ def _envelope(plan: Plan, forms: list[str]) -> tuple[Decode, Encode]:
                 name = data[start:end].decode("ascii")
                 more = unpack_behind(data, end)
             except IRREGULAR:
-                return read_all(data)
+                return read_all(data, make)
             if "\0" not in name:
-                return cls(*numbers, name, *more, data[end + size_behind :])
-        return read_all(data)
+                return make(*numbers, name, *more, data[end + size_behind :])
+        return read_all(data, make)
 
     def encode(value: Any) -> bytes:
         try:
@@ -545,9 +557,9 @@ def _strings(plan: Plan, before: list[str], forms: list[str], rest: bool) -> tup
     first, last, behind = len(before), len(before) + len(forms), begin + numbers.size
     unpack_numbers, pack_numbers = numbers.unpack_from, numbers.pack
 
-    def decode(data: Buffer) -> Any:
+    def decode(data: Buffer, make: Make = cls) -> Any:
         if type(data) is not bytes or data[:begin] != prefix:
-            return read_all(data)
+            return read_all(data, make)
         try:
             fields: list[Any] = [*unpack_numbers(data, begin)] if first else []
             end = behind
@@ -556,13 +568,13 @@ def _strings(plan: Plan, before: list[str], forms: list[str], rest: bool) -> tup
                 end = start + unpack(data, end)[0]
                 piece = data[start:end]
                 if kind is _AS_NAME and b"\0" in piece:
-                    return read_all(data)
+                    return read_all(data, make)
                 fields.append(piece.decode(*kind) if kind else piece)
         except IRREGULAR:
-            return read_all(data)
+            return read_all(data, make)
         if rest and end <= len(data):
-            return cls(*fields, data[end:])
-        return cls(*fields) if end == len(data) else read_all(data)
+            return make(*fields, data[end:])
+        return make(*fields) if end == len(data) else read_all(data, make)
 
     def encode(value: Any) -> bytes:
         try:
