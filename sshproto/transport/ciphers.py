@@ -18,7 +18,7 @@ and encrypted in place in the packet that leaves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain, count, repeat
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Protocol
@@ -146,19 +146,19 @@ _GCM_TAG_ROOM = bytes(_GCM_TAG)
 _NEAR_WRAPPING = 2**64 - 2**48  # no key sees so many packets that a counter from below would reach its end
 
 
-def _gcm_nonces(iv: bytes) -> Callable[[], bytes]:
-    """What gives the nonces in order: 4 fixed bytes and a packet counter of 8, which wraps (RFC 5647 section 7.1)."""
+def _gcm_nonces(iv: bytes) -> Iterator[bytes]:
+    """The nonces in order: 4 fixed bytes and a packet counter of 8, which wraps (RFC 5647 section 7.1)."""
     fixed, first = _GCM_NONCE.unpack(iv)
     counter: Iterator[int] = count(first)
     if first > _NEAR_WRAPPING:
         counter = chain(range(first, 1 << 64), count())
-    return map(_pack_gcm_nonce, repeat(fixed), counter).__next__
+    return map(_pack_gcm_nonce, repeat(fixed), counter)
 
 
 class GcmOpening(_Opening):
     """AES-GCM. The nonce counts packets."""
 
-    __slots__ = ("_key", "_nonce", "name")
+    __slots__ = ("_key", "_nonces", "name")
 
     alignment: int = GCM_BLOCK
     overhead: int = GCM_OVERHEAD
@@ -166,15 +166,15 @@ class GcmOpening(_Opening):
     def __init__(self, spec: CipherSpec, keys: DirectionKeys) -> None:
         self._scratch = _NO_ROOM
         self._key = AESGCM(keys.key)
-        self._nonce = _gcm_nonces(keys.iv)
+        self._nonces = _gcm_nonces(keys.iv)
         self.name = spec.name
 
     @property
     def aead(self) -> Aead:
-        return self._nonce, self._key.decrypt
+        return self._nonces, self._key.decrypt
 
     def open(self, view: View, offset: int, length: int, sequence: int) -> memoryview | bytes:
-        nonce = self._nonce()
+        nonce = next(self._nonces)
         sealed = view[offset + 4 : offset + GCM_OVERHEAD + length]
         try:
             if length <= SMALL_OPEN:
@@ -193,21 +193,21 @@ class GcmOpening(_Opening):
 class GcmSealing:
     """AES-GCM, see :class:`GcmOpening`."""
 
-    __slots__ = ("_key", "_nonce")
+    __slots__ = ("_key", "_nonces")
 
     alignment: int = GCM_BLOCK
     counted: int = 0
 
     def __init__(self, spec: CipherSpec, keys: DirectionKeys) -> None:
         self._key = AESGCM(keys.key)
-        self._nonce = _gcm_nonces(keys.iv)
+        self._nonces = _gcm_nonces(keys.iv)
 
     @property
     def aead(self) -> Aead:
-        return self._nonce, self._key.encrypt
+        return self._nonces, self._key.encrypt
 
     def seal(self, length: int, head: bytes, body: Buffer, padding: bytes, sequence: int) -> bytes | bytearray:
-        nonce = self._nonce()
+        nonce = next(self._nonces)
         clear = pack_length(length)
         if length <= SMALL_SEAL:
             return clear + self._key.encrypt(nonce, b"".join((BYTE[len(padding)], head, body, padding)), clear)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from sshproto.wire.codec import Buffer
@@ -16,8 +16,8 @@ View = memoryview | bytes
 Crypt = Callable[[bytes, Buffer, Buffer], bytes]
 """What encrypts or decrypts: from nonce, data and associated data to the result."""
 
-Aead = tuple[Callable[[], bytes], Crypt]
-"""What gives the nonce of each packet in turn, and what uses it."""
+Aead = tuple[Iterator[bytes], Crypt]
+"""The nonces of the packets in turn, and what uses them."""
 
 
 class Opening(Protocol):

@@ -21,7 +21,7 @@ under AES-GCM and not compressed, is opened and sealed right here; :mod:`sshprot
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 from cryptography.exceptions import InvalidTag
@@ -61,7 +61,10 @@ for who does not see it, so a pool is fine even if a process forks (whose two ha
 _GCM_LEAST = GCM_OVERHEAD + GCM_BLOCK
 """The size of the smallest packet under AES-GCM."""
 
-_NO_AEAD: tuple[Callable[[], bytes], None] = (bytes, None)
+_GCM_SHORT = frozenset(range(GCM_BLOCK, SMALL_OPEN + 1, GCM_BLOCK))
+"""What packet_length is in a packet under AES-GCM that is opened the short way."""
+
+_NO_AEAD: tuple[Iterator[bytes], None] = (iter(()), None)
 """What stands for an :data:`~sshproto.transport.halves.Aead` where packets go the long way."""
 
 _SMALL_FEED = 4096
@@ -115,7 +118,6 @@ class Opener(_Numbered):
         passive: Take packets in clear whatever their size is a multiple of; for who merely watches.
 
     Attributes:
-        packet_limit: The largest packet_length accepted from now on, in bytes, and the largest inflated payload.
         buffered: Bytes fed and not opened yet.
         packets: Packets opened under the current keys.
         bytes: Their size on the wire.
@@ -129,19 +131,19 @@ class Opener(_Numbered):
         "_length",
         "_next",
         "_next_offset",
-        "_nonce",
+        "_nonces",
         "_offset",
+        "_packet_limit",
         "_store",
         "_view",
         "buffered",
-        "packet_limit",
     )
 
-    _nonce: Callable[[], bytes]
+    _nonces: Iterator[bytes]
     _decrypt: Crypt | None
 
     def __init__(self, *, packet_limit: int, passive: bool = False) -> None:
-        self.packet_limit = packet_limit
+        self._packet_limit = packet_limit
         self.buffered = 0
         super().__init__()
         self._inflater: Inflater | None = None
@@ -161,7 +163,18 @@ class Opener(_Numbered):
 
     def _shorten(self) -> None:
         """See whether small packets can take the short way."""
-        self._nonce, self._decrypt = (self._inflater is None and self._cipher.aead) or _NO_AEAD
+        plain = self._inflater is None and self._packet_limit >= SMALL_OPEN
+        self._nonces, self._decrypt = (plain and self._cipher.aead) or _NO_AEAD
+
+    @property
+    def packet_limit(self) -> int:
+        """The largest packet_length accepted from now on, in bytes, and the largest inflated payload."""
+        return self._packet_limit
+
+    @packet_limit.setter
+    def packet_limit(self, limit: int) -> None:
+        self._packet_limit = limit
+        self._shorten()
 
     def feed(self, data: Buffer) -> None:
         """Take bytes from the wire. A ``bytes`` object is kept until it is read, anything else is copied."""
@@ -228,79 +241,100 @@ class Opener(_Numbered):
             MacError: The integrity check failed.
             CompressionError: The payload does not inflate.
         """
+        decrypt = self._decrypt
+        available = self.buffered  # some of it may be in _next, but then there is a whole packet before it
+        if decrypt is None or available < _GCM_LEAST:
+            return self._next_packet()
         view = self._view
         offset = self._offset
-        available = self.buffered  # some of it may be in _next, but then there is a whole packet before it
-        decrypt = self._decrypt
+        length = unpack_length(view, offset)[0]
+        size = length + GCM_OVERHEAD
+        if size > available or length not in _GCM_SHORT:
+            return self._next_packet()
+        sealed = offset + 4
         try:
-            if (
-                decrypt is not None
-                and available >= _GCM_LEAST
-                and (size := (length := unpack_length(view, offset)[0]) + GCM_OVERHEAD) <= available
-                and length
-                and not length % GCM_BLOCK
-                and length <= self.packet_limit
-            ):  # a whole packet, with nothing to say against its length
-                if length > SMALL_OPEN:
-                    plain = self._cipher.open(view, offset, length, (self._first + self.packets) & _MASK32)
-                else:
-                    try:
-                        plain = decrypt(self._nonce(), view[offset + 4 : offset + size], view[offset : offset + 4])
-                    except InvalidTag:
-                        raise bad_tag(self._cipher.name, self.sequence_number) from None
-            else:  # all that is not so plain, errors among it
-                cipher = self._cipher
-                sequence = (self._first + self.packets) & _MASK32
-                length = self._length
-                if not length:
-                    if available < cipher.prefix:
-                        return None
-                    length = unpack_length(view, offset)[0] if cipher.clear else cipher.length(view, offset, sequence)
-                    if not 5 <= length <= self.packet_limit or (length + cipher.counted) % cipher.alignment:
-                        length = self._refuse(length)
-                size = length + cipher.overhead
-                if available < size:
-                    self._length = length
+            plain = decrypt(next(self._nonces), view[sealed : offset + size], view[offset:sealed])
+        except InvalidTag:
+            raise self._die(bad_tag(self._cipher.name, self.sequence_number)) from None
+        padding = plain[0]
+        end = length - padding
+        if padding < 4 or end < 2:
+            plain = b""  # a traceback keeps the variables of its frames
+            raise self._die(self._bad_padding(padding, length))
+        if self._store:
+            self._advance(size)
+        else:  # nothing is put together, so no length was read ahead either
+            self.packets += 1
+            self.bytes += size
+            self.buffered = left = available - size
+            if left:
+                self._offset = offset + size
+            else:
+                self._view = _NOTHING
+                self._offset = 0
+        return plain[1:end]
+
+    def _next_packet(self) -> memoryview | bytes | None:
+        """The long way of :meth:`next_packet`, for all packets and for none."""
+        cipher = self._cipher
+        view = self._view
+        offset = self._offset
+        available = self.buffered
+        sequence = (self._first + self.packets) & _MASK32
+        try:
+            length = self._length
+            if not length:
+                if available < cipher.prefix:
                     return None
-                plain = cipher.open(view, offset, length, sequence)
+                length = unpack_length(view, offset)[0] if cipher.clear else cipher.length(view, offset, sequence)
+                if not 5 <= length <= self._packet_limit or (length + cipher.counted) % cipher.alignment:
+                    length = self._refuse(length)
+            size = length + cipher.overhead
+            if available < size:
+                self._length = length
+                return None
+            plain = cipher.open(view, offset, length, sequence)
             padding = plain[0]
             if not 4 <= padding <= length - 2:
-                raise ProtocolViolation(
-                    f"packet {self.sequence_number}: a padding_length of {padding} in a packet_length of {length}; "
-                    "it is at least 4 and leaves at least one byte of payload (RFC 4253 section 6)"
-                )
+                raise self._bad_padding(padding, length)
             payload: memoryview | bytes = plain[1 : length - padding]
             if self._inflater is not None:
-                payload = self._inflater.inflate(payload, self.packet_limit)
+                payload = self._inflater.inflate(payload, self._packet_limit)
         except ConnectionLoss as error:
             plain = payload = b""  # a traceback keeps the variables of its frames
             self._die(error)
             raise
+        self._advance(size)
+        return payload
+
+    def _advance(self, size: int) -> None:
+        """The next packet has been opened, so many bytes."""
         self._length = 0
         self.packets += 1
         self.bytes += size
-        self.buffered = left = available - size
+        self.buffered = left = self.buffered - size
         if not left:
-            if self._store:
-                self._let_go()
-            else:
-                self._view = _NOTHING
-                self._offset = 0
+            self._let_go()
         elif self._next is None:
-            self._offset = offset + size
+            self._offset += size
         else:
             self._let_go()
             self._view = memoryview(self._next)
             self._offset = self._next_offset
             self._next = None
-        return payload
+
+    def _bad_padding(self, padding: int, length: int) -> ProtocolViolation:
+        return ProtocolViolation(
+            f"packet {self.sequence_number}: a padding_length of {padding} in a packet_length of {length}; "
+            "it is at least 4 and leaves at least one byte of payload (RFC 4253 section 6)"
+        )
 
     def _refuse(self, length: int) -> int:
         """What to do about a bad packet_length: an error, or a length to wait for before there is one."""
         cipher = self._cipher
         if cipher.conceals:
             cipher.doom()
-            longest = self.packet_limit - (self.packet_limit + cipher.counted) % cipher.alignment
+            longest = self._packet_limit - (self._packet_limit + cipher.counted) % cipher.alignment
             return max(longest, 2 * cipher.alignment - cipher.counted)
         sequence = self.sequence_number
         if length < 5:
@@ -308,20 +342,22 @@ class Opener(_Numbered):
                 f"packet {sequence}: a packet_length of {length}; "
                 "padding_length and padding alone take 5 (RFC 4253 section 6)"
             )
-        if length > self.packet_limit:
+        if length > self._packet_limit:
             raise ProtocolViolation(
-                f"packet {sequence}: a packet_length of {length}; at most {self.packet_limit} is accepted now"
+                f"packet {sequence}: a packet_length of {length}; at most {self._packet_limit} is accepted now"
             )
         raise ProtocolViolation(
             f"packet {sequence}: a packet_length of {length}; with the {cipher.counted} bytes of the length that count "
             f"it is no multiple of {cipher.alignment} (RFC 4253 section 6)"
         )
 
-    def _die(self, error: ConnectionLoss) -> None:
+    def _die(self, error: ConnectionLoss) -> ConnectionLoss:
+        """The error to raise, which is raised whenever another packet is wanted, too."""
         self._dead = True
         self._inflater = None
         self._use(_Dead(error))
         self.drop()
+        return error
 
     def drop(self) -> None:
         """Forget what was fed and not opened: nobody will ask for it."""
@@ -402,12 +438,12 @@ class Sealer(_Numbered):
         "_deflater",
         "_encrypt",
         "_entropy",
-        "_nonce",
+        "_nonces",
         "_pool",
         "_pool_offset",
     )
 
-    _nonce: Callable[[], bytes]
+    _nonces: Iterator[bytes]
     _encrypt: Crypt | None
 
     def __init__(self, *, entropy: Entropy) -> None:
@@ -416,7 +452,7 @@ class Sealer(_Numbered):
         self._deflater: Deflater | None = None
         self._use(PlainSealing())
         self._pool = b""
-        self._pool_offset = 0
+        self._pool_offset = _PADDING_POOL  # all of it is used up
 
     def _use(self, cipher: Sealing) -> None:
         self._cipher = cipher
@@ -424,7 +460,7 @@ class Sealer(_Numbered):
 
     def _shorten(self) -> None:
         """See whether small packets can take the short way."""
-        self._nonce, self._encrypt = (self._deflater is None and self._cipher.aead) or _NO_AEAD
+        self._nonces, self._encrypt = (self._deflater is None and self._cipher.aead) or _NO_AEAD
 
     def seal(self, head: bytes, body: Buffer = b"", *, conceal: bool = False) -> bytes | bytearray:
         """The packet with the payload ``head + body``, finished; the caller owns it.
@@ -434,34 +470,39 @@ class Sealer(_Numbered):
             body: The rest of it; handing over the two apart saves a copy.
             conceal: Pad generously, so that the packet's size does not tell the length of what is in it.
         """
-        # padding_length and payload; then the least padding that aligns them.
+        # padding_length, payload and the least padding; then what more of that aligns them.
         length = 5 + len(head) + len(body)
         encrypt = self._encrypt
-        packet: bytes | bytearray
-        if encrypt is not None and length <= SMALL_SEAL and not conceal:
-            padding = 4 + -length % GCM_BLOCK
-            start = self._pool_offset
-            stop = start + padding
-            if stop > len(self._pool):
-                start, stop = self._draw(padding)
-            self._pool_offset = stop
-            clear = pack_length(length + padding - 4)
-            plain = b"".join((BYTE[padding], head, body, self._pool[start:stop]))
-            packet = clear + encrypt(self._nonce(), plain, clear)
-        else:
-            if self._deflater is not None:
-                head = self._deflater.deflate(head, body)
-                body = b""
-                length = 5 + len(head)
-            cipher = self._cipher
-            extra = -(length + cipher.counted) % (_CONCEALING if conceal else cipher.alignment)
-            start = self._pool_offset
-            stop = start + 4 + extra
-            if stop > len(self._pool):
-                start, stop = self._draw(4 + extra)
-            self._pool_offset = stop
-            sequence = (self._first + self.packets) & _MASK32
-            packet = cipher.seal(length + extra, head, body, self._pool[start:stop], sequence)
+        if encrypt is None or length > SMALL_SEAL or conceal:
+            return self._seal(head, body, _CONCEALING if conceal else self._cipher.alignment)
+        extra = -length % GCM_BLOCK
+        start = self._pool_offset
+        stop = start + 4 + extra
+        if stop > _PADDING_POOL:
+            start, stop = self._draw(4 + extra)
+        self._pool_offset = stop
+        clear = pack_length(length + extra)
+        plain = b"".join((BYTE[4 + extra], head, body, self._pool[start:stop]))
+        packet = clear + encrypt(next(self._nonces), plain, clear)
+        self.packets += 1
+        self.bytes += len(packet)
+        return packet
+
+    def _seal(self, head: bytes, body: Buffer, alignment: int) -> bytes | bytearray:
+        """The long way of :meth:`seal`."""
+        if self._deflater is not None:
+            head = self._deflater.deflate(head, body)
+            body = b""
+        cipher = self._cipher
+        length = 5 + len(head) + len(body)
+        extra = -(length + cipher.counted) % alignment
+        start = self._pool_offset
+        stop = start + 4 + extra
+        if stop > _PADDING_POOL:
+            start, stop = self._draw(4 + extra)
+        self._pool_offset = stop
+        sequence = (self._first + self.packets) & _MASK32
+        packet = cipher.seal(length + extra, head, body, self._pool[start:stop], sequence)
         self.packets += 1
         self.bytes += len(packet)
         return packet
