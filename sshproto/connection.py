@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=Engine[Any])
 
+_OPEN, _CLOSED = Phase.OPEN, Phase.CLOSED  # a global is found faster than a member
 _REQUESTED = (ChannelRequested, GlobalRequested)
 
 
@@ -198,7 +199,7 @@ class Connection(Generic[E]):
         When sending takes longer than ``Timeouts.linger``, what is left is dropped, so that a peer that has stopped
         reading can't hold the transport open.
         """
-        return self._engine.phase is Phase.CLOSED
+        return self._engine.phase is _CLOSED
 
     @property
     def error(self) -> ConnectionLoss | None:
@@ -206,6 +207,9 @@ class Connection(Generic[E]):
         return self._engine.error
 
     # --------------------------------------------------------------------------------------------------------- channels
+
+    # There are channels only in their phase.  So it is asked for where there is none: outside it, that is the better
+    # error.
 
     def open_channel(self, kind: ChannelOpenData, *, window: int | None = None, max_packet: int | None = None) -> int:
         """Ask the peer for a channel (RFC 4254 section 5.1). ``ChannelOpened`` or ``ChannelOpenFailed`` follows.
@@ -224,7 +228,7 @@ class Connection(Generic[E]):
             InvalidArgument: The kind cannot be sent, or not by this role; a size is out of range.
             LimitReached: ``Limits.channels_from_us`` are open, or too much waits for a key exchange.
         """
-        self._engine.need(Phase.OPEN, "open a channel")
+        self._engine.need(_OPEN, "open a channel")
         return self._engine.mux.open_channel(kind, window=window, max_packet=max_packet)
 
     def accept_channel(
@@ -241,11 +245,7 @@ class Connection(Generic[E]):
             LimitReached: Too much waits for the end of a key exchange.
         """
         engine = self._engine
-        engine.answer(
-            question,
-            (ChannelOpenRequested,),
-            lambda: engine.mux.accept_channel(question, window=window, max_packet=max_packet),
-        )
+        engine.answer(question, (ChannelOpenRequested,), engine.mux.accept_channel, question, window, max_packet)
 
     def reject_channel(
         self,
@@ -280,8 +280,11 @@ class Connection(Generic[E]):
             InvalidArgument: The request cannot be sent, or not by this role or on this kind of channel.
             LimitReached: ``Limits.requests_pending`` wait for their replies.
         """
-        self._engine.need(Phase.OPEN, "send a channel request")
-        return self._engine.mux.request(channel, request, want_reply=want_reply)
+        try:
+            return self._engine.mux.request(channel, request, want_reply=want_reply)
+        except UnknownChannel:
+            self._engine.need(_OPEN, "send a channel request")
+            raise
 
     def global_request(self, request: GlobalRequestData, *, want_reply: bool = True) -> int:
         """Ask something of the peer itself (RFC 4254 section 4). ``GlobalSucceeded`` or ``GlobalFailed`` follows.
@@ -293,7 +296,7 @@ class Connection(Generic[E]):
             InvalidArgument: The request cannot be sent, or not by this role.
             LimitReached: ``Limits.requests_pending`` wait for their replies.
         """
-        self._engine.need(Phase.OPEN, "send a global request")
+        self._engine.need(_OPEN, "send a global request")
         return self._engine.mux.global_request(request, want_reply=want_reply)
 
     def succeed(self, question: ChannelRequested | GlobalRequested, data: bytes = b"") -> None:
@@ -331,7 +334,7 @@ class Connection(Generic[E]):
         try:
             return self._engine.mux.send(channel, data, stream)
         except UnknownChannel:
-            self._engine.need(Phase.OPEN, "send data")  # outside its phase that is the better error
+            self._engine.need(_OPEN, "send data")
             raise
 
     def send_eof(self, channel: int) -> None:
@@ -341,8 +344,11 @@ class Connection(Generic[E]):
             UnknownChannel, ChannelStateError: There is no such channel, it is not open, or EOF was sent.
             LimitReached: Too much waits for the end of a key exchange.
         """
-        self._engine.need(Phase.OPEN, "send EOF")
-        self._engine.mux.send_eof(channel)
+        try:
+            self._engine.mux.send_eof(channel)
+        except UnknownChannel:
+            self._engine.need(_OPEN, "send EOF")
+            raise
 
     def close_channel(self, channel: int) -> None:
         """Close a channel, both directions. ``ChannelClosed`` follows when the peer has closed it as well.
@@ -352,8 +358,11 @@ class Connection(Generic[E]):
                 not decided on.
             LimitReached: Too much waits for the end of a key exchange.
         """
-        self._engine.need(Phase.OPEN, "close a channel")
-        self._engine.mux.close_channel(channel)
+        try:
+            self._engine.mux.close_channel(channel)
+        except UnknownChannel:
+            self._engine.need(_OPEN, "close a channel")
+            raise
 
     def credit(self, channel: int, count: int) -> None:
         """Give the peer room for ``count`` more bytes: so many were used, or thrown away.
@@ -373,8 +382,11 @@ class Connection(Generic[E]):
             UnknownChannel: There is no such channel.
             WrongPhase: Nobody is logged in, or the connection has ended.
         """
-        self._engine.need(Phase.OPEN, "ask what may be sent")
-        return self._engine.mux.sendable(channel)
+        try:
+            return self._engine.mux.sendable(channel)
+        except UnknownChannel:
+            self._engine.need(_OPEN, "ask what may be sent")
+            raise
 
     # -------------------------------------------------------------------------------------------------------- transport
 

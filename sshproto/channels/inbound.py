@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from sshproto.channels import payloads
-from sshproto.channels.channel import ENVELOPE, STDERR, Channel, ChannelState, Reply, handling
+from sshproto.channels.channel import CLOSE_OUT, EOF_IN, OPEN, STDERR, Channel, Reply, handling
 from sshproto.channels.global_requests import GlobalRequests
 from sshproto.channels.registry import OPENED_AT, REQUESTED_OF, Registry
 from sshproto.channels.requests import (
@@ -44,7 +44,6 @@ from sshproto.events import (
 from sshproto.text import printable
 from sshproto.wire.codec import is_name
 from sshproto.wire.messages import (
-    SAFE_PAYLOAD,
     ChannelClose,
     ChannelEof,
     ChannelExtendedData,
@@ -61,7 +60,10 @@ from sshproto.wire.messages import (
 )
 from sshproto.wire.table import Role
 
-# In which states they are handled, for what is nearly always so: the registry is asked when it is not.
+# In which states they are handled, as is nearly always so: the registry is asked what to do when it is not.
+_CONFIRMABLE = handling(ChannelOpenConfirmation)
+_REFUSABLE = handling(ChannelOpenFailure)
+_ENDABLE = handling(ChannelEof)
 _CLOSABLE = handling(ChannelClose)
 _REPLIABLE = handling(ChannelSuccess)
 _REQUESTABLE = handling(ChannelRequest)
@@ -100,8 +102,7 @@ class Inbound:
             registry.tell(ChannelOpenFailure(peer_number, reason, description).encode())
             return
         channel = registry.add(kind, ours=False)
-        channel.allow(peer_number, window, self._packet(packet))
-        registry.peer_numbers[peer_number] = None
+        registry.named(channel, peer_number, window, packet)
         registry.invitations.used(kind)
         channel.question = self._outlet.question_id()
         question = ChannelOpenRequested(id=channel.question, channel=channel.number, kind=kind)
@@ -114,24 +115,24 @@ class Inbound:
             kind = kind_of(channel_type, payload)
         except WireError as error:
             return OpenFailure.ADMINISTRATIVELY_PROHIBITED, f"malformed: {error.problem}"
-        session = isinstance(kind, Session)
-        if isinstance(kind, UnknownOpen):
+        cls = type(kind)
+        if cls not in self._openable:
+            return OpenFailure.ADMINISTRATIVELY_PROHIBITED, f"not at a {self._role.value}"
+        if cls is Session:
+            if self._global.no_more_sessions:
+                return OpenFailure.ADMINISTRATIVELY_PROHIBITED, "no more sessions were wanted"
+        elif isinstance(kind, UnknownOpen):
             if not is_name(kind.type):
                 return OpenFailure.UNKNOWN_CHANNEL_TYPE, "that is no name"
-        elif type(kind) not in self._openable:
-            return OpenFailure.ADMINISTRATIVELY_PROHIBITED, f"not at a {self._role.value}"
-        elif not session:  # which needs no invitation, and names no host
-            if not registry.invitations.covers(kind):
-                return OpenFailure.ADMINISTRATIVELY_PROHIBITED, "not requested"
-            if _longest(kind) > limits.host_name:
-                return OpenFailure.ADMINISTRATIVELY_PROHIBITED, "host name or address too long"
-        if session and self._global.no_more_sessions:
-            return OpenFailure.ADMINISTRATIVELY_PROHIBITED, "no more sessions were wanted"
+        elif not registry.invitations.covers(kind):
+            return OpenFailure.ADMINISTRATIVELY_PROHIBITED, "not requested"
+        elif _longest(kind) > limits.host_name:
+            return OpenFailure.ADMINISTRATIVELY_PROHIBITED, "host name or address too long"
         if packet < limits.smallest_channel_packet:
             return OpenFailure.RESOURCE_SHORTAGE, f"packets of less than {limits.smallest_channel_packet} bytes"
         if len(registry.channels) - registry.by_us >= limits.channels_from_peer:
             return OpenFailure.RESOURCE_SHORTAGE, "too many channels"
-        if session and registry.sessions >= limits.sessions:
+        if cls is Session and registry.sessions >= limits.sessions:
             return OpenFailure.RESOURCE_SHORTAGE, "too many sessions"
         if registry.asked >= limits.opens_pending:
             return OpenFailure.RESOURCE_SHORTAGE, "too many channels are being opened"
@@ -140,9 +141,12 @@ class Inbound:
         return kind
 
     def _confirmation(self, number: int, peer_number: int, window: int, packet: int, payload: bytes) -> None:
-        channel = self._registry.expect(ChannelOpenConfirmation, number)
-        self._registry.windows.answered(channel, self._outlet.time())
-        if peer_number in self._registry.peer_numbers:
+        registry = self._registry
+        channel = registry.channels.get(number)
+        if channel is None or channel.state not in _CONFIRMABLE:
+            raise registry.violation(ChannelOpenConfirmation, number)
+        registry.windows.answered(channel, self._outlet.time())
+        if peer_number in registry.peer_numbers:
             raise ProtocolViolation(
                 f"CHANNEL_OPEN_CONFIRMATION with number {peer_number}, which another channel of the peer has",
             )
@@ -153,17 +157,20 @@ class Inbound:
                 f"at least {smallest} are needed (Limits.smallest_channel_packet)",
                 "smallest_channel_packet",
             )
-        channel.allow(peer_number, window, self._packet(packet))
-        self._registry.peer_numbers[peer_number] = None
+        registry.named(channel, peer_number, window, packet)
         if channel.abandoned:
-            self._registry.tell(payloads.close(peer_number))
-            channel.move(ChannelState.CLOSE_OUT)
+            registry.tell(payloads.close(peer_number))
+            channel.move(CLOSE_OUT)
         else:
-            channel.move(ChannelState.OPEN)
+            channel.move(OPEN)
             self._outlet.emit(ChannelOpened(number, payload))
 
     def _open_failure(self, number: int, reason: int, description: str, language: str) -> None:
-        self._registry.forget(self._registry.expect(ChannelOpenFailure, number))
+        registry = self._registry
+        channel = registry.channels.get(number)
+        if channel is None or channel.state not in _REFUSABLE:
+            raise registry.violation(ChannelOpenFailure, number)
+        registry.forget(channel)
         self._outlet.emit(ChannelOpenFailed(number, reason, printable(description, 4096)))
 
     def _extended_data(self, number: int, data_type: int, data: bytes) -> None:
@@ -186,17 +193,19 @@ class Inbound:
         self._outlet.emit(DataReceived(number, data, STDERR))
 
     def _eof(self, number: int) -> None:
-        channel = self._registry.admit(ChannelEof, number)
-        if channel is not None:
-            channel.move(ChannelState.EOF_IN)
-            self._outlet.emit(EofReceived(number))
+        channel = self._registry.channels.get(number)
+        if channel is None or channel.state not in _ENDABLE:
+            self._registry.admit(ChannelEof, number)
+            return
+        channel.move(EOF_IN)
+        self._outlet.emit(EofReceived(number))
 
     def _close(self, number: int) -> None:
         registry = self._registry
         channel = registry.channels.get(number)
         if channel is None or channel.state not in _CLOSABLE:
             raise registry.violation(ChannelClose, number)
-        if channel.state is not ChannelState.CLOSE_OUT:
+        if channel.state is not CLOSE_OUT:
             registry.tell(payloads.close(channel.peer_number))
             registry.closing(channel)
         registry.forget(channel)
@@ -297,13 +306,6 @@ class Inbound:
         reply = channel.requested[0]
         channel.requested = channel.requested[1:]
         return reply
-
-    def _packet(self, offered: int) -> int:
-        """How much to send in one packet to a peer that takes ``offered``.
-
-        Some promise 2^31 and more, and cannot mean it: then what the standard requires is safe.
-        """
-        return offered if offered <= self._limits.packet - ENVELOPE else SAFE_PAYLOAD
 
     _FIELDS: ClassVar[dict[type[Message], Callable[..., None]]] = {
         GlobalRequest: _global_request,

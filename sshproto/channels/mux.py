@@ -29,13 +29,13 @@ import struct
 
 from sshproto.channels import payloads
 from sshproto.channels.channel import (
-    ENVELOPE,
+    CLOSE_OUT,
     EXTENDED_HEAD,
     HEAD,
-    MAX_WINDOW,
+    OPEN,
+    OPENING,
     STDERR,
     Channel,
-    ChannelState,
     Command,
     allowing,
     decide,
@@ -151,30 +151,30 @@ class Mux:
             if self._role.peer not in kind.receivers:
                 raise InvalidArgument(f"a {self._role.value} does not open {kind.type!r} channels")
         registry = self._registry
-        size, max_packet = self._sizes(window, max_packet)
+        size, packet = registry.windows.sizes(window, max_packet)
         if registry.by_us >= self._config.limits.channels_from_us:
             raise LimitReached(f"we have opened {registry.by_us} channels (Limits.channels_from_us)")
         number = registry.next_channel
-        self._outlet.send_payload(payloads.opening(kind, number, size, max_packet))
+        self._outlet.send_payload(payloads.opening(kind, number, size, packet))
         channel = registry.add(kind, ours=True)
-        registry.windows.offer(channel, size, max_packet, self._outlet.time(), elastic=window is None)
+        registry.windows.offer(channel, size, packet, self._outlet.time(), elastic=window is None)
         return number
 
     def accept_channel(
-        self, question: ChannelOpenRequested, *, window: int | None = None, max_packet: int | None = None
+        self, question: ChannelOpenRequested, window: int | None = None, max_packet: int | None = None
     ) -> None:
         """Let the peer have its channel. See ``Connection.accept_channel``.
 
         Raises:
             AlreadyAnswered: The channel is decided on.
         """
-        size, max_packet = self._sizes(window, max_packet)
-        channel = self._undecided(question)
-        self._outlet.send_payload(payloads.confirmation(channel.peer_number, channel.number, size, max_packet))
         registry = self._registry
+        size, packet = registry.windows.sizes(window, max_packet)
+        channel = self._undecided(question)
+        self._outlet.send_payload(payloads.confirmation(channel.peer_number, channel.number, size, packet))
         registry.decided(channel)
-        registry.windows.offer(channel, size, max_packet, self._outlet.time(), elastic=window is None)
-        channel.move(ChannelState.OPEN)
+        registry.windows.offer(channel, size, packet, self._outlet.time(), elastic=window is None)
+        channel.move(OPEN)
 
     def reject_channel(self, question: ChannelOpenRequested, reason: int, description: str) -> None:
         """Do not let the peer have its channel. See ``Connection.reject_channel``.
@@ -194,7 +194,7 @@ class Mux:
         found = self._channels.get(channel)
         if found is None or found.state not in _CLOSABLE or found.abandoned:
             raise self._refusal(channel, Command.CLOSE)
-        if found.state is ChannelState.OPENING:
+        if found.state is OPENING:
             found.abandoned = True
             return
         self._outlet.send_payload(payloads.close(found.peer_number))
@@ -425,25 +425,11 @@ class Mux:
         if channel is None:
             return self._registry.unknown(number)
         state = channel.state.name
-        if channel.abandoned or (channel.eof_sent and channel.state is not ChannelState.CLOSE_OUT):
+        if channel.abandoned or (channel.eof_sent and channel.state is not CLOSE_OUT):
             state += ", and closed by us" if channel.abandoned else ", and EOF was sent"
         return ChannelStateError(f"cannot {command.value} on channel {number}: it is {state}")
 
     # ---------------------------------------------------------------------------------------------------------- helpers
-
-    def _sizes(self, window: int | None, max_packet: int | None) -> tuple[int, int]:
-        """What is to be offered to the peer, checked."""
-        limits = self._config.limits
-        if window is None:
-            window = self._registry.windows.default()
-        if max_packet is None:
-            max_packet = limits.channel_packet
-        if not (isinstance(window, int) and 0 <= window <= MAX_WINDOW):
-            raise InvalidArgument(f"a window of {window!r} bytes: it is 0 to {MAX_WINDOW}")
-        largest = limits.packet - ENVELOPE
-        if not (isinstance(max_packet, int) and 1 <= max_packet <= largest):
-            raise InvalidArgument(f"channel packets of {max_packet!r} bytes: they are 1 to {largest} (Limits.packet)")
-        return window, max_packet
 
     def _check_stream(self, channel: Channel, stream: int) -> None:
         if stream != STDERR:

@@ -30,6 +30,7 @@ from sshproto.wire.messages import (
 )
 
 _name = lru_cache(64)(name)  # few are ever sent
+_FALSE, _TRUE = boolean(False), boolean(True)
 _SIZES = struct.Struct(">III")
 
 
@@ -69,4 +70,4 @@ def request(recipient: int, request: ChannelRequestData, *, want_reply: bool) ->
         InvalidArgument: A value of ``request`` cannot be sent.
     """
     particulars = request.encode()
-    return b"".join((_request(recipient), _name(request.type), boolean(want_reply), particulars))
+    return b"".join((_request(recipient), _name(request.type), _TRUE if want_reply else _FALSE, particulars))

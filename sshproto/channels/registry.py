@@ -9,14 +9,23 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from sshproto.channels import payloads
-from sshproto.channels.channel import CHANNEL_VERDICTS, Channel, ChannelState, ChannelVerdict
+from sshproto.channels.channel import (
+    ASKED,
+    CHANNEL_VERDICTS,
+    CLOSE_OUT,
+    ENVELOPE,
+    FREE,
+    OPENING,
+    Channel,
+    ChannelVerdict,
+)
 from sshproto.channels.forwarding import Invitations
 from sshproto.channels.requests import ChannelOpenData, ChannelRequestData, Session, UnknownOpen
 from sshproto.channels.windows import Windows
 from sshproto.config import Config
 from sshproto.errors import LimitExceeded, LimitReached, ProtocolViolation, UnknownChannel
 from sshproto.outlet import Outlet
-from sshproto.wire.messages import Message
+from sshproto.wire.messages import SAFE_PAYLOAD, Message
 from sshproto.wire.table import Role, message_name
 
 
@@ -96,6 +105,14 @@ class Registry:
                 self.sessions += 1
         return channel
 
+    def named(self, channel: Channel, peer_number: int, window: int, packet: int) -> None:
+        """The peer has told its number of the channel, and what we may send."""
+        channel.peer_number = peer_number
+        channel.send_window = window
+        # Some promise packets of 2^31 bytes and more, and cannot mean it: then what the standard requires is safe.
+        channel.send_packet = packet if packet <= self.config.limits.packet - ENVELOPE else SAFE_PAYLOAD
+        self.peer_numbers[peer_number] = None
+
     def decided(self, channel: Channel) -> None:
         """The peer's channel was asked about, and is accepted, refused or lost now."""
         channel.question = None
@@ -110,19 +127,12 @@ class Registry:
     def admit(self, message: type[Message], recipient: int) -> Channel | None:
         """The channel that a ``message`` is for, or None if it is to be ignored."""
         channel = self.channels.get(recipient)
-        verdict = CHANNEL_VERDICTS[message][ChannelState.FREE if channel is None else channel.state]
+        verdict = CHANNEL_VERDICTS[message][FREE if channel is None else channel.state]
         if verdict is ChannelVerdict.HANDLE:
             return channel
         if verdict is ChannelVerdict.DISCONNECT:
             raise self.violation(message, recipient)
         return None
-
-    def expect(self, message: type[Message], recipient: int) -> Channel:
-        """The same for a message that is never ignored."""
-        channel = self.admit(message, recipient)
-        if channel is None:
-            raise self.violation(message, recipient)
-        return channel
 
     def violation(self, message: type[Message], recipient: int) -> ProtocolViolation:
         """A ``message`` is not allowed for that channel."""
@@ -219,7 +229,7 @@ class Registry:
             self.blocked.pop(channel.number, None)
         if self.late:
             self.late.pop(channel.number, None)
-        channel.state = ChannelState.CLOSE_OUT
+        channel.state = CLOSE_OUT
         channel.sending = channel.receiving = False
 
     def forget(self, channel: Channel) -> None:
@@ -227,9 +237,9 @@ class Registry:
         number, state = channel.number, channel.state
         del self.channels[number]
         self.windows.promised -= channel.offered
-        if state is not ChannelState.OPENING:
+        if state is not OPENING:
             self.peer_numbers.pop(channel.peer_number, None)
-        if state is ChannelState.ASKED:
+        if state is ASKED:
             self.decided(channel)
         if channel.ours:
             self.by_us -= 1
@@ -242,7 +252,7 @@ class Registry:
     def clear(self) -> None:
         """The connection has ended."""
         for channel in self.channels.values():
-            channel.move(ChannelState.FREE)
+            channel.move(FREE)
         self.channels.clear()
         self.peer_numbers.clear()
         self.blocked = self.late = None

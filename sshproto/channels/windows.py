@@ -31,8 +31,9 @@ from __future__ import annotations
 
 import math
 
-from sshproto.channels.channel import Channel
+from sshproto.channels.channel import ENVELOPE, MAX_WINDOW, Channel
 from sshproto.config import Limits
+from sshproto.errors import InvalidArgument
 
 STEP = 1024 * 1024
 """Bytes consumed that are given back at the latest."""
@@ -62,11 +63,25 @@ class Windows:
         self.promised = 0
         self.round_trip = math.inf
 
-    def default(self) -> int:
-        """The window of a channel whose opener names none: what is left of the pool, within bounds."""
+    def sizes(self, window: int | None, packet: int | None) -> tuple[int, int]:
+        """The window and the largest packet to offer on a channel, whose opener may have named either.
+
+        Raises:
+            InvalidArgument: There is no such window, or packets of that size are not accepted.
+        """
         limits = self._limits
-        left = limits.window_pool - self.promised
-        return limits.window if left >= limits.window else min(limits.window, max(limits.window_floor, left))
+        if window is None:  # what is left of the pool, within bounds
+            window = limits.window
+            if window > (left := limits.window_pool - self.promised):
+                window = min(window, max(limits.window_floor, left))
+        if packet is None:
+            packet = limits.channel_packet
+        if not (isinstance(window, int) and 0 <= window <= MAX_WINDOW):
+            raise InvalidArgument(f"a window of {window!r} bytes: it is 0 to {MAX_WINDOW}")
+        largest = limits.packet - ENVELOPE
+        if not (isinstance(packet, int) and 1 <= packet <= largest):
+            raise InvalidArgument(f"channel packets of {packet!r} bytes: they are 1 to {largest} (Limits.packet)")
+        return window, packet
 
     def offer(self, channel: Channel, window: int, packet: int, now: float, *, elastic: bool) -> None:
         """Let the peer send on ``channel``, which has no window yet; it may change if it is ``elastic``."""
