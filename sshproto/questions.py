@@ -19,11 +19,10 @@ class Questions:
         size: Bytes of the peer's choosing in the channels and requests that are undecided.
     """
 
-    __slots__ = ("_ended", "_next", "_owed", "_sizes", "_void", "size")
+    __slots__ = ("_ended", "_next", "_owed", "_void", "size")
 
     def __init__(self) -> None:
-        self._owed: dict[int, Question] = {}
-        self._sizes: dict[int, int] | None = None
+        self._owed: dict[int, tuple[Question, int]] = {}  # with what each adds to the size
         self.size = 0
         # Those that the application still holds, and so may still answer: no more than it keeps itself.
         self._void: WeakValueDictionary[int, Question] | None = None
@@ -33,12 +32,12 @@ class Questions:
     @property
     def owed(self) -> tuple[Question, ...]:
         """The unanswered questions, oldest first."""
-        return tuple(self._owed.values())
+        return tuple(question for question, _ in self._owed.values())
 
     def owes(self, question: Question) -> bool:
         """Whether an answer to ``question`` is owed."""
         owed = self._owed.get(question.id)
-        return owed is question or (owed is not None and owed == question)
+        return owed is not None and (owed[0] is question or owed[0] == question)
 
     def new_id(self) -> int:
         self._next += 1
@@ -46,27 +45,21 @@ class Questions:
 
     def add(self, question: Question, size: int = 0) -> None:
         """An answer is owed; ``size`` is what the question adds to :attr:`size` until it comes."""
-        self._owed[question.id] = question
-        if size:
-            if self._sizes is None:
-                self._sizes = {}
-            self._sizes[question.id] = size
-            self.size += size
+        self._owed[question.id] = (question, size)
+        self.size += size
 
-    def _drop(self, question_id: int) -> Question | None:
-        if self._sizes:
-            self.size -= self._sizes.pop(question_id, 0)
-            if not self._sizes:
-                self._sizes = None
-        question = self._owed.pop(question_id, None)
-        if not self._owed:
-            self._owed.clear()  # else it keeps the memory of what was in it
-        return question
+    def settle(self, question: Question) -> None:
+        """``question`` has been answered."""
+        owed = self._owed
+        self.size -= owed.pop(question.id, (question, 0))[1]
+        if not owed:
+            owed.clear()  # else it keeps the memory of what was in it
 
     def withdraw(self, question_id: int) -> None:
         """The question is void from now on."""
-        question = self._drop(question_id)
-        if question is not None:
+        if question_id in self._owed:
+            question, _ = self._owed[question_id]
+            self.settle(question)
             if self._void is None:
                 self._void = WeakValueDictionary()
             self._void[question_id] = question
@@ -74,12 +67,11 @@ class Questions:
     def end(self) -> None:
         """All questions, and all that were ever asked, are void."""
         self._owed.clear()
-        self._sizes = None
         self.size = 0
         self._void = None
         self._ended = True
 
-    def check(self, question: Question, *kinds: type[Question]) -> bool:
+    def check(self, question: Question, kinds: tuple[type[Question], ...]) -> bool:
         """Whether an answer to ``question`` should be carried out; False if it came too late, or none is wanted.
 
         Raises:
@@ -89,17 +81,11 @@ class Questions:
         if not isinstance(question, kinds):
             names = " or ".join(kind.__name__ for kind in kinds)
             raise UsageError(f"this answers {names}, not {type(question).__name__}")
-        if not getattr(question, "want_reply", True):
-            return False
-        if self._ended:
-            return False
         owed = self._owed.get(question.id)
-        if owed is question or owed == question:
+        if owed is not None and (owed[0] is question or owed[0] == question):
             return True
+        if self._ended or not getattr(question, "want_reply", True):
+            return False
         if self._void is not None and question.id in self._void:
             return False
         raise AlreadyAnswered(f"{type(question).__name__} {question.id} has been answered, or was never asked here")
-
-    def settle(self, question: Question) -> None:
-        """``question`` has been answered."""
-        self._drop(question.id)

@@ -409,7 +409,7 @@ class Link:
             UsageError: The question is of another kind, or has been answered.
         """
         questions = self.questions
-        if not questions.check(question, *kinds):
+        if not questions.check(question, kinds):
             return False
         try:
             act(*args)
