@@ -22,7 +22,7 @@ import attrs
 from sshproto.channels.fields import EnvName, EnvValue, Host, Modes, Path, Port, Strings, Term
 from sshproto.errors import InvalidArgument
 from sshproto.values import frozen
-from sshproto.wire.codec import Boolean, Name, String, Struct, Text, TrailingText, Uint32, is_name
+from sshproto.wire.codec import PLANS, Boolean, Name, String, Struct, Text, TrailingText, Uint32, is_name
 from sshproto.wire.messages import ChannelOpen, ChannelRequest, GlobalRequest
 from sshproto.wire.table import Role
 
@@ -566,21 +566,21 @@ def kind_of(name: str, payload: bytes) -> ChannelOpenData:
     if name == Session.type and not payload:
         return SESSION
     cls = KINDS.get(name)
-    kind: ChannelOpenData = UnknownOpen(name, payload) if cls is None else cls.parse(payload)
+    kind: ChannelOpenData = UnknownOpen(name, payload) if cls is None else PLANS[cls].decode(payload)
     return kind
 
 
 def request_of(name: str, payload: bytes) -> ChannelRequestData:
     """What is asked or told about a channel; errors are those of :func:`kind_of`."""
     cls = CHANNEL_REQUESTS.get(name)
-    request: ChannelRequestData = UnknownRequest(name, payload) if cls is None else cls.parse(payload)
+    request: ChannelRequestData = UnknownRequest(name, payload) if cls is None else PLANS[cls].decode(payload)
     return request
 
 
 def global_of(name: str, payload: bytes) -> GlobalRequestData:
     """What is asked about the connection; errors are those of :func:`kind_of`."""
     cls = GLOBAL_REQUESTS.get(name)
-    request: GlobalRequestData = UnknownGlobal(name, payload) if cls is None else cls.parse(payload)
+    request: GlobalRequestData = UnknownGlobal(name, payload) if cls is None else PLANS[cls].decode(payload)
     return request
 
 

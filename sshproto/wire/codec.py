@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from itertools import dropwhile
 from operator import attrgetter
 from typing import Annotated, Any, Protocol, Self
 
@@ -21,11 +20,9 @@ import attrs
 
 from sshproto.errors import InvalidArgument, WireError
 from sshproto.values import frozen
+from sshproto.wire.shapes import IRREGULAR, Decode, Encode, Make, shaped
 
 Buffer = bytes | bytearray | memoryview
-
-IRREGULAR = (struct.error, ValueError, TypeError, OverflowError, AttributeError)
-"""What is raised where a value does not fit its field; also if bytes are too few, or not ASCII."""
 
 _UINT32 = struct.Struct(">I")
 _UINT64 = struct.Struct(">Q")
@@ -333,7 +330,7 @@ class Plan:
         self.values: Callable[[Any], tuple[Any, ...]] = attrgetter(*names, names[0]) if names else _no_values
         self.writes = tuple(codec.write for _, codec in self.codecs)
         usual = getattr(cls.read, "__func__", None) is getattr(Struct.read, "__func__", None)
-        shape = _shaped(self) if usual else None
+        shape = shaped(self) if usual else None
         self.decode: Decode
         self.encode: Encode
         self.decode, self.encode = shape or (self.read_all, self.write_all)
@@ -429,171 +426,3 @@ class Struct:
                 problem = str(error) if isinstance(error, InvalidArgument) else f"{type(error).__name__}: {error}"
                 return InvalidArgument(f"{type(self).__name__}.{field} cannot be sent: {problem}")
         return InvalidArgument(f"a {type(self).__name__} cannot be sent")
-
-
-# ------------------------------------------------------------------------------------------------- shapes of structures
-
-# To do a structure field by field, each by a call, tells exactly what is wrong with it, and is far dearer than the work
-# itself.  Nearly all that comes and goes in a login and with a command has one of four shapes:
-#
-# - nothing: SSH_MSG_NEWKEYS, what a session's SSH_MSG_CHANNEL_OPEN holds;
-# - numbers: SSH_MSG_CHANNEL_CLOSE, "exit-status"; also with a rest: SSH_MSG_CHANNEL_OPEN_CONFIRMATION;
-# - strings, perhaps with a rest: SSH_MSG_USERAUTH_REQUEST, SSH_MSG_KEX_ECDH_REPLY, "exec"; also behind numbers:
-#   SSH_MSG_DISCONNECT;
-# - an envelope, which is a name among numbers, and the rest: SSH_MSG_CHANNEL_REQUEST, SSH_MSG_GLOBAL_REQUEST.
-#
-# The functions made here do what is regular, and nothing else.  Whatever is malformed, or legal and rare, is left to
-# Plan.read_all and write_all, which do it over from the beginning and know every error: these are faster, and not more
-# lenient.
-
-_NUMBERS = frozenset("B?IQ")  # forms of fields that struct knows
-_AS_IT_IS: tuple[str, ...] = ()
-_AS_TEXT = ("utf-8", "surrogateescape")
-_AS_NAME = ("ascii",)
-_DECODED = {"string": _AS_IT_IS, "text": _AS_TEXT, "name": _AS_NAME}  # with what bytes are decoded to be the value
-_REST = "rest"
-
-Make = Callable[..., Any]
-Decode = Callable[..., Any]
-Encode = Callable[[Any], bytes]
-
-
-def _shaped(plan: Plan) -> tuple[Decode, Encode] | None:
-    """What does the same as ``plan.read_all`` and ``plan.write_all``; None if the class has no such shape."""
-    forms = [getattr(codec, "form", "") for _, codec in plan.codecs]
-    rest = forms[-1:] == [_REST]
-    before = forms[:-1] if rest else forms
-    if not forms:
-        return _nothing(plan)
-    if _NUMBERS.issuperset(before):
-        return _numbers(plan, before, rest)
-    texts = list(dropwhile(_NUMBERS.__contains__, before))
-    if _DECODED.keys() >= set(texts):
-        return _strings(plan, before[: -len(texts)], texts, rest)
-    if rest and before.count("name") == 1 and _NUMBERS.issuperset(set(before) - {"name"}):
-        return _envelope(plan, before)
-    return None
-
-
-def _nothing(plan: Plan) -> tuple[Decode, Encode]:
-    only, prefix, read_all = plan.cls(), plan.prefix, plan.read_all
-
-    def decode(data: Buffer, make: Make | None = None) -> Any:
-        if data != prefix:
-            return read_all(data, make)
-        return only if make is None else make()  # one instance is as good as another
-
-    return decode, lambda _value: prefix
-
-
-def _numbers(plan: Plan, forms: list[str], rest: bool) -> tuple[Decode, Encode]:
-    cls, prefix, read_all, write_all, values = plan.cls, plan.prefix, plan.read_all, plan.write_all, plan.values
-    count, begin, numbers = len(forms), len(prefix), struct.Struct(">" + "".join(forms))
-    unpack, pack, end = numbers.unpack_from, numbers.pack, begin + numbers.size
-
-    def decode(data: Buffer, make: Make = cls) -> Any:
-        if data[:begin] == prefix:
-            if len(data) == end and not rest:
-                return make(*unpack(data, begin))
-            if len(data) >= end and rest and type(data) is bytes:
-                return make(*unpack(data, begin), data[end:])
-        return read_all(data, make)
-
-    def encode(value: Any) -> bytes:
-        try:
-            fields = values(value)
-            if not rest:
-                return prefix + pack(*fields[:count])
-            behind = fields[count]
-            if type(behind) is bytes:
-                return prefix + pack(*fields[:count]) + behind
-        except IRREGULAR:
-            pass
-        return write_all(value)
-
-    return decode, encode
-
-
-def _envelope(plan: Plan, forms: list[str]) -> tuple[Decode, Encode]:
-    cls, prefix, read_all, write_all, values = plan.cls, plan.prefix, plan.read_all, plan.write_all, plan.values
-    place, begin, last = forms.index("name"), len(prefix), len(forms)
-    before = struct.Struct(">" + "".join(forms[:place]) + "I")  # the numbers before the name, and its length
-    behind = struct.Struct(">" + "".join(forms[place + 1 :]))
-    unpack_before, pack_before, start = before.unpack_from, before.pack, begin + before.size
-    unpack_behind, pack_behind, size_behind = behind.unpack_from, behind.pack, behind.size
-
-    def decode(data: Buffer, make: Make = cls) -> Any:
-        if type(data) is bytes and data[:begin] == prefix:
-            try:
-                *numbers, size = unpack_before(data, begin)
-                end = start + size
-                name = data[start:end].decode("ascii")
-                more = unpack_behind(data, end)
-            except IRREGULAR:
-                return read_all(data, make)
-            if "\0" not in name:
-                return make(*numbers, name, *more, data[end + size_behind :])
-        return read_all(data, make)
-
-    def encode(value: Any) -> bytes:
-        try:
-            fields = values(value)
-            name, rest = fields[place], fields[last]
-            data = name.encode("ascii")
-            if "\0" not in name and type(rest) is bytes:
-                numbers = pack_before(*fields[:place], len(data))
-                return b"".join((prefix, numbers, data, pack_behind(*fields[place + 1 : last]), rest))
-        except IRREGULAR:
-            pass
-        return write_all(value)
-
-    return decode, encode
-
-
-def _strings(plan: Plan, before: list[str], forms: list[str], rest: bool) -> tuple[Decode, Encode]:
-    cls, prefix, read_all, write_all, values = plan.cls, plan.prefix, plan.read_all, plan.write_all, plan.values
-    begin, unpack, pack = len(prefix), _UINT32.unpack_from, _UINT32.pack
-    kinds, numbers = [_DECODED[form] for form in forms], struct.Struct(">" + "".join(before))
-    first, last, behind = len(before), len(before) + len(forms), begin + numbers.size
-    unpack_numbers, pack_numbers = numbers.unpack_from, numbers.pack
-
-    def decode(data: Buffer, make: Make = cls) -> Any:
-        if type(data) is not bytes or data[:begin] != prefix:
-            return read_all(data, make)
-        try:
-            fields: list[Any] = [*unpack_numbers(data, begin)] if first else []
-            end = behind
-            for kind in kinds:
-                start = end + 4
-                end = start + unpack(data, end)[0]
-                piece = data[start:end]
-                if kind is _AS_NAME and b"\0" in piece:
-                    return read_all(data, make)
-                fields.append(piece.decode(*kind) if kind else piece)
-        except IRREGULAR:
-            return read_all(data, make)
-        if rest and end <= len(data):
-            return make(*fields, data[end:])
-        return make(*fields) if end == len(data) else read_all(data, make)
-
-    def encode(value: Any) -> bytes:
-        try:
-            fields = values(value)
-            pieces = [prefix, pack_numbers(*fields[:first])] if first else [prefix]
-            for kind, field in zip(kinds, fields[first:] if first else fields, strict=False):  # not the rest
-                if kind is _AS_NAME and "\0" in field:
-                    return write_all(value)
-                piece = field.encode(*kind) if kind else field
-                if type(piece) is not bytes:
-                    return write_all(value)
-                pieces += pack(len(piece)), piece
-            if rest:
-                piece = fields[last]
-                if type(piece) is not bytes:
-                    return write_all(value)
-                pieces.append(piece)
-        except IRREGULAR:
-            return write_all(value)
-        return b"".join(pieces)
-
-    return decode, encode

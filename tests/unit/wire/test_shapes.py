@@ -16,7 +16,7 @@ from fuzz import schema
 from sshproto.auth.methods import FORMS
 from sshproto.channels import requests as r
 from sshproto.errors import SSHError
-from sshproto.wire import codec
+from sshproto.wire import codec, shapes
 from sshproto.wire import messages as m
 from sshproto.wire.codec import Plan, Struct
 
@@ -77,7 +77,7 @@ def field(name: str, kind: Any, rng: random.Random) -> Any:
         try:
             if len(kind.write(value)) < 100:
                 return value
-        except codec.IRREGULAR:
+        except shapes.IRREGULAR:
             continue
     raise AssertionError(f"{name} needs an example")
 
@@ -132,7 +132,7 @@ def test_the_regular_case_is_not_left_to_the_codec(cls: type[Struct]) -> None:
     alone: Any = SimpleNamespace(
         cls=cls, prefix=plan.prefix, codecs=plan.codecs, values=plan.values, read_all=None, write_all=None
     )
-    shape = codec._shaped(alone)
+    shape = shapes.shaped(alone)
     assert shape is not None
     decode, encode = shape
     for _ in range(5):
