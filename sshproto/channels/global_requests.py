@@ -6,6 +6,8 @@ in order, and replies of ours leave in order, whatever the order in which the ap
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sshproto.channels.channel import Replies, Reply, decide
 from sshproto.channels.forwarding import Invitations, without
 from sshproto.channels.requests import (
@@ -24,10 +26,12 @@ from sshproto.channels.requests import (
 from sshproto.config import Config
 from sshproto.errors import InvalidArgument, LimitExceeded, LimitReached, ProtocolViolation, WireError
 from sshproto.events import GlobalFailed, GlobalRequested, GlobalSucceeded
-from sshproto.outlet import Outlet
 from sshproto.wire.codec import is_name
 from sshproto.wire.messages import GlobalRequest, RequestFailure, RequestSuccess
 from sshproto.wire.table import Role
+
+if TYPE_CHECKING:
+    from sshproto.outlet import Outlet
 
 _Listener = tuple[str, int] | str
 

@@ -26,6 +26,7 @@ are refused, requests that make no sense fail (``CHANNEL_FAILURE``) or, if no re
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING
 
 from sshproto.channels import payloads
 from sshproto.channels.channel import (
@@ -66,7 +67,6 @@ from sshproto.events import (
     DataReceived,
     GlobalRequested,
 )
-from sshproto.outlet import Outlet
 from sshproto.wire.codec import Buffer
 from sshproto.wire.messages import (
     ChannelData,
@@ -75,6 +75,9 @@ from sshproto.wire.messages import (
     ChannelWindowAdjust,
 )
 from sshproto.wire.table import Role
+
+if TYPE_CHECKING:
+    from sshproto.outlet import Outlet
 
 _TWO_NUMBERS = struct.Struct(">II")
 _DATA = ChannelData.number

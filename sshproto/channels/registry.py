@@ -6,7 +6,7 @@ peer's side) have in common.
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from sshproto.channels import payloads
 from sshproto.channels.channel import (
@@ -24,9 +24,11 @@ from sshproto.channels.requests import ChannelOpenData, ChannelRequestData, Sess
 from sshproto.channels.windows import Windows
 from sshproto.config import Config
 from sshproto.errors import LimitExceeded, LimitReached, ProtocolViolation, UnknownChannel
-from sshproto.outlet import Outlet
 from sshproto.wire.messages import SAFE_PAYLOAD, Message
 from sshproto.wire.table import Role, message_name
+
+if TYPE_CHECKING:
+    from sshproto.outlet import Outlet
 
 
 def _for_role(union: Any) -> dict[Role, frozenset[type]]:

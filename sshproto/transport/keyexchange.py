@@ -16,7 +16,7 @@ and only then is the application asked about the host key.  NEWKEYS leaves after
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -36,7 +36,6 @@ from sshproto.events import HostKeyOffered, KeysExchanged, SignatureNeeded
 from sshproto.keys.private import PrivateKey
 from sshproto.keys.public import PublicKey
 from sshproto.keys.signatures import SIGNATURES
-from sshproto.outlet import Outlet
 from sshproto.transport import kex, negotiation
 from sshproto.transport.compression import COMPRESSIONS
 from sshproto.transport.keyschedule import direction_keys, exchange_hash
@@ -46,23 +45,26 @@ from sshproto.wire.messages import KexDhGexReply, KexDhReply, KexEcdhReply, KexI
 from sshproto.wire.table import Role, message_name
 
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from sshproto.keys.certificates import Certificate
+    from sshproto.outlet import Outlet
     from sshproto.transport.negotiation import Negotiated
     from sshproto.transport.outbox import Outbox
     from sshproto.transport.packets import Opener
 
+    class KexOutlet(Outlet, Protocol):
+        """What the key exchange may do to its connection, on top of what every machine may."""
+
+        outbox: Outbox
+        opener: Opener
+
+        def new_keys_sent(self) -> None:
+            """Our NEWKEYS has left, and the sealer has switched."""
+
+
 Reply = KexDhReply | KexEcdhReply | KexDhGexReply
 """The messages that end a method: host key, the server's public value, signature."""
-
-
-class KexOutlet(Outlet, Protocol):
-    """What the key exchange may do to its connection, on top of what every machine may."""
-
-    outbox: Outbox
-    opener: Opener
-
-    def new_keys_sent(self) -> None:
-        """Our NEWKEYS has left, and the sealer has switched."""
 
 
 @frozen
