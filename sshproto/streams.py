@@ -11,12 +11,30 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from sshproto.errors import InvalidArgument, LimitReached
 from sshproto.operations.steps import Wait
 
+if TYPE_CHECKING:
+    from sshproto.connection import Connection
+
 _SMALL = 1024
 """Chunks of less than so many bytes are joined: else a window full of single bytes would take many times its size."""
+
+
+class Credit:
+    """Gives the peer room on a channel. It does not know who reads there, who knows it: what knows each other is longer
+    in memory."""
+
+    __slots__ = ("_conn", "_number")
+
+    def __init__(self, conn: Connection[Any], number: int) -> None:
+        self._conn = conn
+        self._number = number
+
+    def __call__(self, count: int) -> None:
+        self._conn.credit(self._number, count)
 
 
 class Inbox:

@@ -5,17 +5,31 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from sshproto.channels.requests import EndOfWrite, ExitSignal, ExitStatus, WindowChange
+from sshproto.channels.requests import Break, EndOfWrite, ExitSignal, ExitStatus, WindowChange
 from sshproto.errors import ChannelEnded, LimitReached, OpenRefused, RequestRefused
+from sshproto.events import (
+    ChannelClosed,
+    ChannelNotified,
+    ChannelOpened,
+    ChannelOpenFailed,
+    ChannelRequested,
+    ChannelWritable,
+    DataReceived,
+    EofReceived,
+    Event,
+    RequestFailed,
+    RequestSucceeded,
+)
+from sshproto.operations.pending import UNASKED, unasked
 from sshproto.operations.steps import Operation, Wait
-from sshproto.streams import Inbox
+from sshproto.operations.writers import Writers
+from sshproto.streams import Credit, Inbox
 
 if TYPE_CHECKING:
     from sshproto.channels.requests import ChannelOpenData, ChannelRequestData
-    from sshproto.connection import Connection
-    from sshproto.events import ChannelRequested, GlobalRequested
     from sshproto.operations.hub import Hub
     from sshproto.wire.codec import Buffer
 
@@ -24,43 +38,6 @@ LINE_LIMIT = 64 * 1024
 
 _NOTICES_KEPT = 64
 _READ = 256 * 1024
-UNASKED = 1024 * 1024
-"""Bytes of requests that want no reply, waiting for who answers them; the core bounds the others."""
-_LEAST = 64  # what any request counts for
-
-
-class _Credit:
-    """Gives the peer room. It does not know its channel, which knows it: what knows each other is longer in memory."""
-
-    __slots__ = ("_conn", "_number")
-
-    def __init__(self, conn: Connection[Any], number: int) -> None:
-        self._conn = conn
-        self._number = number
-
-    def __call__(self, count: int) -> None:
-        self._conn.credit(self._number, count)
-
-
-class Writers:
-    """Those who write on a channel, from when not all of it could be sent at once.
-
-    Attributes:
-        queue: Who writes, and behind it who waits to.
-        turn: Fires when one of them is done.
-        room: What the first waits for: that there is room, or never will be; one channel after the other.
-        called: That has fired, and who writes has not had its turn yet.
-        missed: It had, but found no room.
-    """
-
-    __slots__ = ("called", "missed", "queue", "room", "turn")
-
-    def __init__(self) -> None:
-        self.queue: list[object] = []
-        self.turn = Wait()
-        self.room = Wait()
-        self.called = False
-        self.missed = False
 
 
 class Channel:
@@ -74,6 +51,7 @@ class Channel:
         number: Its number in the connection.
         kind: What it is for.
         data, errors: What has come, of data and of standard error; None while nothing has and nobody reads.
+        changed: Fires when any of the attributes has changed, or what the peer asks, tells and answers.
         opened: The peer has confirmed it, or we have.
         closed: Nothing more can come or be sent: by both sides' CLOSE, or by ours, or with the connection.
         lost: The connection has ended, and this channel with it: what came may be cut off.
@@ -90,16 +68,14 @@ class Channel:
     # There may be many of them that nobody uses at the moment: what is seldom needed is made when it is. And many that
     # live for one command, on which not a byte may come: what its end has to touch is only what there is.
     __slots__ = (
-        "_changed",
         "_gathering",
         "_notices",
         "_refusal",
         "_replies",
         "_requests",
         "_unasked",
-        "_unwanted",
-        "_writable",
         "breaks",
+        "changed",
         "closed",
         "data",
         "eof_received",
@@ -125,7 +101,7 @@ class Channel:
         self.data: Inbox | None = None
         self.errors: Inbox | None = None
         self._gathering = False
-        self._unwanted = False
+        self.changed = Wait()
         self.opened = False
         self.closed = False
         self.lost = False
@@ -137,9 +113,7 @@ class Channel:
         self.on_end: Callable[[], object] | None = None
         self.eof_sent = False
         self.eof_received = False
-        self._writable: Wait | None = None
         self.writers: Writers | None = None
-        self._changed: Wait | None = None
         self._refusal: OpenRefused | None = None
         self._replies: dict[int, bool | None] | None = None
         self._requests: deque[ChannelRequested] | None = None
@@ -157,10 +131,10 @@ class Channel:
         return self._make_inbox(stream) if found is None else found
 
     def _make_inbox(self, stream: int) -> Inbox:
-        inbox = Inbox(_Credit(self.hub.conn, self.number))
+        inbox = Inbox(Credit(self.hub.conn, self.number))
         inbox.ended = self.input_ended
-        if self._unwanted:
-            inbox.discard()
+        if self.closed:
+            inbox.discard()  # closed here, what still comes is not wanted
         elif self._gathering:
             inbox.gather()
         if stream:
@@ -172,16 +146,9 @@ class Channel:
     @property
     def writable(self) -> Wait:
         """Fires when there is room to send, or never will be."""
-        if self._writable is None:
-            self._writable = Wait()
-        return self._writable
-
-    @property
-    def changed(self) -> Wait:
-        """Fires when any of the attributes has changed, or what the peer asks, tells and answers."""
-        if self._changed is None:
-            self._changed = Wait()
-        return self._changed
+        if self.writers is None:
+            self.writers = Writers()
+        return self.writers.watched
 
     @property
     def input_ended(self) -> bool:
@@ -352,10 +319,15 @@ class Channel:
             self.eof_sent = False
             raise
 
-    def request(self, request: ChannelRequestData) -> Operation[bool]:
+    def request(self, request: ChannelRequestData, *, required: bool = False) -> Operation[bool]:
         """Ask something and wait for the reply: whether it was granted.
 
+        Args:
+            request: What.
+            required: It must be.
+
         Raises:
+            RequestRefused: It is not, but ``required``.
             ChannelEnded: The channel is closed.
             ConnectionLoss: The connection has ended.
             UsageError: It cannot be asked.
@@ -363,28 +335,29 @@ class Channel:
         try:
             number = self._send_request(request, want_reply=True)
         except LimitReached:
-            number = yield from self.hub.command(lambda: self._send_request(request, want_reply=True))
-        replies = self._replies = self._replies or {}
+            number = yield from self.hub.command(partial(self._send_request, request, want_reply=True))
+        replies = self._replies
+        if replies is None:
+            replies = self._replies = {}
         replies[number] = None
         try:
-            while (granted := replies[number]) is None:
-                self.check()
+            while True:
                 yield self.changed
+                granted = replies[number]
+                if granted is not None:
+                    break
+                self.check()
         finally:
             del replies[number]
             if not replies:
                 self._replies = None
+        if required and not granted:
+            raise RequestRefused(f"the peer refused the request {request.type!r}")
         return granted
 
-    def require(self, request: ChannelRequestData) -> Operation[None]:
-        """Ask something that must be granted.
-
-        Raises:
-            RequestRefused: It is not.
-            ChannelEnded, ConnectionLoss, UsageError: See :meth:`request`.
-        """
-        if not (yield from self.request(request)):
-            raise RequestRefused(f"the peer refused the request {request.type!r}")
+    def require(self, request: ChannelRequestData) -> Operation[bool]:
+        """Ask something that must be granted; see :meth:`request`."""
+        return self.request(request, required=True)
 
     def notify(self, request: ChannelRequestData) -> Operation[None]:
         """Tell something that needs no reply.
@@ -397,16 +370,14 @@ class Channel:
         try:
             self._send_request(request, want_reply=False)
         except LimitReached:
-            yield from self.hub.command(lambda: self._send_request(request, want_reply=False))
+            yield from self.hub.command(partial(self._send_request, request, want_reply=False))
 
     def next_request(self) -> Operation[ChannelRequested | None]:
         """The peer's next request, to be granted or refused; None when the channel has ended, or its serving has."""
-        while self.serving and not self._requests:
-            if self.closed:
+        while not self._requests:
+            if self.closed or not self.serving:
                 return None
             yield self.changed
-        if not self.serving or not self._requests:
-            return None
         question = self._requests.popleft()
         if not question.want_reply:
             self._unasked -= unasked(question)
@@ -419,9 +390,7 @@ class Channel:
         for question in requests or ():
             self.hub.refuse(question)
         self._unasked = 0
-        changed, self._changed = self._changed, None  # while the program runs, it may be that nobody waits for that
-        if changed is not None:
-            changed.fire()
+        self.changed.fire()
 
     def next_notice(self) -> Operation[ChannelRequestData | None]:
         """The next thing that the peer tells: a signal, a new size of its terminal; None when the channel has ended.
@@ -455,8 +424,7 @@ class Channel:
         self.on_end = None  # it is not the peer that ends it
         if not self.closed:
             self.hub.close_channel(self.number)
-            self.ended()
-        self._unwanted = True
+            self._end()
         if self.data is not None:
             self.data.discard()
         if self.errors is not None:
@@ -477,92 +445,130 @@ class Channel:
 
     def fire(self) -> None:
         """Wake who waits for a change."""
-        changed = self._changed
-        if changed is not None and changed.wakers is not None:
-            changed.fire()
+        self.changed.fire()
 
     # ----------------------------------------------------------------------------------------------------- from the hub
 
-    def end_input(self) -> None:
-        """EOF has come."""
+    def _confirmed(self, _: ChannelOpened) -> None:
+        self.opened = True
+        self.changed.fire()
+
+    def _refused(self, event: ChannelOpenFailed) -> None:
+        self._refusal = OpenRefused(f"a {self.kind.type!r} channel", event.reason, event.description)
+        self._over(event)
+
+    def _fed(self, event: DataReceived) -> None:
+        inbox = self.errors if event.stream else self.data
+        if inbox is None:
+            inbox = self._make_inbox(event.stream)
+        inbox.feed(event.data)
+
+    def _input_ended(self, _: EofReceived) -> None:
         self.eof_received = True
         if self.data is not None:
             self.data.finish()
         if self.errors is not None:
             self.errors.finish()
-        self.fire()
+        self.changed.fire()
 
-    def has_room(self) -> None:
-        """There is room to send."""
-        if self._writable is not None:
-            self._writable.fire()
+    def _has_room(self, _: ChannelWritable) -> None:
+        writers = self.writers
+        if writers is not None:
+            writers.watched.fire()
+            if writers.room.wanted:
+                self.hub.stand_in_line(writers)
 
-    def notified(self, notice: ChannelRequestData) -> None:
-        """The peer has told something."""
-        match notice:
+    def _notified(self, event: ChannelNotified) -> None:
+        match event.notice:
             case ExitStatus(status=status):
                 self.exit_status = status
-            case ExitSignal():
-                self.exit_signal = notice
+            case ExitSignal() as signal:
+                self.exit_signal = signal
             case EndOfWrite():
                 self.peer_reads = False
-                self._nobody_listens()
-            case WindowChange() if self._notices and isinstance(self._notices[-1], WindowChange):
-                self._notices[-1] = notice
-            case _:
-                if self._notices is None:
-                    self._notices = deque(maxlen=_NOTICES_KEPT)
-                self._notices.append(notice)
-        self.fire()
+                if self.writers is not None:
+                    self.writers.end()
+            case notice:
+                self._keep(notice)
+        self.changed.fire()
 
-    def asked(self, question: ChannelRequested) -> None:
-        """The peer asks something. What wants no reply is let go when too much waits: it can be refused in silence."""
-        if not question.want_reply:
-            size = unasked(question)
-            if self._unasked + size > UNASKED:
-                return
-            self._unasked += size
-        if self._requests is None:
-            self._requests = deque()
-        self._requests.append(question)
-        self.fire()
+    def _asked(self, question: ChannelRequested) -> None:
+        if self.serving:
+            # What wants no reply is let go when too much waits: it can be refused in silence.
+            if not question.want_reply:
+                size = unasked(question)
+                if self._unasked + size > UNASKED:
+                    return
+                self._unasked += size
+            if self._requests is None:
+                self._requests = deque()
+            self._requests.append(question)
+            self.changed.fire()
+        elif self.breaks and isinstance(question.request, Break):
+            self._keep(question.request)
+            self.changed.fire()
+            self.hub.grant(question)
+        else:
+            self.hub.refuse(question)
 
-    def replied(self, number: int, *, granted: bool) -> None:
-        """The reply to our request has come."""
-        if self._replies is not None and number in self._replies:
-            self._replies[number] = granted
-            self.fire()
+    def _replied(self, event: RequestSucceeded | RequestFailed) -> None:
+        number, replies = event.request_id, self._replies
+        if replies is not None and number in replies:  # somebody still waits
+            replies[number] = type(event) is RequestSucceeded
+            self.changed.fire()
 
-    def refused(self, reason: int, description: str) -> None:
-        """The peer does not want the channel."""
-        self._refusal = OpenRefused(f"a {self.kind.type!r} channel", reason, description)
-        self.ended()
+    def _over(self, _: ChannelClosed | ChannelOpenFailed) -> None:
+        del self.hub.channels[self.number]
+        if not self.closed:
+            self._end()
 
-    def ended(self) -> None:
+    ROUTES: ClassVar[dict[type[Event], Callable[[Any, Any], None]]] = {
+        ChannelOpened: _confirmed,
+        ChannelOpenFailed: _refused,
+        DataReceived: _fed,
+        EofReceived: _input_ended,
+        ChannelWritable: _has_room,
+        ChannelNotified: _notified,
+        ChannelRequested: _asked,
+        RequestSucceeded: _replied,
+        RequestFailed: _replied,
+        ChannelClosed: _over,
+    }
+    """What takes each event of a channel."""
+
+    def cut_off(self) -> None:
+        """The connection has ended."""
+        if not self.closed:
+            self.lost = True
+            self._end()
+
+    # --------------------------------------------------------------------------------------------------------- internal
+
+    def _end(self) -> None:
         """Nothing more will happen."""
-        if self.closed:
-            return
         self.closed = True
-        self.lost = self.hub.lost is not None
         if self.data is not None:
             self.data.over(cut_off=self.lost)
         if self.errors is not None:
             self.errors.over(cut_off=self.lost)
         writers = self.writers
-        if self._writable is not None or writers is not None:
-            self._nobody_listens()
-        self.fire()
+        if writers is not None:
+            writers.end()
+        self.changed.fire()
         if writers is not None:
             writers.turn.fire()
         if self.on_end is not None:
             self.on_end()
 
-    # --------------------------------------------------------------------------------------------------------- internal
-
-    def _nobody_listens(self) -> None:
-        self.has_room()
-        if self.writers is not None:
-            self.writers.room.fire()
+    def _keep(self, notice: ChannelRequestData) -> None:
+        """Keep what the peer has told until somebody asks for it."""
+        notices = self._notices
+        if notices is None:
+            notices = self._notices = deque(maxlen=_NOTICES_KEPT)
+        if notices and isinstance(notice, WindowChange) and isinstance(notices[-1], WindowChange):
+            notices[-1] = notice
+        else:
+            notices.append(notice)
 
     def _send_request(self, request: ChannelRequestData, *, want_reply: bool) -> int:
         self.check()
@@ -585,8 +591,3 @@ class Channel:
         self.check()
         if not self.peer_reads and not stream:  # it is said of the data alone (OpenSSH PROTOCOL 2.1)
             raise ChannelEnded(f"the peer does not read channel {self.number} any more")
-
-
-def unasked(question: ChannelRequested | GlobalRequested) -> int:
-    """What a request that wants no reply counts for; 0 if it wants one."""
-    return 0 if question.want_reply else _LEAST + len(question.request.encode())

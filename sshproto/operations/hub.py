@@ -12,42 +12,40 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from sshproto.channels.forwarding import ANY_ADDRESS
-from sshproto.channels.requests import Break, ForwardedStreamlocal, ForwardedTcpip, HostKeysAnnounced
+from sshproto.channels.requests import ForwardedStreamlocal, ForwardedTcpip, HostKeysAnnounced
 from sshproto.errors import ChannelEnded, InvalidArgument, LimitReached, RequestRefused, UsageError
 from sshproto.events import (
     Authenticated,
-    AuthQuestion,
     AuthSucceeded,
-    ChannelClosed,
-    ChannelNotified,
-    ChannelOpened,
-    ChannelOpenFailed,
     ChannelOpenRequested,
     ChannelRequested,
-    ChannelWritable,
     ConnectionLost,
     CredentialNeeded,
     DataReceived,
-    EofReceived,
     Event,
     GlobalFailed,
     GlobalRequested,
     GlobalSucceeded,
     HostKeyOffered,
+    InteractiveAuth,
+    KeyAuth,
+    KeyProbe,
     KeysExchanged,
+    NoneAuth,
+    PasswordAuth,
     PasswordExpired,
+    PromptsAnswered,
     PromptsReceived,
     Question,
-    RequestFailed,
-    RequestSucceeded,
     SignatureNeeded,
 )
-from sshproto.operations.channel import UNASKED, Channel, Writers, unasked
-from sshproto.operations.pending import Invitation, Offer, Reply
+from sshproto.operations.channel import Channel
+from sshproto.operations.pending import UNASKED, Invitation, Offer, Reply, unasked
 from sshproto.operations.steps import Operation, Wait
 from sshproto.transport.link import Phase
 from sshproto.wire.table import Role
@@ -56,16 +54,12 @@ if TYPE_CHECKING:
     from sshproto.channels.requests import ChannelOpenData, GlobalRequestData
     from sshproto.connection import Connection
     from sshproto.errors import ConnectionLoss
+    from sshproto.operations.writers import Writers
 
 C = TypeVar("C", bound="Connection[Any]")
 T = TypeVar("T")
 
-ASKED: dict[Role, tuple[type[Question], ...]] = {
-    Role.CLIENT: (HostKeyOffered, CredentialNeeded, PromptsReceived, PasswordExpired, SignatureNeeded),
-    Role.SERVER: (AuthQuestion, SignatureNeeded, ChannelOpenRequested, GlobalRequested),
-}
-"""The questions that the application answers; ``next_question`` gives them out. The others are answered here."""
-
+_OF_CHANNELS = Channel.ROUTES  # a global is looked up faster than a class attribute
 _NO_OFFERS: Mapping[type, Offer] = MappingProxyType({})
 _SHARE = 32 * 1024  # bytes that one who waits to send is expected to have, one with another
 
@@ -105,7 +99,7 @@ class Hub(Generic[C]):
         "_questions",
         "_rekeyed",
         "_replies",
-        "_take",
+        "_routes",
         "_unasked",
         "announced",
         "asked",
@@ -143,7 +137,7 @@ class Hub(Generic[C]):
         # Those that want to send and have not been called yet; before them, those that have, but others were faster.
         self._line: tuple[deque[Writers], deque[Writers]] | None = None
         self._called = 0  # those that have, and have not had their turn yet
-        self._take = ASKED[conn.role]
+        self._routes = _ROUTES[conn.role]
         self._engine = engine = conn._engine
         # The connection's method hands on, and is watched if it is recorded.
         self._next_event = engine.next_event if engine.config.record is None else conn.next_event
@@ -174,18 +168,24 @@ class Hub(Generic[C]):
         """
         engine = self._engine
         while engine.events or not engine.idle:
-            event: Event | None = self._next_event()
+            event: Any = self._next_event()
             if event is None:
                 break
             try:
                 if self.on_event is not None:
                     self.on_event(event)
             finally:  # who only looks may fail; it has happened all the same
-                route = _ROUTES.get(type(event))
-                if route is not None:
-                    route(self, event)
+                take = _OF_CHANNELS.get(type(event))
+                if take is not None:
+                    channel = self.channels.get(event.channel)
+                    if channel is not None:
+                        take(channel, event)
+                    else:
+                        self._unclaimed(event)
+                elif (take := self._routes.get(type(event))) is not None:
+                    take(self, event)
                 elif isinstance(event, Question):
-                    self._ask(event)
+                    self.refuse(event)
         if self._line is not None:
             self._call()
 
@@ -230,7 +230,7 @@ class Hub(Generic[C]):
 
     def owes(self, question: Question) -> bool:
         """Whether ``question`` waits for an answer."""
-        owes: bool = self.conn._engine.questions.owes(question)
+        owes: bool = self._engine.questions.owes(question)
         return owes
 
     def take_question(self) -> Question | None:
@@ -240,7 +240,7 @@ class Hub(Generic[C]):
         question = self._questions.pop(0)
         if not self._questions:
             self._questions = None
-        if type(question) is GlobalRequested:
+        if self._unasked and type(question) is GlobalRequested:
             self._unasked -= unasked(question)
         return question
 
@@ -320,21 +320,21 @@ class Hub(Generic[C]):
             ConnectionLoss: The connection has ended.
             UsageError: It cannot be asked for.
         """
-        conn = self.conn
-        self.check()
         try:
-            number = conn.open_channel(kind, window=window, max_packet=max_packet)
-        except LimitReached:
-            number = yield from self.command(lambda: conn.open_channel(kind, window=window, max_packet=max_packet))
+            number = self.conn.open_channel(kind, window=window, max_packet=max_packet)
+        except UsageError:  # it has to wait, or can't be done at all
+            again = partial(self.conn.open_channel, kind, window=window, max_packet=max_packet)
+            number = yield from self.command(again)
         channel = self.channels[number] = Channel(self, number, kind)
         try:
-            while not channel.opened:
-                channel.check()
+            while True:
                 yield channel.changed
+                if channel.opened:
+                    return channel
+                channel.check()
         except BaseException:
             channel.close()
             raise
-        return channel
 
     def reject_channel(self, question: ChannelOpenRequested, reason: int, description: str) -> None:
         """Do not let the peer have its channel, if it still wants it."""
@@ -354,14 +354,16 @@ class Hub(Generic[C]):
             ChannelEnded: The peer does not want it any more.
             ConnectionLoss: The connection has ended.
         """
-        conn = self.conn
-        self.check()
-        if not self.owes(question):
-            raise ChannelEnded("the peer has given up the channel that it asked for")
         try:
-            conn.accept_channel(question)
+            return self._accept(question)
         except LimitReached:
-            yield from self.command(lambda: conn.accept_channel(question))
+            return (yield from self.command(partial(self._accept, question)))
+
+    def _accept(self, question: ChannelOpenRequested) -> Channel:
+        if not self._engine.questions.owes(question):
+            self.check()
+            raise ChannelEnded("the peer has given up the channel that it asked for")
+        self.conn.accept_channel(question)
         channel = self.channels[question.channel] = Channel(self, question.channel, question.kind)
         channel.opened = True
         return channel
@@ -393,27 +395,13 @@ class Hub(Generic[C]):
         except UsageError:  # it is closing already, or the connection has ended
             pass
 
-    # ---------------------------------------------------------------------------------------------------------- routing
+    # ---------------------------------------------------------------------------------------------------- for channels
 
-    def _data(self, event: DataReceived) -> None:
-        channel = self.channels.get(event.channel)
-        if channel is None:
-            self.conn.credit(event.channel, len(event.data))
-        else:
-            inbox = channel.errors if event.stream else channel.data
-            if inbox is None:
-                inbox = channel.inbox(event.stream)
-            inbox.feed(event.data)
-
-    def _writable(self, event: ChannelWritable) -> None:
-        channel = self.channels.get(event.channel)
-        if channel is not None:
-            channel.has_room()
-            writers = channel.writers
-            if writers is not None and writers.room.wanted:
-                if self._line is None:
-                    self._line = deque(), deque()
-                self._line[not writers.missed].append(writers)
+    def stand_in_line(self, writers: Writers) -> None:
+        """These want to send, and their channel has room."""
+        if self._line is None:
+            self._line = deque(), deque()
+        self._line[not writers.missed].append(writers)
 
     def _call(self) -> None:
         """Call as many of those that wait to send as there may be room for: of a thousand, most would find none."""
@@ -434,50 +422,13 @@ class Hub(Generic[C]):
         if self._line is not None:
             self._call()
 
-    def _eof(self, event: EofReceived) -> None:
-        channel = self.channels.get(event.channel)
-        if channel is not None:
-            channel.end_input()
+    # ---------------------------------------------------------------------------------------------------------- routing
 
-    def _notified(self, event: ChannelNotified) -> None:
-        channel = self.channels.get(event.channel)
-        if channel is not None:
-            channel.notified(event.notice)
-
-    def _closed(self, event: ChannelClosed) -> None:
-        channel = self.channels.pop(event.channel, None)
-        if channel is not None:
-            channel.ended()
-
-    def _channel_opened(self, event: ChannelOpened) -> None:
-        channel = self.channels.get(event.channel)
-        if channel is not None:
-            channel.opened = True
-            channel.fire()
-
-    def _open_failed(self, event: ChannelOpenFailed) -> None:
-        channel = self.channels.pop(event.channel, None)
-        if channel is not None:
-            channel.refused(event.reason, event.description)
-
-    def _succeeded(self, event: RequestSucceeded) -> None:
-        channel = self.channels.get(event.channel)
-        if channel is not None:
-            channel.replied(event.request_id, granted=True)
-
-    def _failed(self, event: RequestFailed) -> None:
-        channel = self.channels.get(event.channel)
-        if channel is not None:
-            channel.replied(event.request_id, granted=False)
-
-    def _requested(self, event: ChannelRequested) -> None:
-        channel = self.channels.get(event.channel)
-        if channel is not None and channel.serving:
-            channel.asked(event)
-        elif channel is not None and channel.breaks and isinstance(event.request, Break):
-            channel.notified(event.request)
-            self.grant(event)
-        else:
+    def _unclaimed(self, event: Any) -> None:
+        """An event of a channel that nobody has."""
+        if type(event) is DataReceived:
+            self.conn.credit(event.channel, len(event.data))
+        elif type(event) is ChannelRequested:
             self.refuse(event)
 
     def _global_succeeded(self, event: GlobalSucceeded) -> None:
@@ -511,28 +462,38 @@ class Hub(Generic[C]):
         self._late.append(command)
 
     def _catch_up(self) -> None:
-        late, self._late = self._late, None
-        for command in late or ():
-            command()
+        if self._late is not None:
+            late, self._late = self._late, None
+            for command in late:
+                command()
 
     def _ask(self, question: Question) -> None:
-        if isinstance(question, self._take):
-            if isinstance(question, GlobalRequested):
-                size = unasked(question)
-                if size and self._unasked + size > UNASKED:
-                    self.refuse(question)  # as in Channel.asked: what wants no reply can be refused in silence
-                    return
-                self._unasked += size
-            if self._questions is None:
-                self._questions = [question]
-            else:
-                self._questions.append(question)
-            self.asked.fire()
-        elif not isinstance(question, ChannelOpenRequested) or not self._invited(question):
-            if isinstance(question, GlobalRequested) and isinstance(question.request, HostKeysAnnounced):
-                self.announced = question.request.keys
-                if self._announcement is not None:
-                    self._announcement.fire()
+        if self._questions is None:
+            self._questions = [question]
+        else:
+            self._questions.append(question)
+        self.asked.fire()
+
+    def _ask_of_us(self, question: GlobalRequested) -> None:
+        """The client asks something of the server itself."""
+        size = unasked(question)
+        if size and self._unasked + size > UNASKED:
+            self.refuse(question)  # as in Channel._asked: what wants no reply can be refused in silence
+        else:
+            self._unasked += size
+            self._ask(question)
+
+    def _told(self, question: GlobalRequested) -> None:
+        """The server tells something, for what it asks of a client is refused."""
+        if isinstance(question.request, HostKeysAnnounced):
+            self.announced = question.request.keys
+            if self._announcement is not None:
+                self._announcement.fire()
+        self.refuse(question)
+
+    def _brought(self, question: ChannelOpenRequested) -> None:
+        """The server brings a channel."""
+        if not self._invited(question):
             self.refuse(question)
 
     def _invited(self, question: ChannelOpenRequested) -> bool:
@@ -563,11 +524,11 @@ class Hub(Generic[C]):
     def _lost(self, event: ConnectionLost) -> None:
         self.lost = event.error
         for channel in tuple(self.channels.values()):
-            channel.ended()
+            channel.cut_off()
         self.channels.clear()
-        replies, self._replies = self._replies or {}, None
-        for reply in tuple(replies.values()):
+        for reply in (self._replies or {}).values():
             reply.came.fire()
+        self._replies = None
         self._questions = None  # nobody is to be bothered with them any more
         self._unasked = 0
         self._late = None
@@ -577,24 +538,29 @@ class Hub(Generic[C]):
             if wait is not None:
                 wait.fire()
 
-    _ROUTES: ClassVar[dict[type[Event], Callable[[Any, Any], None]]] = {
-        DataReceived: _data,
-        ChannelWritable: _writable,
-        EofReceived: _eof,
-        ChannelNotified: _notified,
-        ChannelClosed: _closed,
-        ChannelOpened: _channel_opened,
-        ChannelOpenFailed: _open_failed,
-        RequestSucceeded: _succeeded,
-        RequestFailed: _failed,
-        ChannelRequested: _requested,
+    _COMMON: ClassVar[dict[type[Event], Callable[[Any, Any], None]]] = {
+        SignatureNeeded: _ask,
         GlobalSucceeded: _global_succeeded,
         GlobalFailed: _global_failed,
-        AuthSucceeded: _logged_in,
-        Authenticated: _logged_in,
         KeysExchanged: _keys,
         ConnectionLost: _lost,
     }
+    _ROUTES: ClassVar[dict[Role, dict[type[Event], Callable[[Any, Any], None]]]] = {
+        Role.CLIENT: {
+            **_COMMON,
+            **dict.fromkeys((HostKeyOffered, CredentialNeeded, PromptsReceived, PasswordExpired), _ask),
+            AuthSucceeded: _logged_in,
+            GlobalRequested: _told,
+            ChannelOpenRequested: _brought,
+        },
+        Role.SERVER: {
+            **_COMMON,
+            **dict.fromkeys((NoneAuth, PasswordAuth, KeyProbe, KeyAuth, InteractiveAuth, PromptsAnswered), _ask),
+            Authenticated: _logged_in,
+            GlobalRequested: _ask_of_us,
+            ChannelOpenRequested: _ask,
+        },
+    }
 
 
-_ROUTES = Hub._ROUTES  # what takes each event
+_ROUTES = Hub._ROUTES  # what takes each event of the connection itself, by our role

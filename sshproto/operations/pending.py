@@ -1,4 +1,5 @@
-"""What a connection's operations wait for the peer to bring: replies, and channels."""
+"""What a connection's operations wait for the peer to bring, replies and channels; and how much of what it brings may
+wait for them."""
 
 from __future__ import annotations
 
@@ -9,7 +10,16 @@ from typing import TYPE_CHECKING
 from sshproto.operations.steps import Wait
 
 if TYPE_CHECKING:
-    from sshproto.events import ChannelOpenRequested
+    from sshproto.events import ChannelOpenRequested, ChannelRequested, GlobalRequested
+
+UNASKED = 1024 * 1024
+"""Bytes of requests that want no reply, waiting for who answers them; the core bounds the others."""
+_LEAST = 64  # what any request counts for
+
+
+def unasked(question: ChannelRequested | GlobalRequested) -> int:
+    """What a request that wants no reply counts for; 0 if it wants one."""
+    return 0 if question.want_reply else _LEAST + len(question.request.encode())
 
 
 class Reply:

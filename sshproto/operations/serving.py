@@ -52,6 +52,7 @@ from sshproto.events import (
     Prompt,
     PromptsAnswered,
     Question,
+    SignatureNeeded,
 )
 from sshproto.keys.permits import Permit
 from sshproto.operations.forwarding import Address, ByteStream, Listener, connect_channel
@@ -69,6 +70,7 @@ from sshproto.operations.steps import Call, Operation, Spawn, Together, call, ha
 from sshproto.values import frozen
 
 if TYPE_CHECKING:
+    from sshproto.channels.requests import ChannelRequestData
     from sshproto.operations.channel import Channel
     from sshproto.operations.hub import Hub
     from sshproto.server import ServerConnection
@@ -88,8 +90,9 @@ __all__ = [
 
 _VARIABLES = 256
 _VARIABLE_BYTES = 128 * 1024
-_BUG_STATUS = 255
+_BUG = ExitStatus(255)
 _ORIGINAL = "SSH_ORIGINAL_COMMAND"
+_PROGRAMS = (Exec, Shell, Subsystem)
 _PROOFS = 16  # requests for proofs of host keys that one client is answered; it needs one, and each costs signatures
 
 
@@ -163,25 +166,7 @@ class _Service:
                     hub.check()
                     yield hub.asked
                     continue
-                match question:
-                    case AuthQuestion():
-                        try:
-                            yield from self._authenticate(question)
-                        finally:
-                            if hub.owes(question):  # this was cancelled
-                                hub.refuse(question)
-                    case ChannelOpenRequested(kind=Session()):
-                        yield from self._start_session(question)
-                    case ChannelOpenRequested():
-                        yield from self._start(question, self._open(question))
-                    case GlobalRequested(request=HostKeysProve()):
-                        yield from self._start(question, self._prove(question))
-                    case GlobalRequested():
-                        if self._listening is None:
-                            self._listening = Listening(hub, self._allow_listen, self._world.listen)
-                        yield from self._start(question, self._listening.answer(question))
-                    case _:
-                        hub.conn.refuse(question)
+                yield from _ANSWERS[type(question)](self, question)
         except ConnectionLoss as loss:
             return loss
         finally:
@@ -242,32 +227,35 @@ class _Service:
 
     def _authenticate(self, question: AuthQuestion) -> Operation[None]:
         handler, user = self._handler, question.user
-        match question:
-            case NoneAuth():
-                verdict = yield from self._ask(handler.none, user)
-            case PasswordAuth(password=password, new_password=new):
-                verdict = yield from self._ask(handler.password, user, password, new)
-            case KeyProbe(key=key, certificate=None) | KeyAuth(key=key, certificate=None):
-                verdict = yield from self._ask(handler.public_key, user, key)
-            case KeyProbe(certificate=certificate) | KeyAuth(certificate=certificate):
-                verdict = yield from self._ask(handler.certificate, user, certificate)
-            case InteractiveAuth():
-                verdict = yield from self._ask(handler.keyboard_interactive, user, None)
-            case PromptsAnswered(answers=answers):
-                verdict = yield from self._ask(handler.keyboard_interactive, user, answers)
-            case _:
-                verdict = False
         try:
+            match question:
+                case NoneAuth():
+                    verdict = yield from self._ask(handler.none, user)
+                case PasswordAuth(password=password, new_password=new):
+                    verdict = yield from self._ask(handler.password, user, password, new)
+                case KeyProbe(key=key, certificate=None) | KeyAuth(key=key, certificate=None):
+                    verdict = yield from self._ask(handler.public_key, user, key)
+                case KeyProbe(certificate=certificate) | KeyAuth(certificate=certificate):
+                    verdict = yield from self._ask(handler.certificate, user, certificate)
+                case InteractiveAuth():
+                    verdict = yield from self._ask(handler.keyboard_interactive, user, None)
+                case PromptsAnswered(answers=answers):
+                    verdict = yield from self._ask(handler.keyboard_interactive, user, answers)
+                case _:
+                    verdict = False
             yield from self._answer(question, verdict)
         except ConnectionLoss:
             raise
         except Exception as error:  # noqa: BLE001  a verdict that can't be told to the client
             self._hub.refuse(question)
             yield from self._bug(error)
+        finally:
+            if self._hub.owes(question):  # this was cancelled
+                self._hub.refuse(question)
 
     def _answer(self, question: AuthQuestion, verdict: object) -> Operation[None]:
         conn = self._hub.conn
-        if question not in conn.questions:
+        if not self._hub.owes(question):
             return  # the connection has ended meanwhile
         permit = self._permitted(question, verdict)
         match verdict:
@@ -314,6 +302,19 @@ class _Service:
             yield from self._hub.until_open()
             yield from self._hub.command(self._hub.conn.announce_host_keys)
 
+    def _answer_request(self, question: GlobalRequested) -> Operation[None]:
+        """Answer what the client asks of the server itself."""
+        if isinstance(question.request, HostKeysProve):
+            return self._start(question, self._prove(question))
+        if self._listening is None:
+            self._listening = Listening(self._hub, self._allow_listen, self._world.listen)
+        return self._start(question, self._listening.answer(question))
+
+    def _decline(self, question: SignatureNeeded) -> Operation[None]:
+        """The host keys of a server that runs here sign by themselves."""
+        self._hub.refuse(question)
+        yield from ()
+
     def _prove(self, question: GlobalRequested) -> Operation[None]:
         conn = self._hub.conn
         self._proofs += question.want_reply
@@ -323,6 +324,11 @@ class _Service:
     # --------------------------------------------------------------------------------------------------------- channels
 
     def _open(self, question: ChannelOpenRequested) -> Operation[None]:
+        if type(question.kind) is Session:
+            return self._start_session(question)
+        return self._start(question, self._open_other(question))
+
+    def _open_other(self, question: ChannelOpenRequested) -> Operation[None]:
         match question.kind:
             case DirectTcpip(host, port, address, number):
                 yield from self._connect(question, (host, port), (address, number))
@@ -391,11 +397,13 @@ class _Service:
                     raise
                 except Exception as error:  # noqa: BLE001  a bug of the application's, which must not take others with it
                     yield from self._bug(error)
-                    status = _BUG_STATUS
-                yield from finish(channel, status)
+                    status = _BUG
+                yield from channel.notify(status)
+                yield from channel.send_eof()
         except (ConnectionLoss, ChannelEnded):
             pass
         except UsageError as error:  # what the program has returned can't be told to the client
+            channel.close()
             yield from self._bug(error)
         finally:
             channel.close()
@@ -403,41 +411,56 @@ class _Service:
 
     def _prepare(self, session: ServedSession) -> Operation[bool]:
         """Grant what the session asks for, until it has its program; False if it never has."""
-        handler, permit = self._handler, session.permit
+        hub = self._hub
         while (question := (yield from session.channel.next_request())) is not None:
-            granted: object = False
-            match question.request:
-                case Exec() | Shell() | Subsystem() as program:
-                    session.program = _forced(session, program)
-                    granted = (yield from self._ask(handler.allow_program, session)) is True
-                case PtyRequest() as request if session.pty is None and permit.pty:
-                    granted = (yield from self._ask(handler.allow_pty, session, request)) is True
-                    if granted:
-                        session.pty = request
-                case Env(name, value) if _has_room(session.env, name, value) and not _ours(permit, name):
-                    granted = (yield from self._ask(handler.allow_env, session, name, value)) is True
-                    if granted:
-                        session.env[name] = value
-                case X11Request() as request if permit.x11_forwarding:
-                    granted = yield from self._grant(session, request)
-                case AuthAgentRequest() | AgentRequest() as request if permit.agent_forwarding:
-                    granted = yield from self._grant(session, request)
-                case _:
-                    pass
-            decide = self._hub.conn.succeed if granted else self._hub.conn.fail
-            self._hub.check()
+            request = question.request
+            if isinstance(request, _PROGRAMS):
+                session.program = _forced(session, request)
+                granted = (yield from self._ask(self._handler.allow_program, session)) is True
+            else:
+                granted = yield from self._equip(session, request)
+            decide = hub.conn.succeed if granted else hub.conn.fail
+            hub.check()
             try:
                 decide(question)
             except LimitReached:
-                yield from self._hub.command(partial(decide, question))
-            if granted and question.request.starts:
+                yield from hub.command(partial(decide, question))
+            if granted and request.starts:
                 return True
         return False
+
+    def _equip(self, session: ServedSession, request: ChannelRequestData) -> Operation[bool]:
+        """Let the session have something for its program; False if it does not get it."""
+        handler, permit = self._handler, session.permit
+        granted = False
+        match request:
+            case PtyRequest() if session.pty is None and permit.pty:
+                granted = (yield from self._ask(handler.allow_pty, session, request)) is True
+                if granted:
+                    session.pty = request
+            case Env(name, value) if _has_room(session.env, name, value) and not _ours(permit, name):
+                granted = (yield from self._ask(handler.allow_env, session, name, value)) is True
+                if granted:
+                    session.env[name] = value
+            case X11Request() if permit.x11_forwarding:
+                granted = yield from self._grant(session, request)
+            case AuthAgentRequest() | AgentRequest() if permit.agent_forwarding:
+                granted = yield from self._grant(session, request)
+        return granted
 
     def _grant(self, session: ServedSession, request: X11Request | AuthAgentRequest | AgentRequest) -> Operation[bool]:
         from sshproto.operations.granting import Granting  # few ask for that
 
         return (yield from Granting(self._hub, self._ask, self._handler, self._world).grant(session, request))
+
+
+_LOGIN = (NoneAuth, PasswordAuth, KeyProbe, KeyAuth, InteractiveAuth, PromptsAnswered)
+_ANSWERS: dict[type[Question], Callable[[_Service, Any], Operation[None]]] = {
+    **dict.fromkeys(_LOGIN, _Service._authenticate),
+    SignatureNeeded: _Service._decline,
+    ChannelOpenRequested: _Service._open,
+    GlobalRequested: _Service._answer_request,
+}
 
 
 def _forced(session: ServedSession, program: Exec | Shell | Subsystem) -> Exec | Shell | Subsystem:

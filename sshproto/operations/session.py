@@ -120,20 +120,32 @@ def start(
     """
     channel = yield from hub.open_channel(SESSION)
     try:
-        if x11 is not None:
-            yield from x11.offer(channel)
-        if agent is not None:
-            yield from agent.offer(channel)
-        if pty is not None:
-            yield from channel.require(pty)
-        if env:
-            for name, value in env.items():
-                yield from channel.notify(Env(name, octets(value)))
+        if pty or env or agent or x11:
+            yield from _equip(channel, pty, env, agent, x11)
         yield from channel.require(program)
     except BaseException:
         channel.close()
         raise
     return channel
+
+
+def _equip(
+    channel: Channel,
+    pty: PtyRequest | None,
+    env: Mapping[str, str | bytes] | None,
+    agent: AgentForwarding | None,
+    x11: X11Forwarding | None,
+) -> Operation[None]:
+    """Ask for what a program is to have."""
+    if x11 is not None:
+        yield from x11.offer(channel)
+    if agent is not None:
+        yield from agent.offer(channel)
+    if pty is not None:
+        yield from channel.require(pty)
+    if env:
+        for name, value in env.items():
+            yield from channel.notify(Env(name, octets(value)))
 
 
 def run(
@@ -165,15 +177,19 @@ def run(
     command = octets(command)
     if isinstance(input, str):  # said before anything runs
         raise InvalidArgument("the input of a command must be bytes, not str")
-    channel = yield from start(hub, Exec(command), pty=pty, env=env, agent=agent, x11=x11)
+    channel = yield from hub.open_channel(SESSION)
     try:
+        if pty or env or agent or x11:
+            yield from _equip(channel, pty, env, agent, x11)
+        yield from channel.require(Exec(command))
         channel.gather()
         try:
             if len(input):
                 yield from channel.write(input)
         except ChannelEnded:  # the command did not want it all
             pass
-        yield from channel.send_eof()
+        if not channel.closed:
+            yield from channel.send_eof()
         while not (channel.closed or (channel.eof_received and channel.exited)):
             yield channel.changed
         if channel.lost and not (channel.eof_received and channel.exited):

@@ -31,9 +31,13 @@ Waker = Callable[[], object]
 
 
 class Several(list[Waker]):
-    """Those who wait for the same."""
+    """Those who wait for the same: called as one."""
 
     __slots__ = ()
+
+    def __call__(self) -> None:
+        for wake in self:
+            wake()
 
 
 class Wait:
@@ -42,7 +46,7 @@ class Wait:
     Whoever waits subscribes a function, which is called once, when it fires next.
 
     Attributes:
-        wakers: Those functions: None if nobody waits, the function itself if only one does.
+        wakers: What calls those functions: None if nobody waits, the function itself if only one does.
     """
 
     __slots__ = ("wakers",)
@@ -86,11 +90,7 @@ class Wait:
         wakers = self.wakers
         if wakers is not None:
             self.wakers = None
-            if isinstance(wakers, Several):
-                for wake in wakers:
-                    wake()
-            else:
-                wakers()
+            wakers()
 
 
 @frozen
@@ -151,7 +151,6 @@ class Together:
         self.operations = operations
 
 
-@frozen
 class Spawn:
     """As a step: start an operation that runs beside this one, and send back a function that cancels it.
 
@@ -159,7 +158,11 @@ class Spawn:
     belongs to the connection and is cancelled when that is closed.  It has to deal with its own errors.
     """
 
-    operation: Operation[Any]
+    __match_args__ = ("operation",)
+    __slots__ = ("operation",)
+
+    def __init__(self, operation: Operation[Any]) -> None:
+        self.operation = operation
 
 
 Step = Wait | Sleep | Ready | Call | Together | Spawn
