@@ -109,7 +109,7 @@ class Connection(Generic[E]):
         A command brings no time.  A deadline that one has set counts from the next input on, and may lie in the past
         until then: call :meth:`handle_timeout` all the same, it sets it right.
         """
-        return self._engine.next_deadline()
+        return self._engine.timers.earliest
 
     # ---------------------------------------------------------------------------------------------------------- getters
 

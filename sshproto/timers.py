@@ -47,17 +47,18 @@ class Timers:
 
     Attributes:
         now: The latest time that was told; it never goes back.
+        earliest: The earliest deadline, or None. One that waits for the next input may lie in the past.
         settled: The events of the last input have been drained: from here on ``now`` is of the past.
         untimed: The timers set since then, and their seconds.
     """
 
-    __slots__ = ("_due", "_earliest", "now", "settled", "untimed")
+    __slots__ = ("_due", "earliest", "now", "settled", "untimed")
 
     def __init__(self, now: float) -> None:
         self.now = now
         self.settled = False
         self._due = [inf] * len(Timer)  # by place; infinity is never
-        self._earliest: float | None = None  # of those, once it was asked for
+        self.earliest: float | None = None
         self.untimed: dict[Timer, float] | None = None
 
     def advance(self, now: float) -> None:
@@ -69,9 +70,9 @@ class Timers:
 
     def retime(self) -> None:
         """Those that were set since the last input count from this one."""
-        for timer, seconds in (self.untimed or {}).items():
-            self._due[timer.place] = self.now + seconds
-        self.untimed = self._earliest = None
+        untimed, self.untimed = self.untimed, None
+        for timer, seconds in (untimed or {}).items():
+            self.arm_at(timer, self.now + seconds)
 
     def arm(self, timer: Timer, seconds: float | None) -> None:
         """Set a deadline ``seconds`` from now, or none if that is None."""
@@ -86,8 +87,10 @@ class Timers:
 
     def arm_at(self, timer: Timer, deadline: float) -> None:
         """Set a deadline to a moment that is known."""
-        self._due[timer.place] = deadline
-        self._earliest = None
+        due = self._due
+        due[timer.place] = deadline
+        earliest = min(due)  # it is asked for far more often than it changes
+        self.earliest = None if earliest == inf else earliest
         if self.untimed:
             self.untimed.pop(timer, None)
 
@@ -96,14 +99,7 @@ class Timers:
 
     def clear(self) -> None:
         self._due = [inf] * len(Timer)
-        self.untimed = self._earliest = None
-
-    def next(self) -> float | None:
-        """The earliest deadline, or None. One that waits for the next input may lie in the past."""
-        earliest = self._earliest
-        if earliest is None:
-            earliest = self._earliest = min(self._due)
-        return None if earliest == inf else earliest
+        self.untimed = self.earliest = None
 
     def expired(self) -> list[Timer]:
         """The timers that are due now, earliest first; they are stopped."""

@@ -338,7 +338,7 @@ class Link:
 
     def next_deadline(self) -> float | None:
         """When :meth:`handle_timeout` should be called."""
-        return self.timers.next()
+        return self.timers.earliest
 
     # --------------------------------------------------------------------------------------------- getters and commands
 

@@ -174,9 +174,12 @@ def _strings(plan: Plan, before: list[str], forms: list[str], rest: bool) -> tup
                 start = end + 4
                 end = start + unpack(data, end)[0]
                 piece = data[start:end]
-                if kind is _AS_NAME and b"\0" in piece:
-                    return read_all(data, make)
-                fields.append(piece.decode(*kind) if kind else piece)
+                if kind:
+                    if kind is _AS_NAME and b"\0" in piece:
+                        return read_all(data, make)
+                    fields.append(piece.decode(*kind))
+                else:
+                    fields.append(piece)
         except IRREGULAR:
             return read_all(data, make)
         if rest and end <= len(data):
@@ -188,19 +191,20 @@ def _strings(plan: Plan, before: list[str], forms: list[str], rest: bool) -> tup
             fields = values(value)
             pieces = [prefix, pack_numbers(*fields[:first])] if first else [prefix]
             for kind, field in zip(kinds, fields[first:] if first else fields, strict=False):  # not the rest
-                if kind is _AS_NAME and "\0" in field:
+                if kind:
+                    if kind is _AS_NAME and "\0" in field:
+                        return write_all(value)
+                    field = field.encode(*kind)
+                elif type(field) is not bytes:
                     return write_all(value)
-                piece = field.encode(*kind) if kind else field
-                if type(piece) is not bytes:
-                    return write_all(value)
-                pieces += pack(len(piece)), piece
+                pieces += pack(len(field)), field
             if rest:
                 piece = fields[last]
                 if type(piece) is not bytes:
                     return write_all(value)
                 pieces.append(piece)
+            return b"".join(pieces)
         except IRREGULAR:
             return write_all(value)
-        return b"".join(pieces)
 
     return decode, encode

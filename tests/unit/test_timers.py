@@ -24,7 +24,7 @@ def due_at(timers: Timers, now: float) -> list[Timer]:
 
 
 def test_nothing_is_due_at_first() -> None:
-    assert Timers(0.0).next() is None
+    assert Timers(0.0).earliest is None
     assert due_at(Timers(0.0), float("inf")) == []
 
 
@@ -33,13 +33,13 @@ def test_what_is_due_comes_out_once_earliest_first_and_the_rest_stays(
     deadlines: dict[Timer, float], now: float
 ) -> None:
     timers = table(deadlines)
-    assert timers.next() == (min(deadlines.values()) if deadlines else None)
+    assert timers.earliest == (min(deadlines.values()) if deadlines else None)
     due = due_at(timers, now)
     assert set(due) == {timer for timer, deadline in deadlines.items() if deadline <= now}
     assert [deadlines[timer] for timer in due] == sorted(deadlines[timer] for timer in due)
     assert due_at(timers, now) == []
     left = {timer: deadline for timer, deadline in deadlines.items() if deadline > now}
-    assert timers.next() == (min(left.values()) if left else None)
+    assert timers.earliest == (min(left.values()) if left else None)
     assert set(due_at(timers, float("inf"))) == set(left)
 
 
@@ -58,19 +58,19 @@ def test_of_the_same_time_the_order_is_always_the_same() -> None:
 def test_setting_again_replaces() -> None:
     timers = table({Timer.KEX: 5.0})
     timers.arm(Timer.KEX, 9.0)
-    assert timers.next() == 9.0
+    assert timers.earliest == 9.0
     timers.arm(Timer.KEX, 2.0)
     assert due_at(timers, 2.0) == [Timer.KEX]
-    assert timers.next() is None
+    assert timers.earliest is None
 
 
 def test_stop_and_clear() -> None:
     timers = table({Timer.KEX: 5.0, Timer.AUTH: 6.0, Timer.REKEY: 7.0})
     timers.stop(Timer.KEX)
     timers.stop(Timer.KEX)  # twice is fine
-    assert timers.next() == 6.0
+    assert timers.earliest == 6.0
     timers.clear()
-    assert timers.next() is None
+    assert timers.earliest is None
     assert due_at(timers, 10.0) == []
 
 
@@ -83,7 +83,7 @@ def test_the_names_that_timed_out_shows(timer: Timer) -> None:
 def test_none_is_no_deadline() -> None:
     timers = table({Timer.KEX: 5.0})
     timers.arm(Timer.KEX, None)
-    assert timers.next() is None
+    assert timers.earliest is None
 
 
 def test_time_does_not_go_back() -> None:
@@ -91,7 +91,7 @@ def test_time_does_not_go_back() -> None:
     timers.advance(5.0)
     assert timers.now == 10.0
     timers.arm(Timer.KEX, 1.0)
-    assert timers.next() == 11.0
+    assert timers.earliest == 11.0
 
 
 def test_while_an_input_is_dealt_with_seconds_count_from_it() -> None:
@@ -100,7 +100,7 @@ def test_while_an_input_is_dealt_with_seconds_count_from_it() -> None:
     timers.arm(Timer.KEX, 5.0)
     timers.settled = True
     timers.advance(104.0)
-    assert timers.next() == 105.0
+    assert timers.earliest == 105.0
 
 
 def test_the_seconds_of_a_command_count_from_the_next_input() -> None:
@@ -109,10 +109,10 @@ def test_the_seconds_of_a_command_count_from_the_next_input() -> None:
     timers.arm(Timer.KEX, 5.0)
     timers.arm(Timer.AUTH, 9.0)
     timers.stop(Timer.AUTH)
-    assert timers.next() == 5.0  # in the past, maybe; that is what makes the caller come back
+    assert timers.earliest == 5.0  # in the past, maybe; that is what makes the caller come back
     timers.advance(100.0)
     assert timers.expired() == []
-    assert timers.next() == 105.0
+    assert timers.earliest == 105.0
     timers.settled = True
     timers.advance(101.0)  # only once
-    assert timers.next() == 105.0
+    assert timers.earliest == 105.0
