@@ -244,7 +244,7 @@ class Job:
         self._wait: Wait | None = None
         self.over = False
 
-    def go_on(self) -> None:
+    def _advance(self) -> None:
         """Take as many steps as can be taken now."""
         if self.over:
             return
@@ -279,6 +279,8 @@ class Job:
             self._end(None, error)
         else:
             self._leave(step)
+
+    go_on = _advance
 
     def _woken(self) -> None:
         self._link.due(self)
@@ -373,7 +375,7 @@ class Background(Job):
     def go_on(self) -> None:
         """Take as many steps as can be taken now, or end, if it was cancelled."""
         if not self._cancelled or self.over:
-            super().go_on()
+            self._advance()
             return
         self._link.forget(self)
         try:

@@ -212,7 +212,7 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
     def data_received(self, data: bytes) -> None:
         if self._ending:
             return
-        self.conn.receive_data(data, self._now())
+        self.hub.wire.receive_data(data, self._now())
         self._flushing = True
         self.woken = False
         try:
@@ -289,21 +289,21 @@ class Peer(asyncio.Protocol, Link, Generic[C]):
             self._flushing = False
 
     def _send(self, transport: asyncio.Transport, *, answering: bool = False) -> None:
-        conn = self.conn
+        conn, wire = self.conn, self.hub.wire
         while (size := conn.output_size) and not self._blocked:
             if size >= _MUCH and not Share.of(self._loop).take(self, size, self._loop):
                 break
-            transport.write(conn.data_to_send())
+            transport.write(wire.data_to_send())
             if size < self._room:
                 break
             self.turn()  # there was no room for more, and now there is
         if conn.should_close:
             self._end(transport, answering)
             return
-        if conn.want_read is not self._reading:
+        if wire.want_read is not self._reading:
             self._reading = not self._reading
             (transport.resume_reading if self._reading else transport.pause_reading)()
-        deadline = conn.next_deadline()
+        deadline = wire.next_deadline()
         if deadline is not self._deadline:  # it was set again, be it to the same moment
             self._deadline = deadline
             self._arm(deadline)

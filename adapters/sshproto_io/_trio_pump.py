@@ -163,10 +163,10 @@ class Pump(Link, Generic[C]):
             self._end()
         elif self._unsent or (conn.output_size and not self._awake):
             self._stir()
-        if self._room is not None and (ended or conn.want_read):
+        if self._room is not None and (ended or self.hub.wire.want_read):
             self._room.set()
         # An alarm that comes too early does no harm, and most deadlines are moved back before they come.
-        deadline = conn.next_deadline()
+        deadline = self.hub.wire.next_deadline()
         if deadline is not None and deadline < self._rings:
             self._ring_at(deadline)
 
@@ -187,9 +187,9 @@ class Pump(Link, Generic[C]):
             self._turning = False
         if self._unsent or (self.conn.output_size and not self._awake):
             self._stir()
-        if self._room is not None and self.conn.want_read:
+        if self._room is not None and self.hub.wire.want_read:
             self._room.set()
-        deadline = self.conn.next_deadline()
+        deadline = self.hub.wire.next_deadline()
         if deadline is not None and deadline < self._rings:  # the key is worn out, and is exchanged
             self._ring_at(deadline)
 
@@ -211,7 +211,7 @@ class Pump(Link, Generic[C]):
                 self._stir()
             elif size < _HEAP and size < self.hub.limits.output_high:
                 return
-        data = self.conn.data_to_send()  # though there be nothing: who records waits for the last call
+        data = self.hub.wire.data_to_send()  # though there be nothing: who records waits for the last call
         if not data:
             return
         try:
@@ -392,11 +392,11 @@ class Pump(Link, Generic[C]):
                         if not data:
                             self._deaf = True
                             break
-                        conn.receive_data(data, trio.current_time())
+                        self.hub.wire.receive_data(data, trio.current_time())
                         del data  # there is nothing to be kept of it while nothing happens
                         self._swift = _SWIFT
                         self.flush()
-                        if not conn.want_read:
+                        if not self.hub.wire.want_read:
                             await self._until_room()
             except trio.Cancelled:
                 self._leave()
@@ -423,7 +423,7 @@ class Pump(Link, Generic[C]):
                 if not data:
                     self._deaf = True
                     break
-                self.conn.receive_data(data, trio.current_time())
+                self.hub.wire.receive_data(data, trio.current_time())
                 self._swift = _SWIFT
                 self.flush()
                 await self._until_room()
@@ -447,14 +447,14 @@ class Pump(Link, Generic[C]):
 
     def _next_ring(self) -> float:
         """When the alarm is to ring next."""
-        deadline = self.conn.next_deadline()
+        deadline = self.hub.wire.next_deadline()
         self._rings = self._end_at if deadline is None else min(deadline, self._end_at)
         return self._rings
 
     async def _until_room(self) -> None:
         """Wait until there is room for more, or the connection has ended."""
         conn = self.conn
-        while not (conn.want_read or conn.should_close):
+        while not (self.hub.wire.want_read or conn.should_close):
             self._room = trio.Event()
             await self._room.wait()
             self._room = None
@@ -502,7 +502,7 @@ class Pump(Link, Generic[C]):
                     if not self._unsent:
                         await trio.lowlevel.cancel_shielded_checkpoint()
                 else:
-                    self._unsent = conn.data_to_send()
+                    self._unsent = self.hub.wire.data_to_send()
                     self.flush()  # taking it has made room
             elif conn.should_close:
                 return

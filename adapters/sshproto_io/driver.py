@@ -253,7 +253,7 @@ class Driver(Generic[C]):
             # As long as the socket has not taken all, what follows stays where the connection counts it.
             full = bool(self._unsent)
             if not full and (conn.output_size or conn.should_close):  # who records waits for the last call
-                self._unsent = conn.data_to_send()
+                self._unsent = self.hub.wire.data_to_send()
                 full = len(self._unsent) >= self._full
             if self._unsent and self._write() and full:  # that has made room
                 continue
@@ -262,7 +262,7 @@ class Driver(Generic[C]):
             self._flushed.fire()
         leader = self._leader
         if leader is not None and leader.asleep:
-            deadline = conn.next_deadline()
+            deadline = self.hub.wire.next_deadline()
             sooner = deadline is not None and (self.deadline is None or deadline < self.deadline)
             if sooner or self._wanted() & ~self._watched:
                 leader.rouse()
@@ -308,7 +308,7 @@ class Driver(Generic[C]):
             runner.need_poller().choose(self._descriptor, watched)
             self._leader = runner
             self._watched = watched
-        self.deadline = self.conn.next_deadline()
+        self.deadline = self.hub.wire.next_deadline()
         return True
 
     def woken(self, runner: Runner, found: Found) -> None:
@@ -396,13 +396,13 @@ class Driver(Generic[C]):
 
     def _wanted(self) -> int:
         """What to wait for at the socket."""
-        reading = not self._eof and (self._parting or self.conn.want_read)
+        reading = not self._eof and (self._parting or self.hub.wire.want_read)
         return (READ if reading else 0) | (WRITE if self._unsent else 0)
 
     def _take_time(self, now: float) -> None:
         """See what has become of a deadline that is over."""
         self.drain()  # what was in time is not late
-        deadline = self.conn.next_deadline()
+        deadline = self.hub.wire.next_deadline()
         if deadline is not None and deadline <= now:
             if self.conn.should_close:
                 self._unsent = b""  # as the connection does with what it has not handed out yet
@@ -416,7 +416,7 @@ class Driver(Generic[C]):
         except OSError:  # reset by the peer, or unreachable
             data = b""
         if data:
-            self.conn.receive_data(data, now)
+            self.hub.wire.receive_data(data, now)
         else:
             self._eof = True
             self.conn.receive_eof(now)

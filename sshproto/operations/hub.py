@@ -53,6 +53,7 @@ from sshproto.wire.table import Role
 if TYPE_CHECKING:
     from sshproto.channels.requests import ChannelOpenData, GlobalRequestData
     from sshproto.connection import Connection
+    from sshproto.engine import Engine
     from sshproto.errors import ConnectionLoss
     from sshproto.operations.writers import Writers
 
@@ -73,6 +74,7 @@ class Hub(Generic[C]):
 
     Attributes:
         conn: The connection; operations give it their commands, and should see :meth:`command`.
+        wire: What takes its input and gives its output, a call nearer to it; the connection itself, if it is recorded.
         face: What runs its operations, where that has to be known: a face's connection.
         limits: Its bounds, for what operations keep for the peer.
         on_event: As above; may be replaced.
@@ -113,6 +115,7 @@ class Hub(Generic[C]):
         "offers",
         "on_event",
         "opened",
+        "wire",
     )
 
     def __init__(self, conn: C, on_event: Callable[[Event], None] | None = None) -> None:
@@ -139,8 +142,8 @@ class Hub(Generic[C]):
         self._called = 0  # those that have, and have not had their turn yet
         self._routes = _ROUTES[conn.role]
         self._engine = engine = conn._engine
-        # The connection's method hands on, and is watched if it is recorded.
-        self._next_event = engine.next_event if engine.config.record is None else conn.next_event
+        self.wire: Connection[Any] | Engine[Any] = engine if engine.config.record is None else conn
+        self._next_event = self.wire.next_event
 
     @property
     def rekeyed(self) -> Wait:
