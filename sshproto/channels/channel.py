@@ -242,7 +242,7 @@ class Channel:
         "waiting",
     )
 
-    def __init__(self, number: int, kind: ChannelOpenData, *, ours: bool) -> None:
+    def __init__(self, number: int, kind: ChannelOpenData, ours: bool) -> None:
         self.number = number
         self.peer_number = 0
         self.kind = kind

@@ -103,7 +103,8 @@ class Inbound:
             return
         channel = registry.add(kind, ours=False)
         registry.named(channel, peer_number, window, packet)
-        registry.invitations.used(kind)
+        if registry.invitations.x11:
+            registry.invitations.used(kind)
         channel.question = self._outlet.question_id()
         question = ChannelOpenRequested(id=channel.question, channel=channel.number, kind=kind)
         self._outlet.ask(question, size=len(payload))
@@ -136,7 +137,7 @@ class Inbound:
             return OpenFailure.RESOURCE_SHORTAGE, "too many sessions"
         if registry.asked >= limits.opens_pending:
             return OpenFailure.RESOURCE_SHORTAGE, "too many channels are being opened"
-        if not registry.has_room(payload):
+        if payload and not registry.has_room(payload):
             return OpenFailure.RESOURCE_SHORTAGE, "too much waits to be decided"
         return kind
 

@@ -98,7 +98,7 @@ class Registry:
         """A new channel: OPENING if it is ours, else ASKED."""
         number = self.next_channel
         self.next_channel = number + 1
-        channel = self.channels[number] = Channel(number, kind, ours=ours)
+        channel = self.channels[number] = Channel(number, kind, ours)
         if ours:
             self.by_us += 1
         else:
@@ -124,7 +124,7 @@ class Registry:
 
     def has_room(self, payload: bytes) -> bool:
         """Whether a question with ``payload`` in it may be asked: those that are open hold on to theirs."""
-        return not payload or self.outlet.undecided() + len(payload) <= self.config.limits.undecided_bytes
+        return self.outlet.undecided() + len(payload) <= self.config.limits.undecided_bytes
 
     def admit(self, message: type[Message], recipient: int) -> Channel | None:
         """The channel that a ``message`` is for, or None if it is to be ignored."""

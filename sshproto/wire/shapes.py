@@ -173,13 +173,12 @@ def _strings(plan: Plan, before: list[str], forms: list[str], rest: bool) -> tup
             for kind in kinds:
                 start = end + 4
                 end = start + unpack(data, end)[0]
-                piece = data[start:end]
+                piece: Any = data[start:end]
                 if kind:
-                    if kind is _AS_NAME and b"\0" in piece:
+                    piece = piece.decode(*kind)
+                    if kind is _AS_NAME and "\0" in piece:
                         return read_all(data, make)
-                    fields.append(piece.decode(*kind))
-                else:
-                    fields.append(piece)
+                fields.append(piece)
         except IRREGULAR:
             return read_all(data, make)
         if rest and end <= len(data):
