@@ -116,7 +116,7 @@ class Channel:
         self.writers: Writers | None = None
         self._refusal: OpenRefused | None = None
         self._replies: dict[int, bool | None] | None = None
-        self._requests: deque[ChannelRequested] | None = None
+        self._requests: list[ChannelRequested] | None = None
         self._unasked = 0
         self._notices: deque[ChannelRequestData] | None = None
 
@@ -333,9 +333,9 @@ class Channel:
             UsageError: It cannot be asked.
         """
         try:
-            number = self._send_request(request, want_reply=True)
+            number = self._ask(request)
         except LimitReached:
-            number = yield from self.hub.command(partial(self._send_request, request, want_reply=True))
+            number = yield from self.hub.command(partial(self._ask, request))
         replies = self._replies
         if replies is None:
             replies = self._replies = {}
@@ -368,9 +368,9 @@ class Channel:
             UsageError: It cannot be told.
         """
         try:
-            self._send_request(request, want_reply=False)
+            self._tell(request)
         except LimitReached:
-            yield from self.hub.command(partial(self._send_request, request, want_reply=False))
+            yield from self.hub.command(partial(self._tell, request))
 
     def next_request(self) -> Operation[ChannelRequested | None]:
         """The peer's next request, to be granted or refused; None when the channel has ended, or its serving has."""
@@ -378,7 +378,7 @@ class Channel:
             if self.closed or not self.serving:
                 return None
             yield self.changed
-        question = self._requests.popleft()
+        question = self._requests.pop(0)
         if not question.want_reply:
             self._unasked -= unasked(question)
         return question
@@ -387,9 +387,10 @@ class Channel:
         """Refuse what the peer asks from now on."""
         self.serving = False
         requests, self._requests = self._requests, None
-        for question in requests or ():
-            self.hub.refuse(question)
-        self._unasked = 0
+        if requests:
+            for question in requests:
+                self.hub.refuse(question)
+            self._unasked = 0
         self.changed.fire()
 
     def next_notice(self) -> Operation[ChannelRequestData | None]:
@@ -479,17 +480,17 @@ class Channel:
                 self.hub.stand_in_line(writers)
 
     def _notified(self, event: ChannelNotified) -> None:
-        match event.notice:
-            case ExitStatus(status=status):
-                self.exit_status = status
-            case ExitSignal() as signal:
-                self.exit_signal = signal
-            case EndOfWrite():
-                self.peer_reads = False
-                if self.writers is not None:
-                    self.writers.end()
-            case notice:
-                self._keep(notice)
+        notice = event.notice
+        if isinstance(notice, ExitStatus):
+            self.exit_status = notice.status
+        elif isinstance(notice, ExitSignal):
+            self.exit_signal = notice
+        elif isinstance(notice, EndOfWrite):
+            self.peer_reads = False
+            if self.writers is not None:
+                self.writers.end()
+        else:
+            self._keep(notice)
         self.changed.fire()
 
     def _asked(self, question: ChannelRequested) -> None:
@@ -501,8 +502,9 @@ class Channel:
                     return
                 self._unasked += size
             if self._requests is None:
-                self._requests = deque()
-            self._requests.append(question)
+                self._requests = [question]
+            else:
+                self._requests.append(question)
             self.changed.fire()
         elif self.breaks and isinstance(question.request, Break):
             self._keep(question.request)
@@ -551,12 +553,9 @@ class Channel:
             self.data.over(cut_off=self.lost)
         if self.errors is not None:
             self.errors.over(cut_off=self.lost)
-        writers = self.writers
-        if writers is not None:
-            writers.end()
+        if self.writers is not None:
+            self.writers.end()
         self.changed.fire()
-        if writers is not None:
-            writers.turn.fire()
         if self.on_end is not None:
             self.on_end()
 
@@ -570,10 +569,16 @@ class Channel:
         else:
             notices.append(notice)
 
-    def _send_request(self, request: ChannelRequestData, *, want_reply: bool) -> int:
-        self.check()
-        number: int = self.hub.conn.request(self.number, request, want_reply=want_reply)
+    def _ask(self, request: ChannelRequestData) -> int:
+        if self.closed:
+            self.check()
+        number: int = self.hub.conn.request(self.number, request)
         return number
+
+    def _tell(self, request: ChannelRequestData) -> None:
+        if self.closed:
+            self.check()
+        self.hub.conn.request(self.number, request, want_reply=False)
 
     def _send_some(self, data: Buffer, stream: int) -> memoryview | None:
         """Send what there is room for: what is left, or None if nothing is."""

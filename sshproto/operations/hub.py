@@ -97,7 +97,6 @@ class Hub(Generic[C]):
         "_engine",
         "_late",
         "_line",
-        "_next_event",
         "_questions",
         "_rekeyed",
         "_replies",
@@ -143,7 +142,6 @@ class Hub(Generic[C]):
         self._routes = _ROUTES[conn.role]
         self._engine = engine = conn._engine
         self.wire: Connection[Any] | Engine[Any] = engine if engine.config.record is None else conn
-        self._next_event = self.wire.next_event
 
     @property
     def rekeyed(self) -> Wait:
@@ -170,8 +168,8 @@ class Hub(Generic[C]):
         To be called after every input, every step of an operation, and ``data_to_send``, which may make room for more.
         """
         engine = self._engine
-        while engine.events or not engine.idle:
-            event: Any = self._next_event()
+        while not engine.idle or engine.events:
+            event: Any = self.wire.next_event()
             if event is None:
                 break
             try:
@@ -180,11 +178,12 @@ class Hub(Generic[C]):
             finally:  # who only looks may fail; it has happened all the same
                 take = _OF_CHANNELS.get(type(event))
                 if take is not None:
-                    channel = self.channels.get(event.channel)
-                    if channel is not None:
-                        take(channel, event)
-                    else:
+                    try:
+                        channel = self.channels[event.channel]
+                    except KeyError:
                         self._unclaimed(event)
+                    else:
+                        take(channel, event)
                 elif (take := self._routes.get(type(event))) is not None:
                     take(self, event)
                 elif isinstance(event, Question):
@@ -238,10 +237,11 @@ class Hub(Generic[C]):
 
     def take_question(self) -> Question | None:
         """The next question that the application has to answer, or None if there is none now."""
-        if not self._questions:
+        questions = self._questions
+        if questions is None:
             return None
-        question = self._questions.pop(0)
-        if not self._questions:
+        question = questions.pop(0)
+        if not questions:
             self._questions = None
         if self._unasked and type(question) is GlobalRequested:
             self._unasked -= unasked(question)

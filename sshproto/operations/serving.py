@@ -92,6 +92,7 @@ _VARIABLES = 256
 _VARIABLE_BYTES = 128 * 1024
 _BUG = ExitStatus(255)
 _ORIGINAL = "SSH_ORIGINAL_COMMAND"
+_NOTICES = (ExitSignal, ExitStatus)
 _PROGRAMS = (Exec, Shell, Subsystem)
 _PROOFS = 16  # requests for proofs of host keys that one client is answered; it needs one, and each costs signatures
 
@@ -503,7 +504,7 @@ def finish(channel: Channel, status: object) -> Operation[None]:
 
 
 def _notice(status: Any) -> ExitSignal | ExitStatus:
-    return status if isinstance(status, (ExitSignal, ExitStatus)) else ExitStatus(int(status or 0) & 0xFFFFFFFF)
+    return status if isinstance(status, _NOTICES) else ExitStatus(int(status or 0) & 0xFFFFFFFF)
 
 
 def _has_room(env: dict[str, bytes], name: str, value: bytes) -> bool:

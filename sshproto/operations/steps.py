@@ -190,9 +190,12 @@ def hand_over(operation: Operation[Any], undo: Callable[[], object]) -> Operatio
     return cancel
 
 
+_PLAIN = (int, bool, type(None))  # what they return most often; to ask whether that is a Generator takes longer
+
+
 def is_operation(value: object) -> TypeGuard[Operation[Any]]:
     """Whether ``value``, which a function of the application has returned, is an operation to be run."""
-    return isinstance(value, Generator)
+    return type(value) not in _PLAIN and isinstance(value, Generator)
 
 
 def call(function: Callable[..., Any], *args: Any) -> Operation[Any]:

@@ -31,3 +31,4 @@ class Writers:
         """There never will be room."""
         self.watched.fire()
         self.room.fire()
+        self.turn.fire()
