@@ -23,9 +23,8 @@ from sshproto.events import (
     RequestFailed,
     RequestSucceeded,
 )
-from sshproto.operations.pending import UNASKED, unasked
+from sshproto.operations.pending import UNASKED, Writers, unasked
 from sshproto.operations.steps import Operation, Wait
-from sshproto.operations.writers import Writers
 from sshproto.streams import Credit, Inbox
 
 if TYPE_CHECKING:

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from sshproto.connection import Connection
     from sshproto.engine import Engine
     from sshproto.errors import ConnectionLoss
-    from sshproto.operations.writers import Writers
+    from sshproto.operations.pending import Writers
 
 C = TypeVar("C", bound="Connection[Any]")
 T = TypeVar("T")
