@@ -101,13 +101,15 @@ class Engine(Link, Generic[A]):
         auth: The authentication machine, from the moment its service is accepted until it has let somebody in.
     """
 
-    __slots__ = ("_keepalives", "auth", "mux")
+    __slots__ = ("_heard", "_keepalives", "_unanswered", "auth", "mux")
 
     def __init__(self, config: Config, now: float) -> None:
         self.auth: A | None = None
         super().__init__(config, now)
         self.mux = Mux(self.role, config, self)
         self._keepalives = _NOBODY
+        self._unanswered = 0  # keepalives, since the peer was last heard
+        self._heard = 0  # what had been when the last one was sent
 
     # ---------------------------------------------------------------------------------------------------------- routing
 
@@ -122,7 +124,7 @@ class Engine(Link, Generic[A]):
     def _on_adjust(self, payload: Buffer) -> None:
         self.mux.adjust(payload)
 
-    def _channel_data(self, payload: Buffer) -> Event | None:
+    def _on_data(self, payload: Buffer) -> Event | None:
         return self.mux.data(payload)
 
     def _upper_context(self) -> str:
@@ -154,7 +156,7 @@ class Engine(Link, Generic[A]):
         **{message.number: _fields(message, take) for message, take in FIELDS.items()},
         **{message.number: _brief(message, take) for message, take in BRIEF.items()},
         ChannelWindowAdjust.number: _on_adjust,
-        ChannelData.number: _channel_data,  # of which next_event hands on what it returns
+        ChannelData.number: _on_data,
     }
 
     # ------------------------------------------------------------------------------------------------------------ login
@@ -173,6 +175,7 @@ class Engine(Link, Generic[A]):
         self.phase = Phase.OPEN
         self.auth = None
         self._enter(State.OPEN)
+        self._consider()
         self.opener.packet_limit = self.config.limits.packet
         self.kex.login_passed()
         self.timers.stop(Timer.AUTH)
@@ -203,6 +206,9 @@ class Engine(Link, Generic[A]):
         self.timers.arm(timer, interval)
         if self.outbox.held or self.blocked_on is not None:
             return  # a key exchange has a deadline of its own; and a peer that waits for our answer need not speak
+        if self.opener.fed != self._heard:
+            self._heard = self.opener.fed
+            self._unanswered = 0
         if self._unanswered >= self.config.timeouts.keepalive_count:
             silence = self.timers.now - self._last_heard
             raise TimedOut(f"the peer has been silent for {silence:.0f} seconds", timer.value)

@@ -175,14 +175,15 @@ class GcmOpening(_Opening):
 
     def open(self, view: View, offset: int, length: int, sequence: int) -> memoryview | bytes:
         nonce = next(self._nonces)
+        clear = view[offset : offset + 4]
         sealed = view[offset + 4 : offset + GCM_OVERHEAD + length]
         try:
             if length <= SMALL_OPEN:
-                return self._key.decrypt(nonce, sealed, pack_length(length))
+                return self._key.decrypt(nonce, sealed, clear)
             scratch = self._scratch
             if len(scratch) < length:
                 scratch = self._grow(length)
-            self._key.decrypt_into(nonce, sealed, pack_length(length), scratch[:length])
+            self._key.decrypt_into(nonce, sealed, clear, scratch[:length])
         except InvalidTag:
             if length > SMALL_OPEN:  # decrypt_into leaves what it decrypted in the buffer
                 self._scratch[:] = bytes(len(self._scratch))

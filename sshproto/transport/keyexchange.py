@@ -210,7 +210,7 @@ class KeyExchange:
         self._our_payload = payload = _HEAD + cookie + rest
         message = self.ours if config.trace is None else attrs.evolve(self.ours, cookie=cookie)
         self._outlet.outbox.send_now(message, payload)
-        self._outlet.outbox.held = True
+        self._outlet.outbox.hold()
         return self.ours
 
     def receive_init(self, payload: bytes, sequence_number: int) -> None:
@@ -417,9 +417,8 @@ class KeyExchange:
         outbox = self._outlet.outbox
         cipher, mac, compression, keys = self._direction(now, self._role)
         outbox.send_now(NewKeys())
-        outbox.sealer.switch(cipher, mac, keys, reset_sequence=self.strict)
+        outbox.switch(cipher, mac, keys, reset_sequence=self.strict)
         outbox.sealer.set_compression(compression, authenticated=self.authenticated)
-        outbox.held = False
         now.sent_new_keys = True
         self._outlet.new_keys_sent()
         self._finish(now)

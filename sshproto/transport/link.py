@@ -17,7 +17,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sshproto.config import Trace
 from sshproto.errors import (
@@ -53,7 +53,7 @@ from sshproto.transport import ident
 from sshproto.transport.extensions import PING, Extensions
 from sshproto.transport.keyexchange import KeyExchange
 from sshproto.transport.outbox import Outbox
-from sshproto.transport.packets import Opener
+from sshproto.transport.packets import LEAST, Opener
 from sshproto.transport.quota import Quota
 from sshproto.wire import messages
 from sshproto.wire.messages import (
@@ -109,8 +109,9 @@ _OPEN = Phase.OPEN
 _CLOSED = Phase.CLOSED
 _FIRST_KEX = State.FIRST_KEX
 
-Handler = Callable[[Any, "Buffer"], object]
-"""What takes a legal packet: a function of the connection and the payload, which is valid only until it returns."""
+Handler = Callable[[Any, "Buffer"], "Event | None"]
+"""What takes a legal packet: a function of the connection and the payload, which is valid only until it returns. If it
+returns an event, that is handed to the application at once, before what was emitted."""
 
 
 class Link:
@@ -135,22 +136,21 @@ class Link:
     # A connection that does nothing should take little memory. Who patches an instance gives it a dict.
     __slots__ = (
         "__dict__",
+        "_careful",
         "_column",
-        "_data_legal",
         "_eof",
         "_exchanges",
         "_handlers",
         "_ident",
         "_ident_input",
+        "_ident_size",
         "_last_heard",
         "_limits",
+        "_look_at",
+        "_near_limit",
         "_quota",
-        "_received",
-        "_rekey_bytes",
-        "_rekey_packets",
         "_state",
         "_trace",
-        "_unanswered",
         "blocked_on",
         "config",
         "error",
@@ -163,6 +163,9 @@ class Link:
         "peer_version",
         "phase",
         "questions",
+        "send",
+        "send_data",
+        "send_payload",
         "timers",
     )
 
@@ -178,22 +181,23 @@ class Link:
         self.questions = Questions()
         self.timers = Timers(now)
         self.opener = Opener(packet_limit=config.limits.packet_before_auth)
-        self.outbox = Outbox(config, worn=self._key_worn)
+        self.outbox = outbox = Outbox(config, worn=self._key_worn, full=self._output_full)
+        self.send, self.send_payload, self.send_data = outbox.send, outbox.send_payload, outbox.send_data
         self.kex = KeyExchange(self.role, config, self)
         self._limits = limits = config.limits
         self._quota = Quota(limits, now)
-        self._rekey_bytes = limits.rekey_bytes
-        self._rekey_packets = limits.rekey_packets
         self._trace = config.trace
         self.events: list[Event] = []  # seldom more than one or two
         self._ident: ident.IdentReader | None = ident.IdentReader(receiver=self.role, limits=limits)
         self._ident_input = bytearray()
+        self._ident_size = 0
         self._enter(State.FIRST_KEX)
         self._eof = False
         self.idle = False
+        self._careful = True  # more is to be asked of packets than who handles them, see _consider
+        self._near_limit = True  # a limit may be reached with the next packet, see _watch_limits
+        self._look_at = 0  # what the opener has been fed when that may be so again
         self._last_heard = now
-        self._unanswered = 0
-        self._received = 0
         self._exchanges = 0
 
         line = ident.our_line(config.software, config.comments)
@@ -211,29 +215,33 @@ class Link:
         timers.settled = False
         if timers.untimed:
             timers.retime()
-        size = len(data)
-        if not size or self._eof or self.phase is _CLOSED:
+        if not data or (self._careful and (self._eof or self.phase is _CLOSED)):
             self._settle()
             return
         self._last_heard = timers.now
-        self._unanswered = 0
-        opener = self.opener
-        if self._ident_input or opener.buffered:
-            waiting = opener.buffered + len(self._ident_input)
-            if waiting > self._limits.input_hard:
-                self.lose(LimitExceeded(f"input went on while {waiting} bytes waited unprocessed", "input_hard"))
-                return
-        self._received += size
         self.idle = False
         if self._ident is None:
+            opener = self.opener
+            if opener.buffered and self._too_much(opener.buffered):
+                return
             opener.feed(data)
-        else:
+            if opener.fed >= self._look_at:
+                self._near_limit = True
+        elif not self._too_much(len(self._ident_input)):
             self._ident_input += data
+
+    def _too_much(self, waiting: int) -> bool:
+        """Whether more input comes although so much waits already; that ends the connection."""
+        if waiting <= self._limits.input_hard:
+            return False
+        self.lose(LimitExceeded(f"input went on while {waiting} bytes waited unprocessed", "input_hard"))
+        return True
 
     def receive_eof(self, now: float) -> None:
         """The peer will send no more bytes."""
         self.timers.advance(now)
         self._eof = True
+        self._careful = True
         self.idle = self.phase is _CLOSED
 
     def handle_timeout(self, now: float) -> None:
@@ -257,55 +265,49 @@ class Link:
         while not events:
             if self.idle:
                 break
-            if self.blocked_on is not None:
-                if not self._eof:
-                    break
-                # Nobody is left whom the answer could reach; the application should not wait for it.
-                self.lose(self._unexpected_eof())
-                continue
             try:
-                if self._ident is not None:
-                    if not self._read_ident(self._ident):
-                        self.idle = not self._eof
-                        break
-                    continue
                 opener = self.opener
-                payload = opener.next_packet()
-                if payload is None:
-                    if self._eof:
-                        raise self._unexpected_eof()
-                    self.idle = True
-                    break
-                self.idle = not opener.buffered and not self._eof
-                number = payload[0]
-                if self._trace is not None:
-                    self._trace_received(bytes(payload))
-                if number == _CHANNEL_DATA and self._data_legal:
-                    event = self._channel_data(payload)
-                    if opener.bytes >= self._rekey_bytes or opener.packets >= self._rekey_packets:
-                        self._key_worn()
-                    if event is not None:
-                        if self.idle and not events:
-                            self.timers.settled = True
-                        return event
+                if not self._careful:
+                    payload = opener.next_packet()
+                    if payload is None:
+                        self.idle = True
+                        break
+                    self.idle = not opener.buffered
+                elif self._ident is not None:
+                    self._read_ident(self._ident)
                     continue
-                if self.phase is not _OPEN:
-                    quota = self._quota
-                    quota.packets += 1
-                    received = self._received - opener.buffered
-                    if quota.packets > self._limits.packets_before_auth or received > self._limits.input_before_auth:
-                        quota.too_much_before_login(received)
-                    if not opener.sequence_number:
-                        self._run_round()
+                elif self.blocked_on is not None and not self._eof:
+                    break
+                else:
+                    payload = opener.next_packet() if self.blocked_on is None else None
+                    if payload is None:
+                        if self._eof:  # nobody is left whom the answer to a question could reach, either
+                            raise self._unexpected_eof()
+                        self.idle = True
+                        break
+                    self.idle = not opener.buffered and not self._eof
+                    if self._trace is not None:
+                        self._trace_received(bytes(payload))
+                    if self.phase is not _OPEN:
+                        quota, limits = self._quota, self._limits
+                        quota.packets += 1
+                        received = self._ident_size + opener.fed - opener.buffered
+                        if quota.packets > limits.packets_before_auth or received > limits.input_before_auth:
+                            quota.too_much_before_login(received)
+                        if not opener.sequence_number:
+                            self._run_round()
+                number = payload[0]
                 handler = self._handlers[number]
                 if handler is None:
                     self._not_handled(number)
-                else:
-                    handler(self, payload)
-                    if opener.bytes >= self._rekey_bytes or opener.packets >= self._rekey_packets:
-                        self._key_worn()
-                if self.outbox.size > self._limits.output_hard:
-                    raise LimitExceeded("the peer makes us answer and does not read", "output_hard")
+                    continue
+                event = handler(self, payload)
+                if self._near_limit:
+                    self._watch_limits(number)
+                if event is not None:
+                    if self.idle and not events:
+                        self.timers.settled = True
+                    return event
             except ConnectionLoss as error:
                 self.lose(error)
             except WireError as error:
@@ -324,6 +326,10 @@ class Link:
             return event
         self.timers.settled = True
         return None
+
+    def _consider(self) -> None:
+        """See whether packets need no more than their handlers."""
+        self._careful = self._trace is not None or self.blocked_on is not None or self._eof or self.phase is not _OPEN
 
     def data_to_send(self) -> bytes:
         """Everything that waits to be sent, and room for more."""
@@ -349,8 +355,7 @@ class Link:
         return (
             self.outbox.size < self._limits.output_high
             and (not buffered or buffered <= self._limits.packet + _READ_AHEAD)
-            and not self._eof
-            and self.phase is not _CLOSED
+            and not (self._careful and (self._eof or self.phase is _CLOSED))
         )
 
     def need(self, phase: Phase, what: str) -> None:
@@ -419,25 +424,10 @@ class Link:
         blocked_on = self.blocked_on
         if blocked_on is not None and blocked_on.id == question.id:
             self.blocked_on = None
+            self._consider()
         return True
 
     # --------------------------------------------------------------------------------------- the outlet of the machines
-
-    def send(self, message: Message, tag: int | None = None, payload: bytes | None = None) -> None:
-        """Queue ``message``; see :class:`~sshproto.outlet.Outlet`."""
-        self.outbox.send(message, tag, payload)
-
-    def send_payload(self, payload: bytes) -> None:
-        """Queue a message of the connection protocol that is encoded already."""
-        outbox = self.outbox
-        if outbox.held or len(payload) > LARGEST_PAYLOAD:
-            outbox.send(cast("Message", messages.decode(payload)), None, payload)  # where it waits, or is told of
-        else:
-            outbox.send_data(payload, b"")
-
-    def send_data(self, head: bytes, body: Buffer) -> None:
-        """Queue the payload ``head + body``."""
-        self.outbox.send_data(head, body)
 
     def room(self) -> int:
         """Bytes of data that may be queued now."""
@@ -470,6 +460,7 @@ class Link:
         self.events.append(question)
         if hold:
             self.blocked_on = question
+            self._careful = True
 
     def undecided(self) -> int:
         """Bytes of the peer's choosing in the open questions."""
@@ -487,10 +478,6 @@ class Link:
 
     def _dispatch_service(self, payload: Buffer) -> None:
         """A legal SERVICE_REQUEST or SERVICE_ACCEPT, whichever this role receives."""
-        raise NotImplementedError
-
-    def _channel_data(self, payload: Buffer) -> Event | None:
-        """A legal CHANNEL_DATA."""
         raise NotImplementedError
 
     def _upper_context(self) -> str:
@@ -530,14 +517,16 @@ class Link:
 
     # ----------------------------------------------------------------------------------------------------------- way in
 
-    def _read_ident(self, reader: ident.IdentReader) -> bool:
-        """Look for the peer's identification in the input; False if there is nothing to be done yet."""
+    def _read_ident(self, reader: ident.IdentReader) -> None:
+        """Look for the peer's identification in the input."""
         if not self._ident_input:
             if self._eof:
                 raise self._unexpected_eof()
-            return False
+            self.idle = True
+            return
         data = bytes(self._ident_input)
         self._ident_input.clear()
+        self._ident_size += len(data)
         try:
             version = reader.feed(data)
         except VersionUnsupported:
@@ -546,17 +535,17 @@ class Link:
                 self.events.append(reader.version)
             raise
         if version is None:
-            return True
+            return
         self._ident = None
         self._ident_input = _NO_INPUT
         self.kex.identified(self.role.peer, reader.line)
+        self._ident_size -= len(reader.rest)
         self.opener.feed(reader.rest)
         self.peer_version = version
         self.phase = Phase.KEX
         self.events.append(version)
         if not self.kex.active:
             self.kex.start()
-        return True
 
     def _enter(self, state: State) -> None:
         """Go on to another column of the legality table; a key exchange has one of its own, see :meth:`_look_up`."""
@@ -572,8 +561,7 @@ class Link:
         elif self.kex.holds_input:
             column = State.REKEY
         self._column = column
-        self._handlers = handlers = self._columns.get(column) or self._add_column(column)
-        self._data_legal = handlers[_CHANNEL_DATA] is not None
+        self._handlers = self._columns.get(column) or self._add_column(column)
 
     _columns: ClassVar[dict[State, tuple[Handler | None, ...]]]
     """The columns of the legality table as connections of one role go by them: who takes each number; nobody if it is
@@ -599,15 +587,15 @@ class Link:
     def _not_handled(self, number: int) -> None:
         """A packet came that no handler may take now."""
         verdict = VERDICTS[self.role][self._column][number]
+        name = message_name(number, self._context(number))
         if verdict is Verdict.UNIMPLEMENTED:
             self._not_implemented()
-            return
-        name = message_name(number, self._context(number))
-        if verdict is Verdict.IGNORE:
+        elif verdict is Verdict.IGNORE:
             self._quota.ignored(name)
-            return
-        situation = _SITUATIONS[self._column].format(self.role.peer.value)
-        raise ProtocolViolation(f"{name} ({number}) came, which is not allowed {situation}")
+        else:
+            situation = _SITUATIONS[self._column].format(self.role.peer.value)
+            raise ProtocolViolation(f"{name} ({number}) came, which is not allowed {situation}")
+        self._check_output()
 
     def _context(self, number: int) -> str:
         return self.kex.context if number in _KEX_NUMBERS else self._upper_context()
@@ -662,7 +650,7 @@ class Link:
             if not self.kex.active:
                 if self.phase is not Phase.OPEN:
                     self._quota.rekey_before_login()
-                self._quota.peer_rekey(self.timers.now, self._received)
+                self._quota.peer_rekey(self.timers.now, self._ident_size + self.opener.fed)
             self.timers.arm(Timer.KEX, self.config.timeouts.kex)
         self.kex.receive_init(bytes(payload), self._sequence_number())
         self._look_up()
@@ -737,6 +725,26 @@ class Link:
         self.timers.arm(Timer.KEX, self.config.timeouts.kex)
         self.kex.start()
 
+    def _watch_limits(self, number: int) -> None:
+        """The packet just handled may have reached a limit: see to it, and after how much more input one can be."""
+        limits = self._limits
+        opener = self.opener
+        key = min(limits.rekey_bytes - opener.served, (limits.rekey_packets - opener.packets) * LEAST)
+        if key <= 0:
+            self._key_worn()
+        if number != _CHANNEL_DATA:
+            self._check_output()
+        self._look_at = opener.fed - opener.buffered + key
+        self._near_limit = opener.fed >= self._look_at or self.outbox.size > limits.output_hard
+
+    def _output_full(self) -> None:
+        self._near_limit = True
+
+    def _check_output(self) -> None:
+        """To be called when a packet that calls for no data has been handled."""
+        if self.outbox.size > self._limits.output_hard:
+            raise LimitExceeded("the peer makes us answer and does not read", "output_hard")
+
     def _key_worn(self) -> None:
         """A key has reached its limit."""
         if max(self.outbox.sealer.packets, self.opener.packets) >= _HARD_PACKETS:
@@ -786,7 +794,7 @@ class Link:
         self.error = error
         # Before the DISCONNECT, which may bring a key to its limit, and must be the last packet.
         self.phase = Phase.CLOSED
-        self.idle = True
+        self.idle = self._careful = True
         if goodbye is None and error.code is not None and not isinstance(error, PeerDisconnected):
             # The peer learns what was wrong, not what this side is like inside.
             words = "internal error" if isinstance(error, InternalError) else printable(str(error), _WORDS)

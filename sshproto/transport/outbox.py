@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sshproto.config import Trace
 from sshproto.errors import InvalidArgument, LimitReached
-from sshproto.transport.packets import Sealer
+from sshproto.transport.packets import LEAST, Sealer
 from sshproto.wire.messages import LARGEST_PAYLOAD, decode
 
 if TYPE_CHECKING:
     from sshproto.config import Config
+    from sshproto.transport.suites import DirectionKeys
     from sshproto.wire.codec import Buffer
     from sshproto.wire.messages import Message
 
@@ -30,44 +31,80 @@ class Outbox:
     Args:
         config: Limits, entropy for padding, and the trace.
         worn: Called when the key has served for as much as ``Limits.rekey_bytes`` or ``rekey_packets`` allow.
+        full: Called when more waits than ``Limits.output_hard`` allows.
 
     Attributes:
         sealer: Payloads to packets.
         size: Bytes that wait to be taken.
-        held: True from our KEXINIT to our NEWKEYS; the key exchange sets it.
-        sealed: Called with each message as its packet is made, unless None.
+        held: True from our KEXINIT to our NEWKEYS; the key exchange says so, see :meth:`hold` and :meth:`switch`.
     """
 
     __slots__ = (
         "_deferred",
         "_deferred_size",
+        "_enough",
+        "_full",
         "_limits",
         "_packets",
-        "_rekey_bytes",
-        "_rekey_packets",
+        "_plain",
+        "_recurring",
+        "_sealed",
+        "_served_then",
         "_tags",
         "_trace",
         "_worn",
         "held",
-        "sealed",
         "sealer",
         "size",
     )
 
-    def __init__(self, config: Config, *, worn: Callable[[], None]) -> None:
+    def __init__(self, config: Config, *, worn: Callable[[], None], full: Callable[[], None]) -> None:
         self._limits = config.limits
-        self._rekey_bytes = config.limits.rekey_bytes
-        self._rekey_packets = config.limits.rekey_packets
         self._trace = config.trace
         self._worn = worn
+        self._full = full
         self.sealer = Sealer(entropy=config.entropy)
         self.size = 0
+        # No limit can be reached before ``size`` is ``_enough``; the key will have served ``_served_then`` bytes then.
+        self._enough = self._served_then = 0
         self.held = False
-        self.sealed: Callable[[Message], object] | None = None
+        self._sealed: Callable[[Message], object] | None = None
         self._packets: list[Buffer] = []
         self._deferred: deque[tuple[Message, bytes, int | None]] | tuple[()] = ()  # empty, a deque is not small
         self._deferred_size = 0
         self._tags: dict[int, int] | None = None
+        self._recurring = False  # a number with a tag may come again
+        self._plain = self._trace is None  # see _consider
+
+    def _consider(self) -> None:
+        """See whether a message of the connection protocol is just queued: it need not wait, and nobody is told."""
+        watched = self._trace is not None or self._sealed is not None
+        self._plain = not (self.held or self._recurring or watched)
+
+    # ------------------------------------------------------------------------------------------ what messages must mind
+
+    @property
+    def sealed(self) -> Callable[[Message], object] | None:
+        """What is called with each message as its packet is made."""
+        return self._sealed
+
+    @sealed.setter
+    def sealed(self, sealed: Callable[[Message], object] | None) -> None:
+        self._sealed = sealed
+        self._consider()
+
+    def hold(self) -> None:
+        """Our KEXINIT has left: most messages must wait."""
+        self.held = True
+        self._plain = False
+
+    def switch(self, cipher: str, mac: str | None, keys: DirectionKeys, *, reset_sequence: bool) -> None:
+        """Our NEWKEYS has left: go on under new keys, see :meth:`Sealer.switch`; and no message must wait any more."""
+        self.sealer.switch(cipher, mac, keys, reset_sequence=reset_sequence)
+        self._served_then = self._enough - self.size
+        self._recurring = bool(self._tags)
+        self.held = False
+        self._consider()
 
     # --------------------------------------------------------------------------------------------------------------- in
 
@@ -75,6 +112,7 @@ class Outbox:
         """Queue bytes that are no packet: the identification line."""
         self._packets.append(data)
         self.size += len(data)
+        self._enough += len(data)
 
     def send(
         self, message: Message, tag: int | None = None, payload: bytes | None = None, *, now: bool = False
@@ -113,28 +151,55 @@ class Outbox:
         packet = sealer.seal(payload, conceal=message.conceal)
         self._packets.append(packet)
         self.size += len(packet)
-        if self.sealed is not None:
-            self.sealed(message)
-        if sealer.bytes >= self._rekey_bytes or sealer.packets >= self._rekey_packets:
-            self._worn()
+        if self._sealed is not None:
+            self._sealed(message)
+        if self.size >= self._enough:
+            self._look()
 
     def send_now(self, message: Message, payload: bytes | None = None) -> None:
         """Queue a message that may leave during a key exchange; see :meth:`send`."""
         self.send(message, None, payload, now=True)
 
+    def send_payload(self, payload: bytes) -> None:
+        """The same as :meth:`send`, for a message of the connection protocol that was never a value."""
+        if not self._plain or len(payload) > LARGEST_PAYLOAD:
+            self.send(cast("Message", decode(payload)), None, payload)
+            return
+        packet = self.sealer.seal(payload)
+        self._packets.append(packet)
+        self.size = size = self.size + len(packet)
+        if size >= self._enough:
+            self._look()
+
     def send_data(self, head: bytes, body: Buffer) -> None:
-        """Queue the payload ``head + body``, of the connection protocol. Not while :attr:`held`."""
-        sealer = self.sealer
-        if self._tags:
-            self._tags.pop(sealer.sequence_number, None)  # see send
+        """Queue the payload ``head + body``, of a channel. Not while :attr:`held`."""
         if self._trace is not None:
             payload = b"".join((head, body))
             self._trace_sent(payload, decode(payload))
-        packet = sealer.seal(head, body)
+        packet = self.sealer.seal(head, body)
         self._packets.append(packet)
-        self.size += len(packet)
-        if sealer.bytes >= self._rekey_bytes or sealer.packets >= self._rekey_packets:
+        self.size = size = self.size + len(packet)
+        if size >= self._enough:
+            self._look()
+
+    @property
+    def served(self) -> int:
+        """Bytes sealed under the current key, as they are on the wire."""
+        return self._served_then - (self._enough - self.size)
+
+    def _look(self) -> None:
+        """See whether limits have been reached, and after how much more one can be."""
+        limits = self._limits
+        size = self.size
+        served = self.served
+        key = min(limits.rekey_bytes - served, (limits.rekey_packets - self.sealer.packets) * LEAST)
+        more = min(key, limits.output_hard + 1 - size)
+        self._enough = size + more
+        self._served_then = served + more
+        if key <= 0:
             self._worn()
+        if size > limits.output_hard:
+            self._full()
 
     def _defer(self, message: Message, payload: bytes, tag: int | None) -> None:
         limits = self._limits
@@ -168,6 +233,7 @@ class Outbox:
         """All that is queued, which is then no longer queued."""
         data = b"".join(self._packets)
         self._packets.clear()
+        self._enough -= self.size
         self.size = 0
         return data
 

@@ -64,6 +64,9 @@ _GCM_LEAST = GCM_OVERHEAD + GCM_BLOCK
 _GCM_SHORT = frozenset(range(GCM_BLOCK, SMALL_OPEN + 1, GCM_BLOCK))
 """What packet_length is in a packet under AES-GCM that is opened the short way."""
 
+LEAST = 16
+"""The size of the smallest packet, whatever protects it (RFC 4253 section 6)."""
+
 _NO_AEAD: tuple[Iterator[bytes], None] = (iter(()), None)
 """What stands for an :data:`~sshproto.transport.halves.Aead` where packets go the long way."""
 
@@ -93,11 +96,10 @@ _NOTHING = memoryview(b"")
 class _Numbered:
     """Packets of one direction, which are numbered through (RFC 4253 section 6.4)."""
 
-    __slots__ = ("_first", "bytes", "packets")
+    __slots__ = ("_first", "packets")
 
     def __init__(self) -> None:
         self.packets = 0
-        self.bytes = 0
         self._first = 0  # the sequence number of the first packet under the current keys
 
     @property
@@ -118,12 +120,13 @@ class Opener(_Numbered):
         passive: Take packets in clear whatever their size is a multiple of; for who merely watches.
 
     Attributes:
-        buffered: Bytes fed and not opened yet.
+        fed: Bytes that were ever fed.
+        buffered: Those that were not opened yet.
         packets: Packets opened under the current keys.
-        bytes: Their size on the wire.
     """
 
     __slots__ = (
+        "_before",
         "_cipher",
         "_dead",
         "_decrypt",
@@ -137,6 +140,7 @@ class Opener(_Numbered):
         "_store",
         "_view",
         "buffered",
+        "fed",
     )
 
     _nonces: Iterator[bytes]
@@ -144,6 +148,8 @@ class Opener(_Numbered):
 
     def __init__(self, *, packet_limit: int, passive: bool = False) -> None:
         self._packet_limit = packet_limit
+        self.fed = 0
+        self._before = 0  # of these, what came before the current keys
         self.buffered = 0
         super().__init__()
         self._inflater: Inflater | None = None
@@ -176,11 +182,17 @@ class Opener(_Numbered):
         self._packet_limit = limit
         self._shorten()
 
+    @property
+    def served(self) -> int:
+        """Bytes opened under the current keys, as they were on the wire."""
+        return self.fed - self.buffered - self._before
+
     def feed(self, data: Buffer) -> None:
         """Take bytes from the wire. A ``bytes`` object is kept until it is read, anything else is copied."""
-        size = len(data)
-        if not size or self._dead:
+        if self._dead or not data:
             return
+        size = len(data)
+        self.fed += size
         if type(data) is bytes:
             if not self.buffered:
                 self._view = data if size <= _SMALL_FEED else memoryview(data)
@@ -206,7 +218,7 @@ class Opener(_Numbered):
             view.release()
             self._store.clear()
         self._view = _NOTHING
-        self._offset = 0
+        self._offset = self._length = 0
 
     def _append(self, data: Buffer) -> None:
         """Put what is unread and ``data`` together in the store."""
@@ -241,93 +253,73 @@ class Opener(_Numbered):
             MacError: The integrity check failed.
             CompressionError: The payload does not inflate.
         """
-        decrypt = self._decrypt
+        view = self._view
+        offset = self._offset
         available = self.buffered  # some of it may be in _next, but then there is a whole packet before it
-        if decrypt is None or available < _GCM_LEAST:
-            return self._next_packet()
-        view = self._view
-        offset = self._offset
-        length = unpack_length(view, offset)[0]
-        size = length + GCM_OVERHEAD
-        if size > available or length not in _GCM_SHORT:
-            return self._next_packet()
-        sealed = offset + 4
+        decrypt = self._decrypt
+        length = 0  # it was not read yet
+        plain: memoryview | bytes
         try:
-            plain = decrypt(next(self._nonces), view[sealed : offset + size], view[offset:sealed])
-        except InvalidTag:
-            raise self._die(bad_tag(self._cipher.name, self.sequence_number)) from None
-        padding = plain[0]
-        end = length - padding
-        if padding < 4 or end < 2:
-            plain = b""  # a traceback keeps the variables of its frames
-            raise self._die(self._bad_padding(padding, length))
-        if self._store:
-            self._advance(size)
-        else:  # nothing is put together, so no length was read ahead either
-            self.packets += 1
-            self.bytes += size
-            self.buffered = left = available - size
-            if left:
-                self._offset = offset + size
-            else:
-                self._view = _NOTHING
-                self._offset = 0
-        return plain[1:end]
-
-    def _next_packet(self) -> memoryview | bytes | None:
-        """The long way of :meth:`next_packet`, for all packets and for none."""
-        cipher = self._cipher
-        view = self._view
-        offset = self._offset
-        available = self.buffered
-        sequence = (self._first + self.packets) & _MASK32
-        try:
-            length = self._length
-            if not length:
-                if available < cipher.prefix:
+            if (
+                decrypt is not None
+                and available >= _GCM_LEAST
+                and (size := (length := unpack_length(view, offset)[0]) + GCM_OVERHEAD) <= available
+                and length in _GCM_SHORT
+            ):  # a whole packet, and a short one
+                sealed = offset + 4
+                try:
+                    plain = decrypt(next(self._nonces), view[sealed : offset + size], view[offset:sealed])
+                except InvalidTag:
+                    raise bad_tag(self._cipher.name, self.sequence_number) from None
+            else:  # all that is not so plain, errors among it
+                cipher = self._cipher
+                sequence = (self._first + self.packets) & _MASK32
+                if self._length:
+                    length = self._length
+                else:
+                    if not length:
+                        if available < cipher.prefix:
+                            return None
+                        clear = cipher.clear
+                        length = unpack_length(view, offset)[0] if clear else cipher.length(view, offset, sequence)
+                    if not 5 <= length <= self._packet_limit or (length + cipher.counted) % cipher.alignment:
+                        length = self._refuse(length)
+                size = length + cipher.overhead
+                if available < size:
+                    self._length = length
                     return None
-                length = unpack_length(view, offset)[0] if cipher.clear else cipher.length(view, offset, sequence)
-                if not 5 <= length <= self._packet_limit or (length + cipher.counted) % cipher.alignment:
-                    length = self._refuse(length)
-            size = length + cipher.overhead
-            if available < size:
-                self._length = length
-                return None
-            plain = cipher.open(view, offset, length, sequence)
+                plain = cipher.open(view, offset, length, sequence)
             padding = plain[0]
-            if not 4 <= padding <= length - 2:
-                raise self._bad_padding(padding, length)
-            payload: memoryview | bytes = plain[1 : length - padding]
-            if self._inflater is not None:
+            end = length - padding
+            if padding < 4 or end < 2:
+                raise ProtocolViolation(
+                    f"packet {self.sequence_number}: a padding_length of {padding} in a packet_length of {length}; "
+                    "it is at least 4 and leaves at least one byte of payload (RFC 4253 section 6)"
+                )
+            payload: memoryview | bytes = plain[1:end]
+            if decrypt is None and self._inflater is not None:
                 payload = self._inflater.inflate(payload, self._packet_limit)
         except ConnectionLoss as error:
             plain = payload = b""  # a traceback keeps the variables of its frames
             self._die(error)
             raise
-        self._advance(size)
-        return payload
-
-    def _advance(self, size: int) -> None:
-        """The next packet has been opened, so many bytes."""
-        self._length = 0
         self.packets += 1
-        self.bytes += size
-        self.buffered = left = self.buffered - size
+        self.buffered = left = available - size
         if not left:
-            self._let_go()
+            if self._store:
+                self._let_go()
+            else:  # nothing was put together, so no length was read ahead either
+                self._view = _NOTHING
+                self._offset = 0
         elif self._next is None:
-            self._offset += size
+            self._offset = offset + size
+            self._length = 0
         else:
             self._let_go()
             self._view = memoryview(self._next)
             self._offset = self._next_offset
             self._next = None
-
-    def _bad_padding(self, padding: int, length: int) -> ProtocolViolation:
-        return ProtocolViolation(
-            f"packet {self.sequence_number}: a padding_length of {padding} in a packet_length of {length}; "
-            "it is at least 4 and leaves at least one byte of payload (RFC 4253 section 6)"
-        )
+        return payload
 
     def _refuse(self, length: int) -> int:
         """What to do about a bad packet_length: an error, or a length to wait for before there is one."""
@@ -351,19 +343,18 @@ class Opener(_Numbered):
             f"it is no multiple of {cipher.alignment} (RFC 4253 section 6)"
         )
 
-    def _die(self, error: ConnectionLoss) -> ConnectionLoss:
-        """The error to raise, which is raised whenever another packet is wanted, too."""
+    def _die(self, error: ConnectionLoss) -> None:
         self._dead = True
         self._inflater = None
         self._use(_Dead(error))
         self.drop()
-        return error
 
     def drop(self) -> None:
         """Forget what was fed and not opened: nobody will ask for it."""
         # Not clear(): whoever is at work on the last packet, or the frames of an error, may still hold views.
         self._store = bytearray()
         self._view = _NOTHING
+        self._before += self.buffered
         self._offset = self._length = self.buffered = 0
         self._next = None
 
@@ -392,7 +383,7 @@ class Opener(_Numbered):
         self._gather()
         self._first = 0 if reset_sequence else self.sequence_number
         self.packets = 0
-        self.bytes = 0
+        self._before = self.fed - self.buffered
 
     def inflate_with(self, inflater: Inflater) -> None:
         """Inflate what has not been opened yet, in whatever way ``inflater`` does; for who merely watches."""
@@ -430,7 +421,6 @@ class Sealer(_Numbered):
 
     Attributes:
         packets: Packets sealed under the current keys.
-        bytes: Their size on the wire.
     """
 
     __slots__ = (
@@ -473,39 +463,31 @@ class Sealer(_Numbered):
         # padding_length, payload and the least padding; then what more of that aligns them.
         length = 5 + len(head) + len(body)
         encrypt = self._encrypt
-        if encrypt is None or length > SMALL_SEAL or conceal:
-            return self._seal(head, body, _CONCEALING if conceal else self._cipher.alignment)
-        extra = -length % GCM_BLOCK
-        start = self._pool_offset
-        stop = start + 4 + extra
-        if stop > _PADDING_POOL:
-            start, stop = self._draw(4 + extra)
-        self._pool_offset = stop
-        clear = pack_length(length + extra)
-        plain = b"".join((BYTE[4 + extra], head, body, self._pool[start:stop]))
-        packet = clear + encrypt(next(self._nonces), plain, clear)
-        self.packets += 1
-        self.bytes += len(packet)
-        return packet
-
-    def _seal(self, head: bytes, body: Buffer, alignment: int) -> bytes | bytearray:
-        """The long way of :meth:`seal`."""
+        if encrypt is not None and length <= SMALL_SEAL and not conceal:
+            extra = -length % GCM_BLOCK
+            start = self._pool_offset
+            stop = start + 4 + extra
+            if stop > _PADDING_POOL:
+                start, stop = self._draw(4 + extra)
+            self._pool_offset = stop
+            self.packets += 1
+            clear = pack_length(length + extra)
+            plain = b"".join((BYTE[4 + extra], head, body, self._pool[start:stop]))
+            return clear + encrypt(next(self._nonces), plain, clear)
         if self._deflater is not None:
             head = self._deflater.deflate(head, body)
             body = b""
+            length = 5 + len(head)
         cipher = self._cipher
-        length = 5 + len(head) + len(body)
-        extra = -(length + cipher.counted) % alignment
+        extra = -(length + cipher.counted) % (_CONCEALING if conceal else cipher.alignment)
         start = self._pool_offset
         stop = start + 4 + extra
         if stop > _PADDING_POOL:
             start, stop = self._draw(4 + extra)
         self._pool_offset = stop
         sequence = (self._first + self.packets) & _MASK32
-        packet = cipher.seal(length + extra, head, body, self._pool[start:stop], sequence)
         self.packets += 1
-        self.bytes += len(packet)
-        return packet
+        return cipher.seal(length + extra, head, body, self._pool[start:stop], sequence)
 
     def _draw(self, count: int) -> tuple[int, int]:
         """Fill the pool anew: where in it so many bytes begin and end."""
@@ -517,7 +499,6 @@ class Sealer(_Numbered):
         self._use(sealing(cipher, mac, keys))
         self._first = 0 if reset_sequence else self.sequence_number
         self.packets = 0
-        self.bytes = 0
 
     def set_compression(self, name: str, *, authenticated: bool) -> None:
         """Compress from the next packet on, in a new stream. As :meth:`Opener.set_compression`."""

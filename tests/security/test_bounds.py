@@ -563,7 +563,7 @@ def test_a_worn_key(role: Role) -> None:
     """The packet that reaches a limit starts the exchange, not one before it and not one after."""
     size = len(ignore_of(996))
     opener = bring_with(role, "C").conn._engine.opener
-    for limits in (Limits(rekey_packets=opener.packets + 8), Limits(rekey_bytes=opener.bytes + 8 * size)):
+    for limits in (Limits(rekey_packets=opener.packets + 8), Limits(rekey_bytes=opener.served + 8 * size)):
         puppet = bring_with(role, "C", limits=limits)
         assert [puppet.outcome_of(functools.partial(puppet.write, ignore_of(996))) for _ in range(9)] == [
             *["."] * 7,

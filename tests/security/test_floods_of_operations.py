@@ -141,7 +141,6 @@ def deafen(end: End) -> None:
     engine = end.conn._engine
     engine._handlers = (lambda engine, payload: None,) * 256
     engine._look_up = lambda: None
-    engine._channel_data = lambda payload: None
 
 
 @pytest.mark.covers("B28", "V35", "P21")

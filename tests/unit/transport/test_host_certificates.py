@@ -94,9 +94,11 @@ class _Nobody:
 
     def __init__(self) -> None:
         self.outbox: Any = self
-        self.held = False
 
     def send_now(self, *_: Any) -> None:
+        pass
+
+    def hold(self) -> None:
         pass
 
 
