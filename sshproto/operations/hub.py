@@ -325,9 +325,12 @@ class Hub(Generic[C]):
         """
         try:
             number = self.conn.open_channel(kind, window=window, max_packet=max_packet)
-        except UsageError:  # it has to wait, or can't be done at all
+        except LimitReached:
             again = partial(self.conn.open_channel, kind, window=window, max_packet=max_packet)
             number = yield from self.command(again)
+        except UsageError:
+            self.check()  # what has become of the connection is the better error
+            raise
         channel = self.channels[number] = Channel(self, number, kind)
         try:
             while True:

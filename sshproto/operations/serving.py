@@ -35,7 +35,6 @@ from sshproto.errors import (
     ChannelEnded,
     ConnectionLoss,
     InvalidArgument,
-    LimitReached,
     SignatureInvalid,
     SSHError,
     UsageError,
@@ -420,13 +419,12 @@ class _Service:
                 granted = (yield from self._ask(self._handler.allow_program, session)) is True
             else:
                 granted = yield from self._equip(session, request)
-            decide = hub.conn.succeed if granted else hub.conn.fail
             hub.check()
-            try:
-                decide(question)
-            except LimitReached:
-                yield from hub.command(partial(decide, question))
-            if granted and request.starts:
+            if not granted:
+                hub.refuse(question)
+                continue
+            hub.grant(question)
+            if request.starts:
                 return True
         return False
 

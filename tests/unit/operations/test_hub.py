@@ -30,11 +30,14 @@ from sshproto.errors import (
     UsageError,
     WrongPhase,
 )
-from sshproto.events import ChannelOpenRequested, ConnectionLost, GlobalRequested, KeysExchanged
+from sshproto.events import ChannelOpenRequested, ConnectionLost, GlobalRequested, KeysExchanged, Question
+from sshproto.operations.channel import Channel
 from sshproto.operations.forwarding import listen
-from sshproto.operations.hub import Hub
+from sshproto.operations.hub import _ROUTES, Hub
+from sshproto.operations.serving import _ANSWERS
 from sshproto.operations.session import run
 from sshproto.operations.steps import Operation
+from sshproto.wire.table import Role
 from tests.support.running import QUICK, Host, Scene
 
 HERE = ("127.0.0.1", 8022)
@@ -164,6 +167,17 @@ def test_a_bug_stays_chained_to_the_error():
     with pytest.raises(LocalClose) as caught:
         scene.client.hub.check()
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def kinds(base: type) -> set[type]:
+    """The classes of all questions that there are."""
+    return {kind for cls in base.__subclasses__() for kind in kinds(cls) or {cls}}
+
+
+def test_every_question_finds_somebody():
+    client, server = (kinds(Question) & set(_ROUTES[role]) for role in (Role.CLIENT, Role.SERVER))
+    assert client | server | set(Channel.ROUTES) >= kinds(Question)
+    assert set(_ANSWERS) == server
 
 
 def test_questions_end_with_the_connection(bare):
