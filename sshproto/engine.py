@@ -9,10 +9,9 @@ connection when the login has succeeded, and asks a silent peer whether it is st
 from __future__ import annotations
 
 import struct
-from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-from sshproto.channels.inbound import BRIEF, FIELDS
+from sshproto.channels.inbound import BRIEF, WHOLE
 from sshproto.channels.mux import Mux
 from sshproto.channels.requests import Keepalive
 from sshproto.errors import ProtocolViolation, TimedOut
@@ -21,7 +20,6 @@ from sshproto.timers import Timer
 from sshproto.transport.extensions import PING
 from sshproto.transport.link import Handler, Link, Phase
 from sshproto.wire import messages
-from sshproto.wire.codec import PLANS
 from sshproto.wire.messages import ChannelData, ChannelWindowAdjust, Ping, ServiceAccept, ServiceRequest
 from sshproto.wire.table import State, message_name
 
@@ -48,27 +46,26 @@ _KEEPALIVE = b"sshproto keepalive"
 _NOBODY: frozenset[int] = frozenset()
 
 
-def _fields(message: type[Message], take: Callable[..., None]) -> Handler:
-    """Has ``take`` get the fields of a message of the connection protocol, which need not be a value for that."""
-    decode = PLANS[message].decode
+def _whole(take: Callable[[Inbound, Buffer], Event | None]) -> Handler:
+    """Has ``take`` get a message of the connection protocol."""
 
-    def handle(engine: Engine[Any], payload: Buffer) -> None:
-        decode(payload, MethodType(take, engine.mux.inbound))
+    def handle(engine: Engine[Any], payload: Buffer) -> Event | None:
+        return take(engine.mux.inbound, payload)
 
     return handle
 
 
-def _brief(message: type[Message], take: Callable[[Inbound, int], None]) -> Handler:
-    """The same for a message that has one number and nothing else."""
+def _brief(message: type[Message], take: Callable[[Inbound, int], Event | None]) -> Handler:
+    """Has ``take`` get what is in a message of one number and nothing else."""
     unpack = struct.Struct(">BI").unpack
 
-    def handle(engine: Engine[Any], payload: Buffer) -> None:
+    def handle(engine: Engine[Any], payload: Buffer) -> Event | None:
         try:
             _, number = unpack(payload)
         except struct.error:
             message.parse(payload)  # which says what is wrong with it
             raise
-        take(engine.mux.inbound, number)
+        return take(engine.mux.inbound, number)
 
     return handle
 
@@ -153,7 +150,7 @@ class Engine(Link, Generic[A]):
     _HANDLERS: ClassVar[dict[int, Handler]] = {
         **Link._HANDLERS,
         **dict.fromkeys(range(50, 80), _on_login),
-        **{message.number: _fields(message, take) for message, take in FIELDS.items()},
+        **{message.number: _whole(take) for message, take in WHOLE.items()},
         **{message.number: _brief(message, take) for message, take in BRIEF.items()},
         ChannelWindowAdjust.number: _on_adjust,
         ChannelData.number: _on_data,

@@ -21,7 +21,7 @@ from sshproto.channels.requests import (
     StreamlocalForward,
     TcpipForward,
     UnknownGlobal,
-    global_of,
+    decode_global,
 )
 from sshproto.config import Config
 from sshproto.errors import InvalidArgument, LimitExceeded, LimitReached, ProtocolViolation, WireError
@@ -180,24 +180,25 @@ class GlobalRequests:
 
     # ------------------------------------------------------------------------------------------------------------ input
 
-    def requested(self, request_type: str, want_reply: bool, payload: bytes) -> None:
+    def requested(self, message: GlobalRequest) -> None:
         """GLOBAL_REQUEST came.
 
         Raises:
             LimitExceeded: Too many are undecided.
         """
+        want_reply = message.want_reply
         if want_reply and len(self._owed) >= self._config.limits.requests_pending:
             raise LimitExceeded(
                 f"{len(self._owed)} global requests are unanswered (Limits.requests_pending)",
                 "requests_pending",
             )
-        granted, request = self._judge(request_type, want_reply, payload)
+        granted, request = self._judge(message)
         if granted is None and request is not None:
             number = self._outlet.question_id()
             question = GlobalRequested(id=number, request=request, want_reply=want_reply)
             if want_reply:
                 self._owed += (Reply(number, None),)
-                self._outlet.ask(question, size=len(payload))
+                self._outlet.ask(question, size=len(message.payload))
             else:
                 self._assume(question)
                 self._outlet.emit(question)
@@ -206,18 +207,16 @@ class GlobalRequests:
             if self.flush():
                 raise LimitExceeded("too many replies wait for the end of a key exchange", "deferred_packets")
 
-    def _judge(
-        self, request_type: str, want_reply: bool, payload: bytes
-    ) -> tuple[bool | None, GlobalRequestData | None]:
+    def _judge(self, message: GlobalRequest) -> tuple[bool | None, GlobalRequestData | None]:
         """The answer, None if it is the application's; and the request."""
         try:
-            request = global_of(request_type, payload)
+            request = decode_global(message)
         except WireError:
             return False, None
         limits = self._config.limits
         if not is_name(request.type) or self._role not in request.receivers:
             return False, request
-        if want_reply and self._outlet.undecided() + len(payload) > limits.undecided_bytes:
+        if message.want_reply and self._outlet.undecided() + len(message.payload) > limits.undecided_bytes:
             return False, request
         match request:
             case Keepalive():
@@ -227,7 +226,7 @@ class GlobalRequests:
                 return True, request
             case TcpipForward() | CancelTcpipForward() if _size(request.address) > limits.host_name:
                 return False, request
-            case TcpipForward(port=0) if not want_reply:
+            case TcpipForward(port=0) if not message.want_reply:
                 return False, request  # the client could not learn the port, and its cancel would name none
             case TcpipForward() | StreamlocalForward():
                 if self.forwards >= limits.forwards:

@@ -38,11 +38,12 @@ from sshproto.events import (
     ChannelRequested,
     DataReceived,
     EofReceived,
+    Event,
     RequestFailed,
     RequestSucceeded,
 )
 from sshproto.text import printable
-from sshproto.wire.codec import is_name
+from sshproto.wire.codec import Buffer, is_name
 from sshproto.wire.messages import (
     ChannelClose,
     ChannelEof,
@@ -70,7 +71,10 @@ _REQUESTABLE = handling(ChannelRequest)
 
 
 class Inbound:
-    """The peer's side of the multiplexer."""
+    """The peer's side of the multiplexer.
+
+    What takes a message returns what there is to tell of it, which is one event at most; questions are asked.
+    """
 
     __slots__ = ("_global", "_limits", "_openable", "_outlet", "_registry", "_requestable", "_role")
 
@@ -83,20 +87,22 @@ class Inbound:
         self._openable = OPENED_AT[self._role]
         self._requestable = REQUESTED_OF[self._role]
 
-    def _global_request(self, request_type: str, want_reply: bool, payload: bytes) -> None:
-        self._global.requested(request_type, want_reply, payload)
+    def _global_request(self, payload: Buffer) -> None:
+        self._global.requested(GlobalRequest.parse(payload))
 
-    def _global_success(self, payload: bytes) -> None:
-        self._global.replied(True, payload)
+    def _global_success(self, payload: Buffer) -> None:
+        self._global.replied(True, RequestSuccess.parse(payload).payload)
 
-    def _global_failure(self) -> None:
+    def _global_failure(self, payload: Buffer) -> None:
+        RequestFailure.parse(payload)
         self._global.replied(False, b"")
 
-    def _open(self, channel_type: str, peer_number: int, window: int, packet: int, payload: bytes) -> None:
+    def _open(self, payload: Buffer) -> None:
+        channel_type, peer_number, window, packet, particulars = payloads.read_open(payload)
         registry = self._registry
         if peer_number in registry.peer_numbers:
             raise ProtocolViolation(f"CHANNEL_OPEN with number {peer_number}, which another channel of the peer has")
-        kind = self._wanted(channel_type, packet, payload)
+        kind = self._wanted(channel_type, packet, particulars)
         if isinstance(kind, tuple):
             reason, description = kind
             registry.tell(ChannelOpenFailure(peer_number, reason, description).encode())
@@ -107,13 +113,13 @@ class Inbound:
             registry.invitations.used(kind)
         channel.question = self._outlet.question_id()
         question = ChannelOpenRequested(id=channel.question, channel=channel.number, kind=kind)
-        self._outlet.ask(question, size=len(payload))
+        self._outlet.ask(question, size=len(particulars))
 
-    def _wanted(self, channel_type: str, packet: int, payload: bytes) -> ChannelOpenData | tuple[OpenFailure, str]:
+    def _wanted(self, channel_type: str, packet: int, particulars: bytes) -> ChannelOpenData | tuple[OpenFailure, str]:
         """The kind of a channel that may be asked for, or why it may not."""
         registry, limits = self._registry, self._limits
         try:
-            kind = kind_of(channel_type, payload)
+            kind = kind_of(channel_type, particulars)
         except WireError as error:
             return OpenFailure.ADMINISTRATIVELY_PROHIBITED, f"malformed: {error.problem}"
         cls = type(kind)
@@ -137,11 +143,12 @@ class Inbound:
             return OpenFailure.RESOURCE_SHORTAGE, "too many sessions"
         if registry.asked >= limits.opens_pending:
             return OpenFailure.RESOURCE_SHORTAGE, "too many channels are being opened"
-        if payload and not registry.has_room(payload):
+        if particulars and not registry.has_room(particulars):
             return OpenFailure.RESOURCE_SHORTAGE, "too much waits to be decided"
         return kind
 
-    def _confirmation(self, number: int, peer_number: int, window: int, packet: int, payload: bytes) -> None:
+    def _confirmation(self, payload: Buffer) -> Event | None:
+        number, peer_number, window, packet, data = payloads.read_confirmation(payload)
         registry = self._registry
         channel = registry.channels.get(number)
         if channel is None or channel.state not in _CONFIRMABLE:
@@ -162,46 +169,50 @@ class Inbound:
         if channel.abandoned:
             registry.tell(payloads.close(peer_number))
             channel.move(CLOSE_OUT)
-        else:
-            channel.move(OPEN)
-            self._outlet.emit(ChannelOpened(number, payload))
+            return None
+        channel.move(OPEN)
+        return ChannelOpened(number, data)
 
-    def _open_failure(self, number: int, reason: int, description: str, language: str) -> None:
+    def _open_failure(self, payload: Buffer) -> Event | None:
+        message = ChannelOpenFailure.parse(payload)
+        number = message.recipient_channel
         registry = self._registry
         channel = registry.channels.get(number)
         if channel is None or channel.state not in _REFUSABLE:
             raise registry.violation(ChannelOpenFailure, number)
         registry.forget(channel)
-        self._outlet.emit(ChannelOpenFailed(number, reason, printable(description, 4096)))
+        return ChannelOpenFailed(number, message.reason, printable(message.description, 4096))
 
-    def _extended_data(self, number: int, data_type: int, data: bytes) -> None:
-        length = len(data)
+    def _extended_data(self, payload: Buffer) -> Event | None:
+        message = ChannelExtendedData.parse(payload)
+        number = message.recipient_channel
+        length = len(message.data)
         channel = self._registry.channels.get(number)
         if channel is None or not channel.receiving:
             self._registry.unreceivable(ChannelExtendedData, number, length)
-            return
+            return None
         if not length:
             self._registry.empty(channel)
-            return
+            return None
         channel.take(length)
-        if data_type != STDERR or (self._role is Role.SERVER and isinstance(channel.kind, Session)):
+        if message.data_type != STDERR or (self._role is Role.SERVER and isinstance(channel.kind, Session)):
             # Nobody will read it, so nobody else would give its room back.
             channel.consumed += length
             if channel.consumed >= channel.give_back_at:
                 self._registry.give_back(channel)
-            return
+            return None
         channel.unread += length
-        self._outlet.emit(DataReceived(number, data, STDERR))
+        return DataReceived(number, message.data, STDERR)
 
-    def _eof(self, number: int) -> None:
+    def _eof(self, number: int) -> Event | None:
         channel = self._registry.channels.get(number)
         if channel is None or channel.state not in _ENDABLE:
             self._registry.admit(ChannelEof, number)
-            return
+            return None
         channel.move(EOF_IN)
-        self._outlet.emit(EofReceived(number))
+        return EofReceived(number)
 
-    def _close(self, number: int) -> None:
+    def _close(self, number: int) -> Event | None:
         registry = self._registry
         channel = registry.channels.get(number)
         if channel is None or channel.state not in _CLOSABLE:
@@ -210,14 +221,15 @@ class Inbound:
             registry.tell(payloads.close(channel.peer_number))
             registry.closing(channel)
         registry.forget(channel)
-        self._outlet.emit(ChannelClosed(number))
+        return ChannelClosed(number)
 
-    def _request(self, number: int, request_type: str, want_reply: bool, payload: bytes) -> None:
+    def _request(self, payload: Buffer) -> Event | None:
+        number, request_type, want_reply, particulars = payloads.read_request(payload)
         registry = self._registry
         channel = registry.channels.get(number)
         if channel is None or channel.state not in _REQUESTABLE:
             registry.admit(ChannelRequest, number)
-            return
+            return None
         if not channel.ours:  # else it may have nothing to do with what we asked
             registry.windows.answered(channel, self._outlet.time())
         pending = self._limits.requests_pending
@@ -227,27 +239,31 @@ class Inbound:
                 "requests_pending",
             )
         try:
-            request = request_of(request_type, payload)
+            request = request_of(request_type, particulars)
         except WireError:
             request = None
         if request is not None and self._sensible(channel, request):
             if request.notice:
-                self._outlet.emit(ChannelNotified(number, request))
-            elif not want_reply or registry.has_room(payload):
+                notified = ChannelNotified(number, request)
+                if not want_reply:  # nor should it be
+                    return notified
+                self._outlet.emit(notified)
+            elif not want_reply or registry.has_room(particulars):
                 question_id = self._outlet.question_id()
                 if request.starts:
                     channel.started_by = question_id
                 question = ChannelRequested(id=question_id, channel=number, request=request, want_reply=want_reply)
                 if want_reply:
                     channel.owed += (Reply(question_id, None),)
-                    self._outlet.ask(question, size=len(payload))
+                    self._outlet.ask(question, size=len(particulars))
                 else:
                     self._outlet.emit(question)
-                return
+                return None
         if want_reply:
             channel.owed += (Reply(None, False),)
             if not registry.flush(channel):
                 raise LimitExceeded("too many replies wait for the end of a key exchange", "deferred_packets")
+        return None
 
     def _sensible(self, channel: Channel, request: ChannelRequestData) -> bool:
         """Whether the application should hear of ``request``."""
@@ -281,17 +297,17 @@ class Inbound:
     }
     """What else there is to be said about a request."""
 
-    def _success(self, number: int) -> None:
+    def _success(self, number: int) -> Event | None:
         reply = self._reply(ChannelSuccess, number)
-        if reply is not None:
-            self._outlet.emit(RequestSucceeded(number, reply[0]))
+        return None if reply is None else RequestSucceeded(number, reply[0])
 
-    def _failure(self, number: int) -> None:
+    def _failure(self, number: int) -> Event | None:
         reply = self._reply(ChannelFailure, number)
-        if reply is not None:
-            if reply[1].invites:
-                self._registry.invitations.refused_on(number, reply[1])
-            self._outlet.emit(RequestFailed(number, reply[0]))
+        if reply is None:
+            return None
+        if reply[1].invites:
+            self._registry.invitations.refused_on(number, reply[1])
+        return RequestFailed(number, reply[0])
 
     def _reply(self, message: type[Message], number: int) -> tuple[int, ChannelRequestData] | None:
         """What the reply that came on a channel is to, if it is to something."""
@@ -308,7 +324,7 @@ class Inbound:
         channel.requested = channel.requested[1:]
         return reply
 
-    _FIELDS: ClassVar[dict[type[Message], Callable[..., None]]] = {
+    _WHOLE: ClassVar[dict[type[Message], Callable[[Any, Buffer], Event | None]]] = {
         GlobalRequest: _global_request,
         RequestSuccess: _global_success,
         RequestFailure: _global_failure,
@@ -318,7 +334,7 @@ class Inbound:
         ChannelExtendedData: _extended_data,
         ChannelRequest: _request,
     }
-    _BRIEF: ClassVar[dict[type[Message], Callable[[Any, int], None]]] = {
+    _BRIEF: ClassVar[dict[type[Message], Callable[[Any, int], Event | None]]] = {
         ChannelEof: _eof,
         ChannelClose: _close,
         ChannelSuccess: _success,
@@ -326,8 +342,8 @@ class Inbound:
     }
 
 
-FIELDS = Inbound._FIELDS
-"""What takes each message, as its fields."""
+WHOLE = Inbound._WHOLE
+"""What takes the payload of each message."""
 BRIEF = Inbound._BRIEF
 """What takes those that say nothing but a channel's number, which is what it gets. They are half of all."""
 

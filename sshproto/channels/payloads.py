@@ -1,11 +1,11 @@
-"""What we say about channels, as payloads.
+"""The usual messages about channels as payloads: ours are written, and the peer's read, without making them values.
 
-Whoever reads a message wants a value; a message of ours is read by the peer alone.  So these are encoded as they are
-asked for, and become values only where they wait for a key exchange or are traced, see
-:meth:`~sshproto.outlet.Outlet.send_payload`.  Of what is not here, most of all failures to open and global requests,
-there is little.
+A message of ours is read by the peer alone, so it becomes a value only where it waits for a key exchange or is traced,
+see :meth:`~sshproto.outlet.Outlet.send_payload`.  One of the peer's would be taken apart at once.  What is not here,
+most of all failures to open and global requests, is rare.
 
-The fields, and the numbers that begin each message, are those of :mod:`sshproto.wire.messages`.
+The fields, and the numbers that begin each message, are those of :mod:`sshproto.wire.messages`, and so is whatever is
+to be said about a message that is not regular: what is read here is read there once more, if it is malformed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import lru_cache, partial
 from itertools import takewhile
 
 from sshproto.channels.requests import ChannelOpenData, ChannelRequestData
-from sshproto.wire.codec import boolean, name
+from sshproto.wire.codec import Buffer, boolean, name
 from sshproto.wire.messages import (
     ChannelClose,
     ChannelEof,
@@ -31,7 +31,15 @@ from sshproto.wire.messages import (
 
 _name = lru_cache(64)(name)  # few are ever sent
 _FALSE, _TRUE = boolean(False), boolean(True)
-_SIZES = struct.Struct(">III")
+
+_OPEN_HEAD = struct.Struct(">BI")  # of SSH_MSG_CHANNEL_OPEN: message number, length of the type
+_OPEN_SIZES = struct.Struct(">III")  # what follows the type: sender, window, packet
+_CONFIRMATION = struct.Struct(">BIIII")  # of SSH_MSG_CHANNEL_OPEN_CONFIRMATION: all but what the standard has not
+_REQUEST_HEAD = struct.Struct(">BII")  # of SSH_MSG_CHANNEL_REQUEST: message number, recipient, length of the type
+
+_IRREGULAR = (struct.error, UnicodeDecodeError, IndexError)
+
+# ------------------------------------------------------------------------------------------------------------- written
 
 
 def _numbers(message: type[Message]) -> Callable[..., bytes]:
@@ -60,7 +68,7 @@ def opening(kind: ChannelOpenData, sender: int, window: int, packet: int) -> byt
         InvalidArgument: A value of ``kind`` cannot be sent.
     """
     particulars = kind.encode()
-    return b"".join((_OPEN, _name(kind.type), _SIZES.pack(sender, window, packet), particulars))
+    return b"".join((_OPEN, _name(kind.type), _OPEN_SIZES.pack(sender, window, packet), particulars))
 
 
 def request(recipient: int, request: ChannelRequestData, *, want_reply: bool) -> bytes:
@@ -71,3 +79,61 @@ def request(recipient: int, request: ChannelRequestData, *, want_reply: bool) ->
     """
     particulars = request.encode()
     return b"".join((_request(recipient), _name(request.type), _TRUE if want_reply else _FALSE, particulars))
+
+
+# ---------------------------------------------------------------------------------------------------------------- read
+
+
+def read_open(payload: Buffer) -> tuple[str, int, int, int, bytes]:
+    """The fields of SSH_MSG_CHANNEL_OPEN.
+
+    Raises:
+        WireError: It is malformed.
+    """
+    if type(payload) is bytes:
+        try:
+            _, size = _OPEN_HEAD.unpack_from(payload)
+            end = _OPEN_HEAD.size + size
+            channel_type = payload[_OPEN_HEAD.size : end].decode("ascii")
+            sender, window, packet = _OPEN_SIZES.unpack_from(payload, end)
+        except _IRREGULAR:
+            pass
+        else:
+            if "\0" not in channel_type:
+                return channel_type, sender, window, packet, payload[end + _OPEN_SIZES.size :]
+    it = ChannelOpen.parse(payload)
+    return it.channel_type, it.sender_channel, it.initial_window_size, it.maximum_packet_size, it.payload
+
+
+def read_confirmation(payload: Buffer) -> tuple[int, int, int, int, bytes]:
+    """The fields of SSH_MSG_CHANNEL_OPEN_CONFIRMATION.
+
+    Raises:
+        WireError: It is malformed.
+    """
+    if type(payload) is bytes and len(payload) >= _CONFIRMATION.size:
+        _, recipient, sender, window, packet = _CONFIRMATION.unpack_from(payload)
+        return recipient, sender, window, packet, payload[_CONFIRMATION.size :]
+    it = ChannelOpenConfirmation.parse(payload)
+    return it.recipient_channel, it.sender_channel, it.initial_window_size, it.maximum_packet_size, it.payload
+
+
+def read_request(payload: Buffer) -> tuple[int, str, bool, bytes]:
+    """The fields of SSH_MSG_CHANNEL_REQUEST.
+
+    Raises:
+        WireError: It is malformed.
+    """
+    if type(payload) is bytes:
+        try:
+            _, recipient, size = _REQUEST_HEAD.unpack_from(payload)
+            end = _REQUEST_HEAD.size + size
+            request_type = payload[_REQUEST_HEAD.size : end].decode("ascii")
+            want_reply = payload[end] != 0
+        except _IRREGULAR:
+            pass
+        else:
+            if "\0" not in request_type:
+                return recipient, request_type, want_reply, payload[end + 1 :]
+    it = ChannelRequest.parse(payload)
+    return it.recipient_channel, it.request_type, it.want_reply, it.payload

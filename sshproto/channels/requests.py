@@ -561,8 +561,13 @@ GLOBAL_REQUESTS: dict[str, Any] = _by_name(GlobalRequestData)
 """The class of each global request, by its name."""
 
 
+def decode_open(message: ChannelOpen) -> ChannelOpenData:
+    """The kind of channel that ``message`` asks for; a WireError if that is malformed or out of bounds."""
+    return kind_of(message.channel_type, message.payload)
+
+
 def kind_of(name: str, payload: bytes) -> ChannelOpenData:
-    """What a channel is for. A :class:`~sshproto.errors.WireError` says that it is malformed or out of bounds."""
+    """The same of the fields that tell it."""
     if name == Session.type and not payload:
         return SESSION
     cls = KINDS.get(name)
@@ -570,30 +575,21 @@ def kind_of(name: str, payload: bytes) -> ChannelOpenData:
     return kind
 
 
+def decode_request(message: ChannelRequest) -> ChannelRequestData:
+    """What ``message`` asks or tells; a WireError if that is malformed or out of bounds."""
+    return request_of(message.request_type, message.payload)
+
+
 def request_of(name: str, payload: bytes) -> ChannelRequestData:
-    """What is asked or told about a channel; errors are those of :func:`kind_of`."""
+    """The same of the fields that tell it."""
     cls = CHANNEL_REQUESTS.get(name)
     request: ChannelRequestData = UnknownRequest(name, payload) if cls is None else PLANS[cls].decode(payload)
     return request
 
 
-def global_of(name: str, payload: bytes) -> GlobalRequestData:
-    """What is asked about the connection; errors are those of :func:`kind_of`."""
+def decode_global(message: GlobalRequest) -> GlobalRequestData:
+    """What ``message`` asks or tells; a WireError if that is malformed or out of bounds."""
+    name, payload = message.request_type, message.payload
     cls = GLOBAL_REQUESTS.get(name)
     request: GlobalRequestData = UnknownGlobal(name, payload) if cls is None else PLANS[cls].decode(payload)
     return request
-
-
-def decode_open(message: ChannelOpen) -> ChannelOpenData:
-    """The kind of channel that ``message`` asks for; errors are those of :func:`kind_of`."""
-    return kind_of(message.channel_type, message.payload)
-
-
-def decode_request(message: ChannelRequest) -> ChannelRequestData:
-    """What ``message`` asks or tells; errors are those of :func:`kind_of`."""
-    return request_of(message.request_type, message.payload)
-
-
-def decode_global(message: GlobalRequest) -> GlobalRequestData:
-    """What ``message`` asks or tells; errors are those of :func:`kind_of`."""
-    return global_of(message.request_type, message.payload)

@@ -303,6 +303,9 @@ class Link:
                     continue
                 event = handler(self, payload)
                 if self._near_limit:
+                    if event is not None:
+                        events.append(event)  # it comes before the end that a limit may bring
+                        event = None
                     self._watch_limits(number)
                 if event is not None:
                     if self.idle and not events:

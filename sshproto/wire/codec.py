@@ -20,7 +20,7 @@ import attrs
 
 from sshproto.errors import InvalidArgument, WireError
 from sshproto.values import frozen
-from sshproto.wire.shapes import IRREGULAR, Decode, Encode, Make, shaped
+from sshproto.wire.shapes import IRREGULAR, Decode, Encode, shaped
 
 Buffer = bytes | bytearray | memoryview
 
@@ -335,20 +335,15 @@ class Plan:
         self.encode: Encode
         self.decode, self.encode = shape or (self.read_all, self.write_all)
 
-    def read_all(self, data: Buffer, make: Make | None = None) -> Any:
-        """Decode ``data``, all of it, field by field.
-
-        Args:
-            data: What is to be decoded.
-            make: What gets the fields, one by one, and whose result is returned; the class itself if None.
-        """
+    def read_all(self, data: Buffer) -> Any:
+        """Decode ``data``, all of it, field by field."""
         cls = self.cls
         reader = Reader(data, cls.__name__)
         if self.prefix:
             cls.read_prefix(reader)
         value = cls.read(reader)
         reader.end()
-        return value if make is None or make is cls else make(*self.values(value)[: len(self.codecs)])
+        return value
 
     def write_all(self, value: Struct) -> bytes:
         """Encode ``value`` field by field."""

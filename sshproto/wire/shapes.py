@@ -37,8 +37,7 @@ _AS_NAME = ("ascii",)
 _DECODED = {"string": _AS_IT_IS, "text": _AS_TEXT, "name": _AS_NAME}  # with what bytes are decoded to be the value
 _REST = "rest"
 
-Make = Callable[..., Any]
-Decode = Callable[..., Any]
+Decode = Callable[["Buffer"], Any]
 Encode = Callable[[Any], bytes]
 
 
@@ -62,14 +61,8 @@ def shaped(plan: Plan) -> tuple[Decode, Encode] | None:
 
 
 def _nothing(plan: Plan) -> tuple[Decode, Encode]:
-    only, prefix, read_all = plan.cls(), plan.prefix, plan.read_all
-
-    def decode(data: Buffer, make: Make | None = None) -> Any:
-        if data != prefix:
-            return read_all(data, make)
-        return only if make is None else make()  # one instance is as good as another
-
-    return decode, lambda _value: prefix
+    only, prefix, read_all = plan.cls(), plan.prefix, plan.read_all  # one instance is as good as another
+    return lambda data: only if data == prefix else read_all(data), lambda _value: prefix
 
 
 def _numbers(plan: Plan, forms: list[str], rest: bool) -> tuple[Decode, Encode]:
@@ -77,13 +70,13 @@ def _numbers(plan: Plan, forms: list[str], rest: bool) -> tuple[Decode, Encode]:
     count, begin, numbers = len(forms), len(prefix), struct.Struct(">" + "".join(forms))
     unpack, pack, end = numbers.unpack_from, numbers.pack, begin + numbers.size
 
-    def decode(data: Buffer, make: Make = cls) -> Any:
+    def decode(data: Buffer) -> Any:
         if data[:begin] == prefix:
             if len(data) == end and not rest:
-                return make(*unpack(data, begin))
+                return cls(*unpack(data, begin))
             if len(data) >= end and rest and type(data) is bytes:
-                return make(*unpack(data, begin), data[end:])
-        return read_all(data, make)
+                return cls(*unpack(data, begin), data[end:])
+        return read_all(data)
 
     def encode(value: Any) -> bytes:
         try:
@@ -105,12 +98,12 @@ def _string(plan: Plan) -> tuple[Decode, Encode]:
     begin, unpack, pack = len(prefix), _LENGTH.unpack_from, _LENGTH.pack
     start = begin + _LENGTH.size
 
-    def decode(data: Buffer, make: Make = cls) -> Any:
+    def decode(data: Buffer) -> Any:
         if type(data) is bytes and data[:begin] == prefix:
             size = len(data) - start
             if size >= 0 and unpack(data, begin)[0] == size:
-                return make(data[start:])
-        return read_all(data, make)
+                return cls(data[start:])
+        return read_all(data)
 
     def encode(value: Any) -> bytes:
         field = values(value)[0]
@@ -129,7 +122,7 @@ def _envelope(plan: Plan, forms: list[str]) -> tuple[Decode, Encode]:
     unpack_before, pack_before, start = ahead.unpack_from, ahead.pack, ahead.size
     unpack_behind, pack_behind, size_behind = behind.unpack_from, behind.pack, behind.size
 
-    def decode(data: Buffer, make: Make = cls) -> Any:
+    def decode(data: Buffer) -> Any:
         if type(data) is bytes:
             try:
                 lead, *numbers, size = unpack_before(data)
@@ -137,10 +130,10 @@ def _envelope(plan: Plan, forms: list[str]) -> tuple[Decode, Encode]:
                 name = data[start:end].decode("ascii")
                 more = unpack_behind(data, end)
             except IRREGULAR:
-                return read_all(data, make)
+                return read_all(data)
             if lead == prefix and "\0" not in name:
-                return make(*numbers, name, *more, data[end + size_behind :])
-        return read_all(data, make)
+                return cls(*numbers, name, *more, data[end + size_behind :])
+        return read_all(data)
 
     def encode(value: Any) -> bytes:
         try:
@@ -164,9 +157,9 @@ def _strings(plan: Plan, before: list[str], forms: list[str], rest: bool) -> tup
     first, last, behind = len(before), len(before) + len(forms), begin + numbers.size
     unpack_numbers, pack_numbers = numbers.unpack_from, numbers.pack
 
-    def decode(data: Buffer, make: Make = cls) -> Any:
+    def decode(data: Buffer) -> Any:
         if type(data) is not bytes or data[:begin] != prefix:
-            return read_all(data, make)
+            return read_all(data)
         try:
             fields: list[Any] = [*unpack_numbers(data, begin)] if first else []
             end = behind
@@ -177,13 +170,13 @@ def _strings(plan: Plan, before: list[str], forms: list[str], rest: bool) -> tup
                 if kind:
                     piece = piece.decode(*kind)
                     if kind is _AS_NAME and "\0" in piece:
-                        return read_all(data, make)
+                        return read_all(data)
                 fields.append(piece)
         except IRREGULAR:
-            return read_all(data, make)
+            return read_all(data)
         if rest and end <= len(data):
-            return make(*fields, data[end:])
-        return make(*fields) if end == len(data) else read_all(data, make)
+            return cls(*fields, data[end:])
+        return cls(*fields) if end == len(data) else read_all(data)
 
     def encode(value: Any) -> bytes:
         try:
