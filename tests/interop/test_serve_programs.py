@@ -384,8 +384,8 @@ def test_resize_and_ctrl_c(screen: Screen) -> None:
     screen.until(r"^30 100$")
     screen.press("C-c")
     screen.until(PROMPT)
-    screen.enter("clear; echo begun; sleep 1000; echo status $?")
-    screen.until(r"^begun$")
+    screen.enter("clear; echo asleep; sleep 1000; echo status $?")  # another word: the one above stands there still
+    screen.until(r"^asleep$")
     screen.press("C-c")
     screen.until(PROMPT)
     screen.enter("echo $((20 + 1))")
