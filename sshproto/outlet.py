@@ -11,12 +11,20 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from sshproto.events import Event, Question
+    from sshproto.timers import Timers
     from sshproto.wire.codec import Buffer
     from sshproto.wire.messages import Message
 
 
 class Outlet(Protocol):
-    """The owner of a machine."""
+    """The owner of a machine.
+
+    Attributes:
+        timers: They tell when the last input came, for one.
+    """
+
+    @property
+    def timers(self) -> Timers: ...
 
     def send(self, message: Message, tag: int | None = None, payload: bytes | None = None) -> None:
         """Queue ``message``. While a key exchange is under way it waits, in order.
@@ -38,10 +46,6 @@ class Outlet(Protocol):
 
     def room(self) -> int:
         """How many bytes of data may be queued now; 0 while a key exchange is under way or the output is full."""
-        ...
-
-    def time(self) -> float:
-        """When the last input came, in seconds."""
         ...
 
     def emit(self, event: Event) -> None:

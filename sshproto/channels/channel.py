@@ -201,7 +201,6 @@ class Channel:
         send_packet: What we may send in one packet.
         full_head: The head of a DATA packet of that size, once one was sent.
         waiting: A ``send`` did not take everything and no ChannelWritable has said that there is room again.
-        question: The open question, in state ASKED.
         abandoned: The application has closed it while it was OPENING.
         started_by: The question that asked for a shell, command or subsystem, unless it was refused.
         owed: Replies that we owe.
@@ -228,7 +227,6 @@ class Channel:
         "ours",
         "owed",
         "peer_number",
-        "question",
         "receive_packet",
         "receive_window",
         "receiving",
@@ -264,7 +262,6 @@ class Channel:
         self.send_packet = 0
         self.full_head = b""
         self.waiting = False
-        self.question: int | None = None
         self.abandoned = False
         self.started_by: int | None = None
         self.owed: Replies = ()

@@ -111,8 +111,7 @@ class Inbound:
         registry.named(channel, peer_number, window, packet)
         if registry.invitations.x11:
             registry.invitations.used(kind)
-        channel.question = self._outlet.question_id()
-        question = ChannelOpenRequested(id=channel.question, channel=channel.number, kind=kind)
+        question = ChannelOpenRequested(id=self._outlet.question_id(), channel=channel.number, kind=kind)
         self._outlet.ask(question, size=len(particulars))
 
     def _wanted(self, channel_type: str, packet: int, particulars: bytes) -> ChannelOpenData | tuple[OpenFailure, str]:
@@ -153,7 +152,7 @@ class Inbound:
         channel = registry.channels.get(number)
         if channel is None or channel.state not in _CONFIRMABLE:
             raise registry.violation(ChannelOpenConfirmation, number)
-        registry.windows.answered(channel, self._outlet.time())
+        registry.windows.answered(channel, self._outlet.timers.now)
         if peer_number in registry.peer_numbers:
             raise ProtocolViolation(
                 f"CHANNEL_OPEN_CONFIRMATION with number {peer_number}, which another channel of the peer has",
@@ -231,7 +230,7 @@ class Inbound:
             registry.admit(ChannelRequest, number)
             return None
         if not channel.ours:  # else it may have nothing to do with what we asked
-            registry.windows.answered(channel, self._outlet.time())
+            registry.windows.answered(channel, self._outlet.timers.now)
         pending = self._limits.requests_pending
         if want_reply and len(channel.owed) >= pending:
             raise LimitExceeded(
@@ -319,7 +318,7 @@ class Inbound:
         if not channel.requested:
             self._global.count_unsolicited()
             return None
-        registry.windows.answered(channel, self._outlet.time())
+        registry.windows.answered(channel, self._outlet.timers.now)
         reply = channel.requested[0]
         channel.requested = channel.requested[1:]
         return reply

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 
 from sshproto.channels import payloads
 from sshproto.channels.channel import (
+    ASKED,
     CLOSE_OUT,
     EXTENDED_HEAD,
     HEAD,
@@ -160,7 +161,7 @@ class Mux:
         number = registry.next_channel
         self._outlet.send_payload(payloads.opening(kind, number, size, packet))
         channel = registry.add(kind, ours=True)
-        registry.windows.offer(channel, size, packet, self._outlet.time(), elastic=window is None)
+        registry.windows.offer(channel, size, packet, self._outlet.timers.now, elastic=window is None)
         return number
 
     def accept_channel(
@@ -176,7 +177,7 @@ class Mux:
         channel = self._undecided(question)
         self._outlet.send_payload(payloads.confirmation(channel.peer_number, channel.number, size, packet))
         registry.decided(channel)
-        registry.windows.offer(channel, size, packet, self._outlet.time(), elastic=window is None)
+        registry.windows.offer(channel, size, packet, self._outlet.timers.now, elastic=window is None)
         channel.move(OPEN)
 
     def reject_channel(self, question: ChannelOpenRequested, reason: int, description: str) -> None:
@@ -312,7 +313,7 @@ class Mux:
             self._registry.invitations.asked_on(channel, request)
         if want_reply:
             if found.ours and not found.requested:  # a reply to one before would come too soon
-                found.asked_at = self._outlet.time()
+                found.asked_at = self._outlet.timers.now
             found.requested += ((number, request),)
         return number
 
@@ -442,7 +443,7 @@ class Mux:
 
     def _undecided(self, question: ChannelOpenRequested) -> Channel:
         channel = self._channels.get(question.channel)
-        if channel is None or channel.question != question.id:
+        if channel is None or channel.state is not ASKED:
             raise AlreadyAnswered(f"channel {question.channel} waits for no decision by question {question.id}")
         return channel
 

@@ -117,7 +117,6 @@ class Registry:
 
     def decided(self, channel: Channel) -> None:
         """The peer's channel was asked about, and is accepted, refused or lost now."""
-        channel.question = None
         self.asked -= 1
         if isinstance(channel.kind, UnknownOpen):  # its particulars, which may be a packet long, were for who decided
             channel.kind = UnknownOpen(channel.kind.type)
@@ -197,7 +196,7 @@ class Registry:
 
     def give_back(self, channel: Channel) -> None:
         """Give the peer room for what was consumed, and maybe more."""
-        now = self.outlet.time()
+        now = self.outlet.timers.now
         if not channel.ours:
             self.windows.answered(channel, now)
         change = self.windows.change(channel, now)

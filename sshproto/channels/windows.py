@@ -53,13 +53,14 @@ class Windows:
         round_trip: To the peer and back, in seconds, at most.
     """
 
-    __slots__ = ("_give_back_at", "_last", "_limits", "promised", "round_trip")
+    __slots__ = ("_give_back_at", "_limits", "_packet", "_window", "promised", "round_trip")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        # Of the window that was offered last. Most are alike, and then one number does for them all.
-        self._last = limits.window
-        self._give_back_at = _give_back_at(limits.window)
+        # What was offered last: most are alike, and then the same numbers do for them all.
+        self._window: int | None = None
+        self._packet: int | None = None
+        self._give_back_at = 0
         self.promised = 0
         self.round_trip = math.inf
 
@@ -76,28 +77,39 @@ class Windows:
                 window = min(window, max(limits.window_floor, left))
         if packet is None:
             packet = limits.channel_packet
-        if not (isinstance(window, int) and 0 <= window <= MAX_WINDOW):
-            raise InvalidArgument(f"a window of {window!r} bytes: it is 0 to {MAX_WINDOW}")
-        largest = limits.packet - ENVELOPE
-        if not (isinstance(packet, int) and 1 <= packet <= largest):
-            raise InvalidArgument(f"channel packets of {packet!r} bytes: they are 1 to {largest} (Limits.packet)")
+        if window is not self._window or packet is not self._packet:
+            if not (isinstance(window, int) and 0 <= window <= MAX_WINDOW):
+                raise InvalidArgument(f"a window of {window!r} bytes: it is 0 to {MAX_WINDOW}")
+            largest = limits.packet - ENVELOPE
+            if not (isinstance(packet, int) and 1 <= packet <= largest):
+                raise InvalidArgument(f"channel packets of {packet!r} bytes: they are 1 to {largest} (Limits.packet)")
         return window, packet
 
     def offer(self, channel: Channel, window: int, packet: int, now: float, *, elastic: bool) -> None:
-        """Let the peer send on ``channel``, which has no window yet; it may change if it is ``elastic``."""
+        """Let the peer send on ``channel``, which has no window yet.
+
+        Args:
+            channel: Which.
+            window, packet: What :meth:`sizes` has found.
+            now: The time.
+            elastic: Whether the window may change.
+        """
         self.promised += window
         channel.offered = channel.receive_window = window
         channel.receive_packet = packet
         channel.elastic = elastic
         channel.counted_from = channel.asked_at = now
-        if window != self._last:
-            self._last = window
+        if window is not self._window:
+            self._window = window
             self._give_back_at = _give_back_at(window)
+        self._packet = packet
         channel.give_back_at = self._give_back_at
 
     def answered(self, channel: Channel, now: float) -> None:
         """The peer has sent what it could not before it had what we sent at ``channel.asked_at``."""
-        self.round_trip = min(self.round_trip, now - channel.asked_at)
+        passed = now - channel.asked_at
+        if passed < self.round_trip:  # noqa: PLR1730
+            self.round_trip = passed
 
     def change(self, channel: Channel, now: float) -> int:
         """How many bytes more, or fewer, than it consumed ``channel`` should be given back now."""

@@ -439,10 +439,6 @@ class Link:
             return 0
         return max(0, self._limits.output_high - outbox.size)
 
-    def time(self) -> float:
-        """When the last input came."""
-        return self.timers.now
-
     def emit(self, event: Event) -> None:
         """Hand ``event`` to the application."""
         if type(event) not in self._WATCHED or self._concerns(event):

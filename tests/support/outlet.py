@@ -6,6 +6,7 @@ import attrs
 
 from sshproto.errors import LimitReached
 from sshproto.events import Event, Question
+from sshproto.timers import Timers
 from sshproto.wire.codec import Buffer
 from sshproto.wire.messages import Message, decode
 
@@ -57,8 +58,9 @@ class ListOutlet:
     def room(self) -> int:
         return self.capacity
 
-    def time(self) -> float:
-        return self.now
+    @property
+    def timers(self) -> Timers:
+        return Timers(self.now)
 
     def emit(self, event: Event) -> None:
         if isinstance(event, Question):

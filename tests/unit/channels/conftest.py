@@ -15,6 +15,7 @@ from sshproto.config import Config, Limits
 from sshproto.engine import Engine
 from sshproto.errors import LimitReached
 from sshproto.events import ChannelOpened, ChannelOpenRequested, Question
+from sshproto.timers import Timers
 from sshproto.wire import messages
 from sshproto.wire.table import Role
 
@@ -56,8 +57,9 @@ class ListOutlet:
     def room(self) -> int:
         return self.free
 
-    def time(self) -> float:
-        return self.now
+    @property
+    def timers(self) -> Timers:
+        return Timers(self.now)
 
     def emit(self, event: Any) -> None:
         self.events.append(event)
