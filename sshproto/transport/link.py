@@ -75,7 +75,6 @@ if TYPE_CHECKING:
     from sshproto.transport.extensions import Announced
     from sshproto.wire.codec import Buffer
 
-_CHANNEL_DATA = ChannelData.number
 _KEX_NUMBERS = range(20, 50)
 _HARD_PACKETS = 2**32 - 2**16  # no key may ever see a sequence number twice, whatever the peer does (RFC 4344 3.1)
 _READ_AHEAD = 65536  # beyond one packet, what may wait unprocessed before reading pauses
@@ -163,7 +162,6 @@ class Link:
         "peer_version",
         "phase",
         "questions",
-        "send",
         "send_data",
         "send_payload",
         "timers",
@@ -181,8 +179,9 @@ class Link:
         self.questions = Questions()
         self.timers = Timers(now)
         self.opener = Opener(packet_limit=config.limits.packet_before_auth)
-        self.outbox = outbox = Outbox(config, worn=self._key_worn, full=self._output_full)
-        self.send, self.send_payload, self.send_data = outbox.send, outbox.send_payload, outbox.send_data
+        self.outbox = Outbox(config, self)
+        self.send_payload = self.outbox.send_payload
+        self.send_data = self.outbox.send_data
         self.kex = KeyExchange(self.role, config, self)
         self._limits = limits = config.limits
         self._quota = Quota(limits, now)
@@ -195,8 +194,8 @@ class Link:
         self._eof = False
         self.idle = False
         self._careful = True  # more is to be asked of packets than who handles them, see _consider
-        self._near_limit = True  # a limit may be reached with the next packet, see _watch_limits
-        self._look_at = 0  # what the opener has been fed when that may be so again
+        self._near_limit = False  # a limit may be reached with the next packet, see _watch_limits
+        self._look_at = min(limits.rekey_bytes, limits.rekey_packets * LEAST)  # what was fed when that may be so
         self._last_heard = now
         self._exchanges = 0
 
@@ -227,7 +226,7 @@ class Link:
             opener.feed(data)
             if opener.fed >= self._look_at:
                 self._near_limit = True
-        elif not self._too_much(len(self._ident_input)):
+        elif not self._ident_input or not self._too_much(len(self._ident_input)):
             self._ident_input += data
 
     def _too_much(self, waiting: int) -> bool:
@@ -296,17 +295,16 @@ class Link:
                             quota.too_much_before_login(received)
                         if not opener.sequence_number:
                             self._run_round()
-                number = payload[0]
-                handler = self._handlers[number]
+                handler = self._handlers[payload[0]]
                 if handler is None:
-                    self._not_handled(number)
+                    self._not_handled(payload[0])
                     continue
                 event = handler(self, payload)
                 if self._near_limit:
                     if event is not None:
                         events.append(event)  # it comes before the end that a limit may bring
                         event = None
-                    self._watch_limits(number)
+                    self._watch_limits(handler)
                 if event is not None:
                     if self.idle and not events:
                         self.timers.settled = True
@@ -337,11 +335,11 @@ class Link:
     def data_to_send(self) -> bytes:
         """Everything that waits to be sent, and room for more."""
         outbox = self.outbox
-        if not outbox.size:
+        size = outbox.size
+        if not size:
             return b""
-        was_full = outbox.size >= self._limits.output_high
         data = outbox.take()
-        if was_full and self.room():
+        if size >= self._limits.output_high and self.room():
             self._guard(self._writable)
         return data
 
@@ -431,6 +429,10 @@ class Link:
         return True
 
     # --------------------------------------------------------------------------------------- the outlet of the machines
+
+    def send(self, message: Message, tag: int | None = None, payload: bytes | None = None) -> None:
+        """Queue ``message``; see :class:`~sshproto.outlet.Outlet`."""
+        self.outbox.send(message, tag, payload)
 
     def room(self) -> int:
         """Bytes of data that may be queued now."""
@@ -724,19 +726,20 @@ class Link:
         self.timers.arm(Timer.KEX, self.config.timeouts.kex)
         self.kex.start()
 
-    def _watch_limits(self, number: int) -> None:
+    def _watch_limits(self, handler: Handler) -> None:
         """The packet just handled may have reached a limit: see to it, and after how much more input one can be."""
         limits = self._limits
         opener = self.opener
         key = min(limits.rekey_bytes - opener.served, (limits.rekey_packets - opener.packets) * LEAST)
         if key <= 0:
-            self._key_worn()
-        if number != _CHANNEL_DATA:
+            self.key_worn()
+        if handler is not self._HANDLERS[ChannelData.number]:
             self._check_output()
         self._look_at = opener.fed - opener.buffered + key
         self._near_limit = opener.fed >= self._look_at or self.outbox.size > limits.output_hard
 
-    def _output_full(self) -> None:
+    def output_full(self) -> None:
+        """Whether too much waits is looked at when the peer makes us answer."""
         self._near_limit = True
 
     def _check_output(self) -> None:
@@ -744,7 +747,7 @@ class Link:
         if self.outbox.size > self._limits.output_hard:
             raise LimitExceeded("the peer makes us answer and does not read", "output_hard")
 
-    def _key_worn(self) -> None:
+    def key_worn(self) -> None:
         """A key has reached its limit."""
         if max(self.outbox.sealer.packets, self.opener.packets) >= _HARD_PACKETS:
             self.lose(LimitExceeded("a key has served as many packets as it safely can", "rekey_packets"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from sshproto.config import Trace
 from sshproto.errors import InvalidArgument, LimitReached
@@ -25,73 +25,64 @@ if TYPE_CHECKING:
 _TAGS_KEPT = 64
 
 
+class Owner(Protocol):
+    """Whose output it is."""
+
+    def key_worn(self) -> None:
+        """The key has served for as much as ``Limits.rekey_bytes`` or ``rekey_packets`` allow."""
+
+    def output_full(self) -> None:
+        """More waits than ``Limits.output_hard`` allows."""
+
+
 class Outbox:
     """What one side has to send.
 
     Args:
         config: Limits, entropy for padding, and the trace.
-        worn: Called when the key has served for as much as ``Limits.rekey_bytes`` or ``rekey_packets`` allow.
-        full: Called when more waits than ``Limits.output_hard`` allows.
+        owner: Told of limits that are reached, with each packet from then on.
 
     Attributes:
         sealer: Payloads to packets.
         size: Bytes that wait to be taken.
         held: True from our KEXINIT to our NEWKEYS; the key exchange says so, see :meth:`hold` and :meth:`switch`.
+        sealed: Called with each message that was a value, as its packet is made; unless None.
     """
 
     __slots__ = (
         "_deferred",
         "_deferred_size",
         "_enough",
-        "_full",
         "_limits",
+        "_owner",
         "_packets",
         "_plain",
-        "_recurring",
-        "_sealed",
         "_served_then",
         "_tags",
         "_trace",
-        "_worn",
         "held",
+        "sealed",
         "sealer",
         "size",
     )
 
-    def __init__(self, config: Config, *, worn: Callable[[], None], full: Callable[[], None]) -> None:
+    def __init__(self, config: Config, owner: Owner) -> None:
         self._limits = config.limits
         self._trace = config.trace
-        self._worn = worn
-        self._full = full
+        self._owner = owner
         self.sealer = Sealer(entropy=config.entropy)
         self.size = 0
         # No limit can be reached before ``size`` is ``_enough``; the key will have served ``_served_then`` bytes then.
         self._enough = self._served_then = 0
         self.held = False
-        self._sealed: Callable[[Message], object] | None = None
+        self.sealed: Callable[[Message], object] | None = None
         self._packets: list[Buffer] = []
         self._deferred: deque[tuple[Message, bytes, int | None]] | tuple[()] = ()  # empty, a deque is not small
         self._deferred_size = 0
         self._tags: dict[int, int] | None = None
-        self._recurring = False  # a number with a tag may come again
-        self._plain = self._trace is None  # see _consider
-
-    def _consider(self) -> None:
-        """See whether a message of the connection protocol is just queued: it need not wait, and nobody is told."""
-        watched = self._trace is not None or self._sealed is not None
-        self._plain = not (self.held or self._recurring or watched)
+        self._plain = self._trace is None  # an encoded message is just queued
 
     # ------------------------------------------------------------------------------------------ what messages must mind
-
-    @property
-    def sealed(self) -> Callable[[Message], object] | None:
-        """What is called with each message as its packet is made."""
-        return self._sealed
-
-    @sealed.setter
-    def sealed(self, sealed: Callable[[Message], object] | None) -> None:
-        self._sealed = sealed
-        self._consider()
 
     def hold(self) -> None:
         """Our KEXINIT has left: most messages must wait."""
@@ -102,9 +93,8 @@ class Outbox:
         """Our NEWKEYS has left: go on under new keys, see :meth:`Sealer.switch`; and no message must wait any more."""
         self.sealer.switch(cipher, mac, keys, reset_sequence=reset_sequence)
         self._served_then = self._enough - self.size
-        self._recurring = bool(self._tags)
         self.held = False
-        self._consider()
+        self._plain = self._trace is None and not self._tags  # a number with a tag may come again
 
     # --------------------------------------------------------------------------------------------------------------- in
 
@@ -151,8 +141,8 @@ class Outbox:
         packet = sealer.seal(payload, conceal=message.conceal)
         self._packets.append(packet)
         self.size += len(packet)
-        if self._sealed is not None:
-            self._sealed(message)
+        if self.sealed is not None:
+            self.sealed(message)
         if self.size >= self._enough:
             self._look()
 
@@ -197,9 +187,9 @@ class Outbox:
         self._enough = size + more
         self._served_then = served + more
         if key <= 0:
-            self._worn()
+            self._owner.key_worn()
         if size > limits.output_hard:
-            self._full()
+            self._owner.output_full()
 
     def _defer(self, message: Message, payload: bytes, tag: int | None) -> None:
         limits = self._limits

@@ -179,8 +179,10 @@ class Opener(_Numbered):
 
     @packet_limit.setter
     def packet_limit(self, limit: int) -> None:
+        before = self._packet_limit
         self._packet_limit = limit
-        self._shorten()
+        if min(before, limit) < SMALL_OPEN:
+            self._shorten()
 
     @property
     def served(self) -> int:

@@ -301,7 +301,7 @@ def test_no_key_sees_all_sequence_numbers(way: str, side: str) -> None:
     session.kex.start()  # one is under way, so another is no way out
     if way == "sealer":
         inject(end, m.Ignore(b""))
-        session._key_worn()
+        session.key_worn()
     else:
         inject(peer, m.Ignore(b""))
         end.conn.receive_data(peer.conn.data_to_send(), 0.0)

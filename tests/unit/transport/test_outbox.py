@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from sshproto.config import Config, Limits
+from sshproto.config import Config, Limits, Trace
 from sshproto.errors import InvalidArgument, LimitReached
 from sshproto.transport.outbox import Outbox
 from sshproto.transport.suites import DirectionKeys
 from sshproto.wire import messages as m
 
 
-def make(limits: Limits | None = None) -> tuple[Outbox, list[m.Message], list[str]]:
+class _Owner:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def key_worn(self) -> None:
+        self.told.append("worn")
+
+    def output_full(self) -> None:
+        self.told.append("full")
+
+
+def make(
+    limits: Limits | None = None, trace: Callable[[Trace], None] | None = None
+) -> tuple[Outbox, list[m.Message], list[str]]:
     sealed: list[m.Message] = []
-    reached: list[str] = []
-    config = Config(limits=limits or Limits(), entropy=lambda count, label: bytes(count))
-    outbox = Outbox(config, worn=lambda: reached.append("worn"), full=lambda: reached.append("full"))
+    owner = _Owner()
+    config = Config(limits=limits or Limits(), entropy=lambda count, label: bytes(count), trace=trace)
+    outbox = Outbox(config, owner)
     outbox.sealed = sealed.append
-    return outbox, sealed, reached
+    return outbox, sealed, owner.told
 
 
 def switch(outbox: Outbox, *, reset_sequence: bool = True) -> None:
@@ -72,7 +89,6 @@ def test_limits_at_and_past() -> None:
 @pytest.mark.parametrize("reset", [False, True])
 def test_an_encoded_message_takes_over_a_number_too(reset: bool) -> None:
     outbox, _, _ = make()
-    outbox.sealed = None
     outbox.send_payload(m.ChannelEof(1).encode())
     outbox.send(m.GlobalRequest("x@y", True), tag=7)
     switch(outbox, reset_sequence=reset)
@@ -83,7 +99,8 @@ def test_an_encoded_message_takes_over_a_number_too(reset: bool) -> None:
 
 @pytest.mark.covers("B11")
 def test_an_encoded_message_waits_and_is_told_of_like_others() -> None:
-    outbox, sealed, _ = make()
+    traces: list[Trace] = []
+    outbox, sealed, _ = make(trace=traces.append)
     outbox.hold()
     message = m.ChannelEof(1)
     outbox.send_payload(message.encode())
@@ -91,7 +108,7 @@ def test_an_encoded_message_waits_and_is_told_of_like_others() -> None:
     switch(outbox)
     outbox.release()
     outbox.send_payload(message.encode())
-    assert sealed == [message, message]
+    assert sealed == [trace.message for trace in traces] == [message, message]
     with pytest.raises(InvalidArgument, match="a ChannelRequest of "):
         outbox.send_payload(m.ChannelRequest(1, "x", False, bytes(m.LARGEST_PAYLOAD)).encode())
 
