@@ -1,6 +1,6 @@
 """What a machine may do to the connection that owns it.
 
-Authentication and the channel multiplexer are machines of their own, driven by typed messages and by the application's
+Authentication and the channel multiplexer are machines of their own, driven by messages and by the application's
 answers.  They reach the outside only through an :class:`Outlet`; the connection is one, and a unit test's list is
 another.
 """

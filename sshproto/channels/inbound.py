@@ -1,4 +1,4 @@
-"""What the peer says about channels, other than data and window adjusts: the typed messages and our reaction to them.
+"""What the peer says about channels, other than data and window adjusts, and our reaction to it.
 
 A message that :data:`~sshproto.channels.channel.CHANNEL_MESSAGES` does not allow ends the connection.  Opens that we
 do not want are refused; requests that make no sense here fail, or are ignored if no reply is wanted (RFC 4254

@@ -11,9 +11,9 @@ Invariants:
 * Data never waits here: ``send`` takes what can leave at once and says how much that was.  The few small messages that
   the outlet would not take (replies, window adjusts) are tried again by :meth:`Mux.writable`.
 
-CHANNEL_DATA and the peer's CHANNEL_WINDOW_ADJUST are most of all traffic and do without typed messages:
-:meth:`Mux.data`, :meth:`Mux.adjust`, :meth:`Mux.send`.  Our own window adjusts are few, one for half a window or less;
-see :mod:`sshproto.channels.windows`.
+CHANNEL_DATA and the peer's CHANNEL_WINDOW_ADJUST are most of all traffic: :meth:`Mux.data`, :meth:`Mux.adjust`,
+:meth:`Mux.send`.  Our own window adjusts are few, one for half a window or less; see :mod:`sshproto.channels.windows`.
+Like these, most other messages do without values, see :mod:`sshproto.channels.payloads`.
 
 What the commands mean to an application is told in :class:`~sshproto.connection.Connection`, which has them under the
 same names.
