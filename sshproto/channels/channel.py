@@ -178,9 +178,11 @@ def decide(replies: Replies, question: int, granted: bool, data: bytes = b"") ->
 class Channel:
     """One channel.
 
+    The windows are 0 until they are offered, and what else belongs to them is not set before.
+
     Attributes:
         number: Our number of it, which is also the application's.
-        peer_number: The peer's number of it.
+        peer_number: The peer's number of it, once known.
         kind: What it is for.
         ours: True if we opened it.
         state: Where it stands; changed by :meth:`move` only.
@@ -240,26 +242,29 @@ class Channel:
         "waiting",
     )
 
+    # Set by Registry.named:
+    peer_number: int
+    send_packet: int
+    # Set by Windows.offer:
+    elastic: bool
+    counted_from: float
+    asked_at: float
+    receive_packet: int
+    give_back_at: int
+
     def __init__(self, number: int, kind: ChannelOpenData, ours: bool) -> None:
         self.number = number
-        self.peer_number = 0
         self.kind = kind
         self.ours = ours
         self.state = OPENING if ours else ASKED
         self.sending = self.receiving = False  # in either
         self.eof_sent = False
         self.offered = 0
-        self.elastic = False
         self.counted = 0
-        self.counted_from = 0.0
-        self.asked_at = 0.0
         self.receive_window = 0
-        self.receive_packet = 0
         self.unread = 0
         self.consumed = 0
-        self.give_back_at = 1
         self.send_window = 0
-        self.send_packet = 0
         self.full_head = b""
         self.waiting = False
         self.abandoned = False

@@ -282,7 +282,7 @@ class Mux:
             )
         found.unread -= count
         found.consumed += count
-        if found.consumed >= found.give_back_at and found.receiving:
+        if found.receiving and found.consumed >= found.give_back_at:
             self._registry.give_back(found)
 
     # ----------------------------------------------------------------------------------------------- commands: requests

@@ -120,7 +120,7 @@ def snapshot(thing: Any, seen: dict[int, int] | None = None) -> Any:
         return [snapshot(value, seen) for value in thing]
     names = [name for cls in type(thing).__mro__ for name in getattr(cls, "__slots__", ())]
     names += list(getattr(thing, "__dict__", ()))
-    return (type(thing).__name__, [(name, snapshot(getattr(thing, name), seen)) for name in sorted(names)])
+    return (type(thing).__name__, [(name, snapshot(getattr(thing, name, None), seen)) for name in sorted(names)])
 
 
 class Side:
