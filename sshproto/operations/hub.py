@@ -169,7 +169,7 @@ class Hub(Generic[C]):
         """
         engine = self._engine
         while not engine.idle or engine.events:
-            event: Any = self.wire.next_event()
+            event = self.wire.next_event()
             if event is None:
                 break
             try:
@@ -179,7 +179,7 @@ class Hub(Generic[C]):
                 take = _OF_CHANNELS.get(type(event))
                 if take is not None:
                     try:
-                        channel = self.channels[event.channel]
+                        channel = self.channels[event.channel]  # type: ignore[attr-defined]  # which all of these have
                     except KeyError:
                         self._unclaimed(event)
                     else:

@@ -445,6 +445,8 @@ class _Service:
                 granted = yield from self._grant(session, request)
             case AuthAgentRequest() | AgentRequest() if permit.agent_forwarding:
                 granted = yield from self._grant(session, request)
+            case _:
+                pass
         return granted
 
     def _grant(self, session: ServedSession, request: X11Request | AuthAgentRequest | AgentRequest) -> Operation[bool]:
