@@ -15,6 +15,7 @@ from sshproto.channels.channel import CLOSE_OUT, EOF_IN, OPEN, STDERR, Channel, 
 from sshproto.channels.global_requests import GlobalRequests
 from sshproto.channels.registry import OPENED_AT, REQUESTED_OF, Registry
 from sshproto.channels.requests import (
+    CHANNEL_REQUESTS,
     ChannelOpenData,
     ChannelRequestData,
     Env,
@@ -26,7 +27,6 @@ from sshproto.channels.requests import (
     UnknownOpen,
     UnknownRequest,
     kind_of,
-    request_of,
 )
 from sshproto.errors import LimitExceeded, ProtocolViolation, WireError
 from sshproto.events import (
@@ -43,7 +43,7 @@ from sshproto.events import (
     RequestSucceeded,
 )
 from sshproto.text import printable
-from sshproto.wire.codec import Buffer, is_name
+from sshproto.wire.codec import PLANS, Buffer, is_name
 from sshproto.wire.messages import (
     ChannelClose,
     ChannelEof,
@@ -231,17 +231,13 @@ class Inbound:
             return None
         if not channel.ours:  # else it may have nothing to do with what we asked
             registry.windows.answered(channel, self._outlet.timers.now)
-        pending = self._limits.requests_pending
-        if want_reply and len(channel.owed) >= pending:
+        if want_reply and len(channel.owed) >= self._limits.requests_pending:
             raise LimitExceeded(
-                f"{pending} requests on channel {number} are unanswered (Limits.requests_pending)",
+                f"{len(channel.owed)} requests on channel {number} are unanswered (Limits.requests_pending)",
                 "requests_pending",
             )
-        try:
-            request = request_of(request_type, particulars)
-        except WireError:
-            request = None
-        if request is not None and self._sensible(channel, request):
+        request = self._heard(channel, request_type, particulars)
+        if request is not None:
             if request.notice:
                 notified = ChannelNotified(number, request)
                 if not want_reply:  # nor should it be
@@ -264,16 +260,22 @@ class Inbound:
                 raise LimitExceeded("too many replies wait for the end of a key exchange", "deferred_packets")
         return None
 
-    def _sensible(self, channel: Channel, request: ChannelRequestData) -> bool:
-        """Whether the application should hear of ``request``."""
-        if type(request) not in self._requestable:
-            return False
-        if request.session_only and type(channel.kind) is not Session and not channel.session_like:
-            return False
-        if request.starts:
-            return channel.started_by is None
-        check = self._CHECKS.get(type(request))
-        return check is None or check(self, channel, request)
+    def _heard(self, channel: Channel, request_type: str, particulars: bytes) -> ChannelRequestData | None:
+        """The request, if the application should hear of it: None if it makes no sense here, or is malformed."""
+        cls = CHANNEL_REQUESTS.get(request_type, UnknownRequest)
+        if cls not in self._requestable:
+            return None
+        if cls.session_only and type(channel.kind) is not Session and not channel.session_like:
+            return None
+        if cls.starts and channel.started_by is not None:
+            return None
+        request: ChannelRequestData
+        try:
+            request = cls(request_type, particulars) if cls is UnknownRequest else PLANS[cls].decode(particulars)
+        except WireError:
+            return None
+        check = self._CHECKS.get(cls)
+        return request if check is None or check(self, channel, request) else None
 
     def _few(self, channel: Channel, request: Env) -> bool:
         channel.environment += 1

@@ -129,7 +129,7 @@ def read_request(payload: Buffer) -> tuple[int, str, bool, bytes]:
             _, recipient, size = _REQUEST_HEAD.unpack_from(payload)
             end = _REQUEST_HEAD.size + size
             request_type = payload[_REQUEST_HEAD.size : end].decode("ascii")
-            want_reply = payload[end] != 0
+            want_reply: bool = payload[end] != 0
         except _IRREGULAR:
             pass
         else:
