@@ -213,15 +213,6 @@ class Opener(_Numbered):
         self._append(data)
         self.buffered += size
 
-    def _let_go(self) -> None:
-        """Keep nothing of what was read: a connection that falls silent need not hold on to its last input."""
-        view = self._view
-        if self._store and isinstance(view, memoryview):
-            view.release()
-            self._store.clear()
-        self._view = _NOTHING
-        self._offset = self._length = 0
-
     def _append(self, data: Buffer) -> None:
         """Put what is unread and ``data`` together in the store."""
         store = self._store
@@ -307,21 +298,31 @@ class Opener(_Numbered):
             raise
         self.packets += 1
         self.buffered = left = available - size
-        if not left:
-            if self._store:
-                self._let_go()
-            else:  # nothing was put together, so no length was read ahead either
-                self._view = _NOTHING
-                self._offset = 0
-        elif self._next is None:
+        if self._store:
+            self._move_on(size, left)
+        elif left:  # nothing is put together, so no length was read ahead either
             self._offset = offset + size
-            self._length = 0
         else:
-            self._let_go()
+            self._view = _NOTHING
+            self._offset = 0
+        return payload
+
+    def _move_on(self, size: int, left: int) -> None:
+        """A packet of so many bytes was read from what had been put together, and so many are left."""
+        self._length = 0
+        if left and self._next is None:
+            self._offset += size
+            return
+        # Nothing is kept of what was read: a connection that falls silent need not hold on to its last input.
+        if isinstance(self._view, memoryview):
+            self._view.release()
+        self._store.clear()
+        self._view = _NOTHING
+        self._offset = 0
+        if self._next is not None:
             self._view = memoryview(self._next)
             self._offset = self._next_offset
             self._next = None
-        return payload
 
     def _refuse(self, length: int) -> int:
         """What to do about a bad packet_length: an error, or a length to wait for before there is one."""
@@ -454,7 +455,7 @@ class Sealer(_Numbered):
         """See whether small packets can take the short way."""
         self._nonces, self._encrypt = (self._deflater is None and self._cipher.aead) or _NO_AEAD
 
-    def seal(self, head: bytes, body: Buffer = b"", *, conceal: bool = False) -> bytes | bytearray:
+    def seal(self, head: bytes, body: Buffer = b"", conceal: bool = False) -> bytes | bytearray:
         """The packet with the payload ``head + body``, finished; the caller owns it.
 
         Args:
