@@ -93,7 +93,7 @@ def read_open(payload: Buffer) -> tuple[str, int, int, int, bytes]:
     if type(payload) is bytes:
         try:
             _, size = _OPEN_HEAD.unpack_from(payload)
-            end = _OPEN_HEAD.size + size
+            end: int = _OPEN_HEAD.size + size
             channel_type = payload[_OPEN_HEAD.size : end].decode("ascii")
             sender, window, packet = _OPEN_SIZES.unpack_from(payload, end)
         except _IRREGULAR:
@@ -127,9 +127,9 @@ def read_request(payload: Buffer) -> tuple[int, str, bool, bytes]:
     if type(payload) is bytes:
         try:
             _, recipient, size = _REQUEST_HEAD.unpack_from(payload)
-            end = _REQUEST_HEAD.size + size
+            end: int = _REQUEST_HEAD.size + size
             request_type = payload[_REQUEST_HEAD.size : end].decode("ascii")
-            want_reply: bool = payload[end] != 0
+            want_reply = payload[end] != 0
         except _IRREGULAR:
             pass
         else:
