@@ -33,9 +33,12 @@ _name = lru_cache(64)(name)  # few are ever sent
 _FALSE, _TRUE = boolean(False), boolean(True)
 
 _OPEN_HEAD = struct.Struct(">BI")  # of SSH_MSG_CHANNEL_OPEN: message number, length of the type
-_OPEN_SIZES = struct.Struct(">III")  # what follows the type: sender, window, packet
-_CONFIRMATION = struct.Struct(">BIIII")  # of SSH_MSG_CHANNEL_OPEN_CONFIRMATION: all but what the standard has not
+_OPEN_TYPE = _OPEN_HEAD.size  # where that begins
+_OPEN_SIZES = struct.Struct(">III")  # what follows it: sender, window, packet
+_CONFIRMATION = struct.Struct(">BIIII")  # SSH_MSG_CHANNEL_OPEN_CONFIRMATION, all that the standard has of it
+_CONFIRMED = _CONFIRMATION.size
 _REQUEST_HEAD = struct.Struct(">BII")  # of SSH_MSG_CHANNEL_REQUEST: message number, recipient, length of the type
+_REQUEST_TYPE = _REQUEST_HEAD.size
 
 _IRREGULAR = (struct.error, UnicodeDecodeError, IndexError)
 
@@ -93,8 +96,8 @@ def read_open(payload: Buffer) -> tuple[str, int, int, int, bytes]:
     if type(payload) is bytes:
         try:
             _, size = _OPEN_HEAD.unpack_from(payload)
-            end: int = _OPEN_HEAD.size + size
-            channel_type = payload[_OPEN_HEAD.size : end].decode("ascii")
+            end: int = _OPEN_TYPE + size
+            channel_type = payload[_OPEN_TYPE:end].decode("ascii")
             sender, window, packet = _OPEN_SIZES.unpack_from(payload, end)
         except _IRREGULAR:
             pass
@@ -111,9 +114,9 @@ def read_confirmation(payload: Buffer) -> tuple[int, int, int, int, bytes]:
     Raises:
         WireError: It is malformed.
     """
-    if type(payload) is bytes and len(payload) >= _CONFIRMATION.size:
+    if type(payload) is bytes and len(payload) >= _CONFIRMED:
         _, recipient, sender, window, packet = _CONFIRMATION.unpack_from(payload)
-        return recipient, sender, window, packet, payload[_CONFIRMATION.size :]
+        return recipient, sender, window, packet, payload[_CONFIRMED:]
     it = ChannelOpenConfirmation.parse(payload)
     return it.recipient_channel, it.sender_channel, it.initial_window_size, it.maximum_packet_size, it.payload
 
@@ -127,8 +130,8 @@ def read_request(payload: Buffer) -> tuple[int, str, bool, bytes]:
     if type(payload) is bytes:
         try:
             _, recipient, size = _REQUEST_HEAD.unpack_from(payload)
-            end: int = _REQUEST_HEAD.size + size
-            request_type = payload[_REQUEST_HEAD.size : end].decode("ascii")
+            end: int = _REQUEST_TYPE + size
+            request_type = payload[_REQUEST_TYPE:end].decode("ascii")
             want_reply = payload[end] != 0
         except _IRREGULAR:
             pass
