@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from sshproto.events import Event, Question
+    from sshproto.questions import Questions
     from sshproto.timers import Timers
     from sshproto.wire.codec import Buffer
     from sshproto.wire.messages import Message
@@ -21,10 +22,14 @@ class Outlet(Protocol):
 
     Attributes:
         timers: They tell when the last input came, for one.
+        questions: They have a number for a new question, and know what the application owes.
     """
 
     @property
     def timers(self) -> Timers: ...
+
+    @property
+    def questions(self) -> Questions: ...
 
     def send(self, message: Message, tag: int | None = None, payload: bytes | None = None) -> None:
         """Queue ``message``. While a key exchange is under way it waits, in order.
@@ -57,16 +62,5 @@ class Outlet(Protocol):
         Args:
             question: What to ask.
             hold: Process no input until it is answered.
-            size: Bytes of the peer's choosing in it; what :meth:`undecided` counts.
+            size: Bytes of the peer's choosing in it.
         """
-
-    def undecided(self) -> int:
-        """Bytes of the peer's choosing in all questions that are open."""
-        ...
-
-    def question_id(self) -> int:
-        """A number for a new question."""
-        ...
-
-    def withdraw(self, question_id: int) -> None:
-        """The question has become void; an answer to it does nothing."""

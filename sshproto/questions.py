@@ -40,6 +40,7 @@ class Questions:
         return owed is not None and (owed[0] is question or owed[0] == question)
 
     def new_id(self) -> int:
+        """A number for a new question."""
         self._next += 1
         return self._next
 

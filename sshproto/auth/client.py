@@ -256,7 +256,7 @@ class ClientAuth:
             self._exhausted(f"the server wants yet another password after {self._attempts} attempts")
             return
         prompt = multiline(message.prompt, SAFE_PAYLOAD)
-        self._ask(PasswordExpired(id=self._outlet.question_id(), prompt=prompt))
+        self._ask(PasswordExpired(id=self._outlet.questions.new_id(), prompt=prompt))
 
     def _info_request(self, message: UserauthInfoRequest, attempt: _Attempt) -> None:
         limits = self._config.limits
@@ -274,7 +274,7 @@ class ClientAuth:
             )
         self._ask(
             PromptsReceived(
-                id=self._outlet.question_id(),
+                id=self._outlet.questions.new_id(),
                 name=printable(message.name),
                 # Embedded newlines must be handled, and the instruction not be cut (RFC 4256 section 3.3).
                 instruction=multiline(message.instruction, SAFE_PAYLOAD),
@@ -458,7 +458,7 @@ class ClientAuth:
             return
         self._ask(
             CredentialNeeded(
-                id=self._outlet.question_id(),
+                id=self._outlet.questions.new_id(),
                 methods=self._methods,
                 partial_success=self._partial,
                 attempt=self._attempts,
@@ -466,7 +466,7 @@ class ClientAuth:
         )
 
     def _ask_signature(self, attempt: _Attempt, key: PublicKey, data: bytes) -> None:
-        number = self._outlet.question_id()
+        number = self._outlet.questions.new_id()
         self._ask(
             SignatureNeeded(
                 id=number,

@@ -253,13 +253,13 @@ class ServerAuth:
         return _CONSIDER[type(form)](self, user, form)
 
     def _consider_none(self, user: str, form: methods.NoneForm) -> AuthQuestion | None:
-        return NoneAuth(id=self._outlet.question_id(), user=user)
+        return NoneAuth(id=self._outlet.questions.new_id(), user=user)
 
     def _consider_password(self, user: str, form: methods.Password) -> AuthQuestion | None:
         self._change_asked = False
         if not self._is_password(form.password):
             return None
-        return PasswordAuth(id=self._outlet.question_id(), user=user, password=form.password)
+        return PasswordAuth(id=self._outlet.questions.new_id(), user=user, password=form.password)
 
     def _consider_change(self, user: str, form: methods.PasswordChange) -> AuthQuestion | None:
         # RFC 4252 section 8 lets a client send this unasked, and a server refuse it. Refused it is: an application that
@@ -267,7 +267,7 @@ class ServerAuth:
         asked, self._change_asked = self._change_asked, False
         if not asked or not self._is_password(form.old) or not self._is_password(form.new):
             return None
-        return PasswordAuth(id=self._outlet.question_id(), user=user, password=form.old, new_password=form.new)
+        return PasswordAuth(id=self._outlet.questions.new_id(), user=user, password=form.old, new_password=form.new)
 
     def _is_password(self, password: str) -> bool:
         """An empty password is none: accounts without one are not to be entered from afar."""
@@ -278,7 +278,7 @@ class ServerAuth:
         if shown is None:
             return None
         return KeyProbe(
-            id=self._outlet.question_id(),
+            id=self._outlet.questions.new_id(),
             user=user,
             key=shown.key,
             algorithm=form.algorithm,
@@ -297,7 +297,7 @@ class ServerAuth:
         except SignatureInvalid:
             return None
         return KeyAuth(
-            id=self._outlet.question_id(),
+            id=self._outlet.questions.new_id(),
             user=user,
             key=shown.key,
             algorithm=form.algorithm,
@@ -324,7 +324,7 @@ class ServerAuth:
 
     def _consider_interactive(self, user: str, form: methods.KeyboardInteractive) -> AuthQuestion | None:
         hints = form.submethods if methods.is_plain(form.submethods, self._config.limits.user_name) else ""
-        return InteractiveAuth(id=self._outlet.question_id(), user=user, submethods=hints)
+        return InteractiveAuth(id=self._outlet.questions.new_id(), user=user, submethods=hints)
 
     def _info_response(self, message: UserauthInfoResponse) -> None:
         if self._prompts is None:
@@ -339,7 +339,7 @@ class ServerAuth:
         if len(message.responses) != asked or not all(methods.is_secret(text, limit) for text in message.responses):
             self._fail()  # RFC 4256 section 3.4
             return
-        self._ask(PromptsAnswered(id=self._outlet.question_id(), user=self._user, answers=message.responses))
+        self._ask(PromptsAnswered(id=self._outlet.questions.new_id(), user=self._user, answers=message.responses))
 
     # ------------------------------------------------------------------------------------- what the application answers
 

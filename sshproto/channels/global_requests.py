@@ -194,7 +194,7 @@ class GlobalRequests:
             )
         granted, request = self._judge(message)
         if granted is None and request is not None:
-            number = self._outlet.question_id()
+            number = self._outlet.questions.new_id()
             question = GlobalRequested(id=number, request=request, want_reply=want_reply)
             if want_reply:
                 self._owed += (Reply(number, None),)
@@ -216,7 +216,7 @@ class GlobalRequests:
         limits = self._config.limits
         if not is_name(request.type) or self._role not in request.receivers:
             return False, request
-        if message.want_reply and self._outlet.undecided() + len(message.payload) > limits.undecided_bytes:
+        if message.want_reply and self._outlet.questions.size + len(message.payload) > limits.undecided_bytes:
             return False, request
         match request:
             case Keepalive():

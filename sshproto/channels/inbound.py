@@ -73,7 +73,7 @@ _REQUESTABLE = handling(ChannelRequest)
 class Inbound:
     """The peer's side of the multiplexer.
 
-    What takes a message returns what there is to tell of it, which is one event at most; questions are asked.
+    What takes a message returns what there is to tell of it, which is one event at most.
     """
 
     __slots__ = ("_global", "_limits", "_openable", "_outlet", "_registry", "_requestable", "_role")
@@ -97,7 +97,7 @@ class Inbound:
         RequestFailure.parse(payload)
         self._global.replied(False, b"")
 
-    def _open(self, payload: Buffer) -> None:
+    def _open(self, payload: Buffer) -> Event | None:
         channel_type, peer_number, window, packet, particulars = payloads.read_open(payload)
         registry = self._registry
         if peer_number in registry.peer_numbers:
@@ -106,13 +106,15 @@ class Inbound:
         if isinstance(kind, tuple):
             reason, description = kind
             registry.tell(ChannelOpenFailure(peer_number, reason, description).encode())
-            return
+            return None
         channel = registry.add(kind, ours=False)
         registry.named(channel, peer_number, window, packet)
         if registry.invitations.x11:
             registry.invitations.used(kind)
-        question = ChannelOpenRequested(id=self._outlet.question_id(), channel=channel.number, kind=kind)
-        self._outlet.ask(question, size=len(particulars))
+        questions = self._outlet.questions
+        question = ChannelOpenRequested(id=questions.new_id(), channel=channel.number, kind=kind)
+        questions.add(question, len(particulars))
+        return question
 
     def _wanted(self, channel_type: str, packet: int, particulars: bytes) -> ChannelOpenData | tuple[OpenFailure, str]:
         """The kind of a channel that may be asked for, or why it may not."""
@@ -244,16 +246,15 @@ class Inbound:
                     return notified
                 self._outlet.emit(notified)
             elif not want_reply or registry.has_room(particulars):
-                question_id = self._outlet.question_id()
+                questions = self._outlet.questions
+                question_id = questions.new_id()
                 if request.starts:
                     channel.started_by = question_id
                 question = ChannelRequested(id=question_id, channel=number, request=request, want_reply=want_reply)
                 if want_reply:
                     channel.owed += (Reply(question_id, None),)
-                    self._outlet.ask(question, size=len(particulars))
-                else:
-                    self._outlet.emit(question)
-                return None
+                    questions.add(question, len(particulars))
+                return question
         if want_reply:
             channel.owed += (Reply(None, False),)
             if not registry.flush(channel):

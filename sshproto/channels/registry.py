@@ -123,7 +123,7 @@ class Registry:
 
     def has_room(self, payload: bytes) -> bool:
         """Whether a question with ``payload`` in it may be asked: those that are open hold on to theirs."""
-        return self.outlet.undecided() + len(payload) <= self.config.limits.undecided_bytes
+        return self.outlet.questions.size + len(payload) <= self.config.limits.undecided_bytes
 
     def admit(self, message: type[Message], recipient: int) -> Channel | None:
         """The channel that a ``message`` is for, or None if it is to be ignored."""
@@ -223,7 +223,7 @@ class Registry:
         owed, channel.owed = channel.owed, ()
         for reply in owed:
             if reply.question is not None and reply.granted is None:
-                self.outlet.withdraw(reply.question)
+                self.outlet.questions.withdraw(reply.question)
         channel.requested = ()
         channel.waiting = False
         if self.blocked:

@@ -319,7 +319,7 @@ class KeyExchange:
         key, certificate = (shown, None) if isinstance(shown, PublicKey) else (shown.key, shown)
         if self.host_key is None:
             question = HostKeyOffered(
-                id=self._outlet.question_id(), key=key, algorithm=algorithm, certificate=certificate
+                id=self._outlet.questions.new_id(), key=key, algorithm=algorithm, certificate=certificate
             )
             self._outlet.ask(question, hold=True)
         elif self.host_key.blob == key.blob:
@@ -350,7 +350,7 @@ class KeyExchange:
             return
         now.signing = reply, secrets
         question = SignatureNeeded(
-            id=self._outlet.question_id(),
+            id=self._outlet.questions.new_id(),
             key=key,
             algorithm=shown.signature,
             data=secrets.exchange_hash,

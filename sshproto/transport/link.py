@@ -306,7 +306,8 @@ class Link:
                         event = None
                     self._watch_limits(handler)
                 if event is not None:
-                    if self.idle and not events:
+                    # It was the last of this input; or the application may take its time before it answers.
+                    if (self.idle and not events) or isinstance(event, Question):
                         self.timers.settled = True
                     return event
             except ConnectionLoss as error:
@@ -321,7 +322,6 @@ class Link:
                 self._bug(error)
         else:
             event = events.pop(0)
-            # It was the last of this input; or the application may take its time before it answers.
             if (self.idle and not events) or isinstance(event, Question):
                 self.timers.settled = True
             return event
@@ -462,18 +462,6 @@ class Link:
         if hold:
             self.blocked_on = question
             self._careful = True
-
-    def undecided(self) -> int:
-        """Bytes of the peer's choosing in the open questions."""
-        return self.questions.size
-
-    def question_id(self) -> int:
-        """A number for a new question."""
-        return self.questions.new_id()
-
-    def withdraw(self, question_id: int) -> None:
-        """The question is void."""
-        self.questions.withdraw(question_id)
 
     # ----------------------------------------------------------------------------------------------- for the upper half
 

@@ -6,6 +6,7 @@ import attrs
 
 from sshproto.errors import LimitReached
 from sshproto.events import Event, Question
+from sshproto.questions import Questions
 from sshproto.timers import Timers
 from sshproto.wire.codec import Buffer
 from sshproto.wire.messages import Message, decode
@@ -23,7 +24,6 @@ class ListOutlet:
         tags: For each of ``sent`` its tag.
         data: Payloads of ``send_data``.
         events: Events, questions among them.
-        withdrawn: Ids of withdrawn questions.
     """
 
     now: float = 0.0
@@ -33,8 +33,7 @@ class ListOutlet:
     tags: list[int | None] = attrs.field(factory=list)
     data: list[bytes] = attrs.field(factory=list)
     events: list[Event] = attrs.field(factory=list)
-    withdrawn: list[int] = attrs.field(factory=list)
-    last_id: int = 0
+    questions: Questions = attrs.field(factory=Questions)
 
     def send(self, message: Message, tag: int | None = None, payload: bytes | None = None) -> None:
         if self.full:
@@ -67,18 +66,12 @@ class ListOutlet:
             raise AssertionError(f"{event} is a question and must be asked")  # noqa: TRY004
         self.events.append(event)
 
-    def undecided(self) -> int:
-        return 0
-
     def ask(self, question: Question, *, hold: bool = False, size: int = 0) -> None:
         self.events.append(question)
 
-    def question_id(self) -> int:
-        self.last_id += 1
-        return self.last_id
-
-    def withdraw(self, question_id: int) -> None:
-        self.withdrawn.append(question_id)
+    @property
+    def last_id(self) -> int:
+        return self.questions._next
 
     # ---------------------------------------------------------------------------------------------------- for the tests
 

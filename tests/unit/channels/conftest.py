@@ -15,11 +15,28 @@ from sshproto.config import Config, Limits
 from sshproto.engine import Engine
 from sshproto.errors import LimitReached
 from sshproto.events import ChannelOpened, ChannelOpenRequested, Question
+from sshproto.questions import Questions
 from sshproto.timers import Timers
 from sshproto.wire import messages
 from sshproto.wire.table import Role
 
 SERVER_CHANNEL = 0
+
+
+class Asked(Questions):
+    """What was asked, until a test takes it out, and what was withdrawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: dict[int, Question] = {}
+        self.withdrawn: list[int] = []
+
+    def add(self, question: Question, size: int = 0) -> None:
+        self.asked[question.id] = question
+
+    def withdraw(self, question_id: int) -> None:
+        del self.asked[question_id]
+        self.withdrawn.append(question_id)
 
 
 class ListOutlet:
@@ -30,11 +47,9 @@ class ListOutlet:
         self.sent: deque[bytes] = deque()
         self.tags: list[int] = []
         self.events: list[Any] = []
-        self.owed: dict[int, Question] = {}
-        self.withdrawn: list[int] = []
+        self.questions = Asked()
         self.free = 1 << 30  # what room() says
         self.full = False  # send() raises
-        self.questions = 0
 
     def send(self, message: messages.Message, tag: int | None = None, payload: bytes | None = None) -> None:
         if self.full:
@@ -64,20 +79,17 @@ class ListOutlet:
     def emit(self, event: Any) -> None:
         self.events.append(event)
 
-    def undecided(self) -> int:
-        return 0
-
     def ask(self, question: Question, *, hold: bool = False, size: int = 0) -> None:
-        self.owed[question.id] = question
+        self.questions.add(question)
         self.events.append(question)
 
-    def question_id(self) -> int:
-        self.questions += 1
-        return self.questions
+    @property
+    def owed(self) -> dict[int, Question]:
+        return self.questions.asked
 
-    def withdraw(self, question_id: int) -> None:
-        del self.owed[question_id]
-        self.withdrawn.append(question_id)
+    @property
+    def withdrawn(self) -> list[int]:
+        return self.questions.withdrawn
 
     # for the tests
 
