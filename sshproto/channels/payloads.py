@@ -28,6 +28,7 @@ from sshproto.wire.messages import (
     ChannelWindowAdjust,
     Message,
 )
+from sshproto.wire.shapes import IRREGULAR
 
 _name = lru_cache(64)(name)  # few are ever sent
 _FALSE, _TRUE = boolean(False), boolean(True)
@@ -40,7 +41,7 @@ _CONFIRMED = _CONFIRMATION.size
 _REQUEST_HEAD = struct.Struct(">BII")  # of SSH_MSG_CHANNEL_REQUEST: message number, recipient, length of the type
 _REQUEST_TYPE = _REQUEST_HEAD.size
 
-_IRREGULAR = (struct.error, UnicodeDecodeError, IndexError)
+_IRREGULAR = (*IRREGULAR, IndexError)  # an index, too, may be larger than a machine of 32 bits can take
 
 # ------------------------------------------------------------------------------------------------------------- written
 

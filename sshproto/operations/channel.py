@@ -540,7 +540,6 @@ class Channel:
     def cut_off(self) -> None:
         """The connection has ended."""
         if not self.closed:
-            self.lost = True
             self._end()
 
     # --------------------------------------------------------------------------------------------------------- internal
@@ -548,6 +547,7 @@ class Channel:
     def _end(self) -> None:
         """Nothing more will happen."""
         self.closed = True
+        self.lost = self.hub.lost is not None  # also if it is another channel's end that has closed this one
         if self.data is not None:
             self.data.over(cut_off=self.lost)
         if self.errors is not None:

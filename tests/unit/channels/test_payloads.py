@@ -103,3 +103,13 @@ def test_what_is_read_is_what_the_value_holds(read: Callable[[Any], Any], messag
 def test_arbitrary_bytes_are_read_alike(read: Callable[[Any], Any], message: Message, fields: bytes) -> None:
     data = bytes((message.number,)) + fields
     assert handed(read, data) == held(type(message), data)
+
+
+def test_a_length_that_is_no_index_on_a_machine_of_32_bits(monkeypatch: Any) -> None:
+    class Sizes:
+        def unpack_from(self, data: bytes, offset: int) -> Any:
+            raise OverflowError("Python int too large to convert to C ssize_t")
+
+    monkeypatch.setattr(payloads, "_OPEN_SIZES", Sizes())
+    with pytest.raises(WireError, match="declares a string of 4294967295 bytes"):
+        payloads.read_open(b"\x5a" + b"\xff" * 4 + b"session")

@@ -615,6 +615,23 @@ def test_a_program_that_nobody_tells_of_may_still_run_when_the_connection_is_los
     assert ours.lost
 
 
+def test_a_channel_that_is_closed_because_the_connection_is_lost_is_lost_as_well(pair):
+    scene, ours, _ = pair
+    task = scene.client.begin(scene.client.hub.open_channel(Session()))
+    scene.settle()
+    scene.server.perform(scene.server.hub.accept_channel(scene.server.hub.take_question()))
+    scene.settle()
+    other = task.value()
+    ours.on_end = other.close  # as who served both of them would, being cancelled
+    tasks = [scene.client.begin(operation) for operation in (other.read(), other.until_exit())]
+    scene.server.conn.disconnect()
+    scene.settle()
+    for task in tasks:
+        with pytest.raises(PeerDisconnected):
+            task.value()
+    assert other.lost
+
+
 # -------------------------------------------------------------------------------------------------------------- closing
 
 
