@@ -302,7 +302,7 @@ class Link:
                 event = handler(self, payload)
                 if self._near_limit:
                     if event is not None:
-                        events.append(event)  # it comes before the end that a limit may bring
+                        events.insert(0, event)  # before the end that a limit may bring, and what was emitted
                         event = None
                     self._watch_limits(handler)
                 if event is not None:
@@ -789,14 +789,16 @@ class Link:
             # The peer learns what was wrong, not what this side is like inside.
             words = "internal error" if isinstance(error, InternalError) else printable(str(error), _WORDS)
             goodbye = Disconnect(error.code, words)
-        if goodbye is not None:
-            self.outbox.send_now(goodbye, payload)
-        self.outbox.drop_deferred()
-        self.opener.drop()
-        self._ident_input.clear()
-        self.questions.end()
-        self.blocked_on = None
-        self._ended()
-        self.timers.clear()
-        self.timers.arm(Timer.LINGER, self.config.timeouts.linger)
-        self.events.append(ConnectionLost(error))
+        try:
+            if goodbye is not None:
+                self.outbox.send_now(goodbye, payload)
+        finally:  # an entropy source or a trace may raise, and the rest is owed all the same
+            self.outbox.drop_deferred()
+            self.opener.drop()
+            self._ident_input.clear()
+            self.questions.end()
+            self.blocked_on = None
+            self._ended()
+            self.timers.clear()
+            self.timers.arm(Timer.LINGER, self.config.timeouts.linger)
+            self.events.append(ConnectionLost(error))

@@ -186,10 +186,10 @@ class Outbox:
         more = min(key, limits.output_hard + 1 - size)
         self._enough = size + more
         self._served_then = served + more
-        if key <= 0:
-            self._owner.key_worn()
         if size > limits.output_hard:
             self._owner.output_full()
+        if key <= 0:
+            self._owner.key_worn()  # which may fail: it begins a key exchange
 
     def _defer(self, message: Message, payload: bytes, tag: int | None) -> None:
         limits = self._limits

@@ -977,6 +977,44 @@ def test_a_bug_is_raised_where_that_is_wanted() -> None:
         pair.server.conn.next_event()
 
 
+def test_a_trace_that_fails_at_the_goodbye_leaves_nothing_undone(side: str) -> None:
+    broken = False
+
+    def trace(packet: Trace) -> None:
+        if broken:
+            raise RuntimeError("the disk is full")
+
+    pair = make(**{side: {"trace": trace}}).login()
+    end, _ = ends(pair, side)
+    if side == "client":
+        end.conn.open_channel(Session())
+    broken = True
+    with pytest.raises(RuntimeError, match="full"):
+        end.conn.disconnect("over")
+    assert end.conn.channels == ()
+    assert end.conn.next_deadline() == end.conn._engine.timers.now + Timeouts().linger
+    end.drain()
+    assert isinstance(loss(end.events), LocalClose)
+
+
+def test_output_that_is_full_is_noticed_though_no_key_exchange_can_begin() -> None:
+    broken = False
+
+    def entropy(count: int, label: str) -> bytes:
+        if broken and label == "cookie":
+            raise RuntimeError("no entropy")
+        return bytes(count)
+
+    pair = make(server={"entropy": entropy, "limits": Limits(rekey_bytes=10_000, output_hard=20_000)}).login()
+    conn = pair.server.conn
+    broken = True
+    with pytest.raises(RuntimeError, match="entropy"):
+        conn.ignore(bytes(30_000))
+    inject(pair.client, m.Ignore(b""))
+    events = push(conn, pair.client.conn.data_to_send())
+    assert "does not read" in str(loss(events))
+
+
 @pytest.mark.covers("R158")
 def test_an_undecodable_message_ends_the_connection_by_name(side: str) -> None:
     pair = both().login()
