@@ -185,7 +185,7 @@ class Channel:
         peer_number: The peer's number of it, once known.
         kind: What it is for.
         ours: True if we opened it.
-        state: Where it stands; changed by :meth:`move` only.
+        state: Where it stands; changed by :meth:`move`, and where we close it.
         eof_sent: We have sent EOF.
         sending: The application may send data (from the tables, for the hot path).
         receiving: The peer may send data (the same).

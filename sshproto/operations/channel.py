@@ -443,10 +443,6 @@ class Channel:
         inbox = self.errors if stream else self.data
         return b"" if inbox is None else bytes(inbox.gather())
 
-    def fire(self) -> None:
-        """Wake who waits for a change."""
-        self.changed.fire()
-
     # ----------------------------------------------------------------------------------------------------- from the hub
 
     def _confirmed(self, _: ChannelOpened) -> None:

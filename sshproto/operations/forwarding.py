@@ -119,7 +119,7 @@ def _inward(channel: Channel, stream: ByteStream, finished: _Finished, patience:
         yield from channel.write(data)
     yield from channel.send_eof()
     finished.inward = True
-    channel.fire()
+    channel.changed.fire()
     if patience is not None and not finished.outward:
         yield Sleep(patience, finished.answered)
         if not finished.outward:

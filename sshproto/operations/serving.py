@@ -83,7 +83,6 @@ __all__ = [
     "ServedSession",
     "Verdict",
     "World",
-    "finish",
     "serve",
 ]
 
@@ -398,6 +397,7 @@ class _Service:
                 except Exception as error:  # noqa: BLE001  a bug of the application's, which must not take others with it
                     yield from self._bug(error)
                     status = _BUG
+                # Before the EOF: some clients close a channel that has had EOF both ways, and miss what follows.
                 yield from channel.notify(status)
                 yield from channel.send_eof()
         except (ConnectionLoss, ChannelEnded):
@@ -485,25 +485,8 @@ def _ours(permit: Permit, name: str) -> bool:
     return name in dict(permit.environment) or (permit.force_command is not None and name == _ORIGINAL)
 
 
-def finish(channel: Channel, status: object) -> Operation[None]:
-    """End a session: say how its program ended, and close.
-
-    The status goes before the EOF: some clients close a channel that has had EOF both ways, and miss what follows.
-
-    Args:
-        channel: The session's.
-        status: A number, an ``ExitSignal``, or None for 0.
-    """
-    try:
-        yield from channel.notify(_notice(status))
-        yield from channel.send_eof()
-    except (ChannelEnded, ConnectionLoss):
-        pass
-    finally:
-        channel.close()
-
-
 def _notice(status: Any) -> ExitSignal | ExitStatus:
+    """How a program ended: a number, an ``ExitSignal``, or None for 0."""
     return status if isinstance(status, _NOTICES) else ExitStatus(int(status or 0) & 0xFFFFFFFF)
 
 
