@@ -289,7 +289,7 @@ class Program:
         with contextlib.suppress(ChildProcessError):
             _, self._status = os.waitpid(pid, 0)
         self._exited.fire()
-        channel.fire()  # its outputs are waited for with that
+        channel.changed.fire()  # its outputs are waited for with that
 
     def _end(self, channel: Channel) -> Operation[None]:
         """Wait for the end of everything, which ends :meth:`run`."""

@@ -230,7 +230,7 @@ class _Keyboard:
         for item in self._escapes.feed(data) if data else [self._escapes.finish()]:
             if isinstance(item, bytes):
                 self._waiting += item
-                self._channel.fire()
+                self._channel.changed.fire()
             else:
                 yield from self._obey(item)
         while len(self._waiting) > (_AHEAD if data else 0) and not self._deaf:
