@@ -106,7 +106,7 @@ class Engine(Link, Generic[A]):
         self.mux = Mux(self.role, config, self)
         self._keepalives = _NOBODY
         self._unanswered = 0  # keepalives, since the peer was last heard
-        self._heard = 0  # what had been when the last one was sent
+        self._heard = 0  # bytes of the peer that had come when the last one was sent
 
     # ---------------------------------------------------------------------------------------------------------- routing
 

@@ -7,8 +7,8 @@ numbers from 50 on by overriding the methods under "for the upper half".
 
 The way of a packet in: ``receive_data`` → :class:`~sshproto.transport.packets.Opener` (framing, decryption, integrity,
 decompression) → :data:`~sshproto.wire.table.VERDICTS`, of which each state has made its handlers → the handler of its
-number.  The way out: ``send`` or ``send_data``, the fast way of channel data →
-:class:`~sshproto.transport.outbox.Outbox`, which holds back what must not leave during a key exchange →
+number.  The way out: ``send``, ``send_payload`` for what was never a value, or ``send_data``, the fast way of channel
+data → :class:`~sshproto.transport.outbox.Outbox`, which holds back what must not leave during a key exchange →
 :class:`~sshproto.transport.packets.Sealer` → ``data_to_send``.
 """
 

@@ -149,7 +149,7 @@ class Opener(_Numbered):
     def __init__(self, *, packet_limit: int, passive: bool = False) -> None:
         self._packet_limit = packet_limit
         self.fed = 0
-        self._before = 0  # of these, what came before the current keys
+        self._before = 0  # of these, what came before the current keys, or was dropped
         self.buffered = 0
         super().__init__()
         self._inflater: Inflater | None = None
