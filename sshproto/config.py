@@ -124,7 +124,7 @@ def _one_or_more(instance: Any, attribute: attrs.Attribute[Any], value: int) -> 
 
 
 def _at_most(largest: int) -> Callable[[Any, attrs.Attribute[Any], int], None]:
-    """For a bound that a codec below has as well: more could be configured, and would have no effect."""
+    """For a bound that there is below as well: more could be configured, and would have no effect, or a bad one."""
 
     def validate(instance: Any, attribute: attrs.Attribute[Any], value: int) -> None:
         _not_negative(instance, attribute, value)
@@ -201,7 +201,7 @@ class Limits:
     """What may wait for the end of a key exchange that is under way."""
     rekey_bytes: int = attrs.field(default=1024**3, validator=_one_or_more)
     """Bytes under one key, either direction, after which we start a key exchange (RFC 4253 section 9)."""
-    rekey_packets: int = attrs.field(default=2**31, validator=_one_or_more)
+    rekey_packets: int = attrs.field(default=2**31, validator=[_one_or_more, _at_most(2**32 - 2**16)])
     """Packets under one key, either direction, after which we start a key exchange (RFC 4344 section 3.1)."""
     peer_rekeys: int = 100
     """Key exchanges that the peer may start in a minute, over and above one for each ``peer_rekey_bytes`` moved."""

@@ -388,3 +388,10 @@ def test_a_configuration_shows_no_secret() -> None:
     assert "trace" not in shown
     seed = key.openssh().split(b"\n", 1)[1].rsplit(b"\n-----", 1)[0]
     assert not any(line.decode() in shown for line in seed.split(b"\n"))
+
+
+def test_no_key_may_be_allowed_all_sequence_numbers() -> None:
+    assert Limits(rekey_packets=2**32 - 2**16).rekey_packets == 2**32 - 2**16
+    for packets in (0, 2**32 - 2**16 + 1):
+        with pytest.raises(InvalidArgument, match=r"Limits\.rekey_packets"):
+            Limits(rekey_packets=packets)
