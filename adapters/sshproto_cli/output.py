@@ -68,6 +68,9 @@ class Output:
         except OSError as error:
             self._temporary = None  # somebody else's, if it is there
             raise Failure(f"{self._path}: {error.strerror or error}") from None
+        except BaseException:  # interrupted, with the file made or not
+            self._discard()
+            raise
         return self
 
     def __exit__(
@@ -87,9 +90,13 @@ class Output:
                 if kind is None:
                     raise Failure(f"{self._path}: {problem.strerror or problem}") from None
         finally:
-            if self._temporary is not None:
-                with contextlib.suppress(OSError):
-                    self._temporary.unlink()
+            self._discard()
+
+    def _discard(self) -> None:
+        """Leave nothing of a file that has not got its name."""
+        if self._temporary is not None:
+            with contextlib.suppress(OSError):
+                self._temporary.unlink()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write some bytes.

@@ -71,10 +71,9 @@ class Saved:
     def __enter__(self) -> Self:
         refuse_existing(self._path, self._overwrite)
         name = f".{self._target.name[:200]}.{secrets.token_hex(8)}.tmp"
-        temporary = self._target.with_name(name)
+        self._temporary = temporary = self._target.with_name(name)  # who is interrupted may have made it already
         try:
             descriptor = os.open(temporary, _FLAGS, PRIVATE if self._private else PUBLIC)
-            self._temporary = temporary
             try:
                 self._take_over(descriptor)
                 _write(descriptor, self._data)
