@@ -208,8 +208,8 @@ class Connection(Generic[E]):
 
     # --------------------------------------------------------------------------------------------------------- channels
 
-    # There are channels only in their phase.  So it is asked for where there is none: outside it, that is the better
-    # error.
+    # There are channels only in their phase.  So the phase is looked at where there is no such channel: that it is the
+    # wrong one is the better error then.
 
     def open_channel(self, kind: ChannelOpenData, *, window: int | None = None, max_packet: int | None = None) -> int:
         """Ask the peer for a channel (RFC 4254 section 5.1). ``ChannelOpened`` or ``ChannelOpenFailed`` follows.

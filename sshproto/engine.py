@@ -47,7 +47,7 @@ _NOBODY: frozenset[int] = frozenset()
 
 
 def _whole(take: Callable[[Inbound, Buffer], Event | None]) -> Handler:
-    """Has ``take`` get a message of the connection protocol."""
+    """Has ``take`` get the whole payload of a message of the connection protocol."""
 
     def handle(engine: Engine[Any], payload: Buffer) -> Event | None:
         return take(engine.mux.inbound, payload)
@@ -172,7 +172,7 @@ class Engine(Link, Generic[A]):
         self.phase = Phase.OPEN
         self.auth = None
         self._enter(State.OPEN)
-        self._consider()
+        self._take_care()
         self.opener.packet_limit = self.config.limits.packet
         self.kex.login_passed()
         self.timers.stop(Timer.AUTH)

@@ -44,7 +44,11 @@ class Outlet(Protocol):
         """
 
     def send_payload(self, payload: bytes) -> None:
-        """The same for a message of the connection protocol that is encoded already, and was never a value."""
+        """Queue a message of the connection protocol that is encoded already, in order with the others.
+
+        Raises:
+            LimitReached: Too much waits already; nothing was queued.
+        """
 
     def send_data(self, head: bytes, body: Buffer) -> None:
         """Queue the payload ``head + body`` at once. Only when :meth:`room` is not 0."""
@@ -62,5 +66,5 @@ class Outlet(Protocol):
         Args:
             question: What to ask.
             hold: Process no input until it is answered.
-            size: Bytes of the peer's choosing in it.
+            size: Bytes of the peer's choosing in it; ``Limits.undecided_bytes`` bounds those of all.
         """

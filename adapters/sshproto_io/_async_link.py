@@ -280,7 +280,7 @@ class Job:
         else:
             self._leave(step)
 
-    go_on = _advance
+    go_on = _advance  # which one of the background does only if it was not cancelled
 
     def _woken(self) -> None:
         self._link.due(self)

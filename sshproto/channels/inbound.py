@@ -61,7 +61,8 @@ from sshproto.wire.messages import (
 )
 from sshproto.wire.table import Role
 
-# In which states they are handled, as is nearly always so: the registry is asked what to do when it is not.
+# In which states they are handled, as is nearly always so. When it is not, the registry says what to do; the answer to an
+# open, and a CLOSE, are never ignored.
 _CONFIRMABLE = handling(ChannelOpenConfirmation)
 _REFUSABLE = handling(ChannelOpenFailure)
 _ENDABLE = handling(ChannelEof)

@@ -77,7 +77,7 @@ class Windows:
                 window = min(window, max(limits.window_floor, left))
         if packet is None:
             packet = limits.channel_packet
-        if window is not self._window or packet is not self._packet:
+        if window is not self._window or packet is not self._packet:  # else they were looked at when they were offered
             if not (isinstance(window, int) and 0 <= window <= MAX_WINDOW):
                 raise InvalidArgument(f"a window of {window!r} bytes: it is 0 to {MAX_WINDOW}")
             largest = limits.packet - ENVELOPE

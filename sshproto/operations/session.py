@@ -178,7 +178,7 @@ def run(
     if isinstance(input, str):  # said before anything runs
         raise InvalidArgument("the input of a command must be bytes, not str")
     channel = yield from hub.open_channel(SESSION)
-    try:
+    try:  # as start() does it, but with one end for all of it
         if pty or env or agent or x11:
             yield from _equip(channel, pty, env, agent, x11)
         yield from channel.require(Exec(command))

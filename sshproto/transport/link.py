@@ -193,7 +193,7 @@ class Link:
         self._enter(State.FIRST_KEX)
         self._eof = False
         self.idle = False
-        self._careful = True  # more is to be asked of packets than who handles them, see _consider
+        self._careful = True  # more is to be asked of packets than who handles them, see _take_care
         self._near_limit = False  # a limit may be reached with the next packet, see _watch_limits
         self._look_at = min(limits.rekey_bytes, limits.rekey_packets * LEAST)  # what was fed when that may be so
         self._last_heard = now
@@ -328,8 +328,8 @@ class Link:
         self.timers.settled = True
         return None
 
-    def _consider(self) -> None:
-        """See whether packets need no more than their handlers."""
+    def _take_care(self) -> None:
+        """See whether more is to be asked of packets than who handles them."""
         self._careful = self._trace is not None or self.blocked_on is not None or self._eof or self.phase is not _OPEN
 
     def data_to_send(self) -> bytes:
@@ -425,7 +425,7 @@ class Link:
         blocked_on = self.blocked_on
         if blocked_on is not None and blocked_on.id == question.id:
             self.blocked_on = None
-            self._consider()
+            self._take_care()
         return True
 
     # --------------------------------------------------------------------------------------- the outlet of the machines

@@ -46,7 +46,8 @@ class Outbox:
         sealer: Payloads to packets.
         size: Bytes that wait to be taken.
         held: True from our KEXINIT to our NEWKEYS; the key exchange says so, see :meth:`hold` and :meth:`switch`.
-        sealed: Called with each message that was a value, as its packet is made; unless None.
+        sealed: Called with each message that is a value, as its packet is made; unless None. Those that are encoded only
+            are values where they wait or are traced.
     """
 
     __slots__ = (
@@ -151,7 +152,12 @@ class Outbox:
         self.send(message, None, payload, now=True)
 
     def send_payload(self, payload: bytes) -> None:
-        """The same as :meth:`send`, for a message of the connection protocol that was never a value."""
+        """Queue a message of the connection protocol that is encoded already, or let it wait; see :meth:`send`.
+
+        Raises:
+            InvalidArgument: It is too large for any peer.
+            LimitReached: Too much waits already.
+        """
         if not self._plain or len(payload) > LARGEST_PAYLOAD:
             self.send(cast("Message", decode(payload)), None, payload)
             return

@@ -107,8 +107,11 @@ def _string(plan: Plan) -> tuple[Decode, Encode]:
 
     def encode(value: Any) -> bytes:
         field = values(value)[0]
-        if type(field) is bytes:
-            return prefix + pack(len(field)) + field
+        try:
+            if type(field) is bytes:
+                return prefix + pack(len(field)) + field
+        except struct.error:  # of 4 GiB and more
+            pass
         return write_all(value)
 
     return decode, encode
