@@ -204,7 +204,7 @@ class Channel:
         full_head: The head of a DATA packet of that size, once one was sent.
         waiting: A ``send`` did not take everything and no ChannelWritable has said that there is room again.
         abandoned: The application has closed it while it was OPENING.
-        started_by: The question that asked for a shell, command or subsystem, unless it was refused.
+        started: A shell, command or subsystem was asked for, and not refused: there is one at most.
         owed: Replies that we owe.
         requested: Requests of ours that want replies, oldest first.
         environment: ``env`` requests that came.
@@ -236,7 +236,7 @@ class Channel:
         "send_packet",
         "send_window",
         "sending",
-        "started_by",
+        "started",
         "state",
         "unread",
         "waiting",
@@ -268,7 +268,7 @@ class Channel:
         self.full_head = b""
         self.waiting = False
         self.abandoned = False
-        self.started_by: int | None = None
+        self.started = False
         self.owed: Replies = ()
         self.requested: tuple[tuple[int, ChannelRequestData], ...] = ()  # see Replies
         self.environment = 0

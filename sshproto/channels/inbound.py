@@ -61,8 +61,8 @@ from sshproto.wire.messages import (
 )
 from sshproto.wire.table import Role
 
-# In which states they are handled, as is nearly always so. When it is not, the registry says what to do; the answer to an
-# open, and a CLOSE, are never ignored.
+# In which states they are handled, as is nearly always so. When it is not, the registry says what to do; the answer to
+# an open, and a CLOSE, are never ignored.
 _CONFIRMABLE = handling(ChannelOpenConfirmation)
 _REFUSABLE = handling(ChannelOpenFailure)
 _ENDABLE = handling(ChannelEof)
@@ -250,7 +250,7 @@ class Inbound:
                 questions = self._outlet.questions
                 question_id = questions.new_id()
                 if request.starts:
-                    channel.started_by = question_id
+                    channel.started = True
                 question = ChannelRequested(id=question_id, channel=number, request=request, want_reply=want_reply)
                 if want_reply:
                     channel.owed += (Reply(question_id, None),)
@@ -269,7 +269,7 @@ class Inbound:
             return None
         if cls.session_only and type(channel.kind) is not Session and not channel.session_like:
             return None
-        if cls.starts and channel.started_by is not None:
+        if cls.starts and channel.started:
             return None
         request: ChannelRequestData
         try:

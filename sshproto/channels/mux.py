@@ -451,8 +451,8 @@ class Mux:
         channel = self._channels.get(question.channel)
         if channel is None or not decide(channel.owed, question.id, granted):
             return
-        if not granted and channel.started_by == question.id:
-            channel.started_by = None
+        if not granted and question.request.starts:
+            channel.started = False
         self._registry.flush(channel)
 
 

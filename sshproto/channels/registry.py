@@ -64,6 +64,7 @@ class Registry:
     """
 
     __slots__ = (
+        "_sizes",
         "asked",
         "blocked",
         "by_us",
@@ -93,6 +94,7 @@ class Registry:
         self.blocked: dict[int, Channel] | None = None
         self.late: dict[int, Channel] | None = None
         self.invitations = Invitations()
+        self._sizes = (0, 0)  # the window and the packet that the peer has named last
 
     def add(self, kind: ChannelOpenData, *, ours: bool) -> Channel:
         """A new channel: OPENING if it is ours, else ASKED."""
@@ -109,6 +111,10 @@ class Registry:
 
     def named(self, channel: Channel, peer_number: int, window: int, packet: int) -> None:
         """The peer has told its number of the channel, and what we may send."""
+        sizes = window, packet
+        if sizes != self._sizes:
+            self._sizes = sizes
+        window, packet = self._sizes  # mostly alike, and then the same numbers do for all channels
         channel.peer_number = peer_number
         channel.send_window = window
         # Some promise packets of 2^31 bytes and more, and cannot mean it: then what the standard requires is safe.
