@@ -46,8 +46,8 @@ class Outbox:
         sealer: Payloads to packets.
         size: Bytes that wait to be taken.
         held: True from our KEXINIT to our NEWKEYS; the key exchange says so, see :meth:`hold` and :meth:`switch`.
-        sealed: Called with each message that is a value, as its packet is made; unless None. Those that come encoded are
-            values where they wait or are traced.
+        sealed: Called with each message that is a value, as its packet is made; unless None. Those that come encoded
+            are values where they wait or are traced.
     """
 
     __slots__ = (
