@@ -27,6 +27,7 @@ from sshproto.channels.requests import (
     UnknownOpen,
     UnknownRequest,
     kind_of,
+    request_of,
 )
 from sshproto.errors import LimitExceeded, ProtocolViolation, WireError
 from sshproto.events import (
@@ -43,7 +44,7 @@ from sshproto.events import (
     RequestSucceeded,
 )
 from sshproto.text import printable
-from sshproto.wire.codec import PLANS, Buffer, is_name
+from sshproto.wire.codec import Buffer, is_name
 from sshproto.wire.messages import (
     ChannelClose,
     ChannelEof,
@@ -271,9 +272,8 @@ class Inbound:
             return None
         if cls.starts and channel.started:
             return None
-        request: ChannelRequestData
         try:
-            request = cls(request_type, particulars) if cls is UnknownRequest else PLANS[cls].decode(particulars)
+            request = request_of(request_type, particulars)
         except WireError:
             return None
         check = self._CHECKS.get(cls)

@@ -577,7 +577,11 @@ def kind_of(name: str, payload: bytes) -> ChannelOpenData:
 
 def decode_request(message: ChannelRequest) -> ChannelRequestData:
     """What ``message`` asks or tells; a WireError if that is malformed or out of bounds."""
-    name, payload = message.request_type, message.payload
+    return request_of(message.request_type, message.payload)
+
+
+def request_of(name: str, payload: bytes) -> ChannelRequestData:
+    """The same of the fields that tell it."""
     cls = CHANNEL_REQUESTS.get(name)
     request: ChannelRequestData = UnknownRequest(name, payload) if cls is None else PLANS[cls].decode(payload)
     return request
