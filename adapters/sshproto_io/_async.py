@@ -110,7 +110,7 @@ class ClientLink(Link, Generic[P, S]):
     conn: ClientConnection
 
     @abstractmethod
-    async def within(self, seconds: float | None, operation: Operation[T], what: str) -> T:
+    async def within(self, seconds: float, operation: Operation[T], what: str) -> T:
         """Run an operation and give up after ``seconds``.
 
         Raises:
@@ -158,7 +158,7 @@ class ClientLink(Link, Generic[P, S]):
             env=env,
             **self._offers(agent, x11),
         )
-        return await self.within(timeout, job, "the command")
+        return await (self.complete(job) if timeout is None else self.within(timeout, job, "the command"))
 
     def start(
         self,

@@ -48,10 +48,8 @@ class Client(Peer[ClientConnection], ClientLink[Process, Stream]):
     PROCESS = Process
     STREAM = Stream
 
-    async def within(self, seconds: float | None, operation: Operation[T], what: str) -> T:
+    async def within(self, seconds: float, operation: Operation[T], what: str) -> T:
         """Run an operation and give up after ``seconds``; see the base class."""
-        if seconds is None:
-            return await self.complete(operation)
         try:
             return await self._complete_by(self._loop.time() + seconds, operation)
         except Late as error:

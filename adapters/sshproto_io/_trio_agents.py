@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import trio
 
 from sshproto_io._async_agents import Agent, Alone, ServedAgent, opened, prepared
-from sshproto_io._async_link import Link
-from sshproto_io._trio_link import Peer
+from sshproto_io._trio_link import TrioLink
 from sshproto_io._trio_nursery import PlainNursery
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from sshproto.agent import AgentEvent, ConfirmNeeded, Keyring
 
 
-class World(Peer[Any]):
+class World(TrioLink):
     """Runs operations that belong to no connection.
 
     Args:
@@ -27,15 +26,8 @@ class World(Peer[Any]):
     """
 
     def __init__(self, nursery: trio.Nursery | None = None) -> None:
-        Link.__init__(self)
+        super().__init__(nursery)
         self.hub = cast(Any, Alone())
-        self.resolve = trio.socket.getaddrinfo
-        self._nursery = cast(Any, nursery)
-        self._turning = False
-        self._awake = 0
-        self._waits = 0
-        self._adopted = None
-        self._broken = False
 
     def flush(self) -> None:
         """Let who can go on do so; there is nothing to send."""
@@ -57,8 +49,7 @@ class World(Peer[Any]):
     async def aclose(self, description: str = "") -> None:
         """End what runs in the background."""
         self.end_jobs()
-        for scope in tuple(self._adopted or ()):
-            scope.cancel()
+        self.abandon()
         await trio.lowlevel.checkpoint()
 
 

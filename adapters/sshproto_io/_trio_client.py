@@ -17,8 +17,8 @@ from sshproto.operations.login import log_in
 from sshproto_io import ConnectFailed, Setup, TimeoutExpired, _async_streams
 from sshproto_io._async import ClientLink
 from sshproto_io._async_link import parts
-from sshproto_io._trio_link import Peer
 from sshproto_io._trio_nursery import PlainNursery
+from sshproto_io._trio_pump import Peer
 from sshproto_io._trio_socket import taken
 from sshproto_io._trio_streams import Reader, Stream, Writer
 from sshproto_io.sockets import family_of
@@ -53,10 +53,8 @@ class Client(Peer[ClientConnection], ClientLink[Process, Stream]):
     PROCESS = Process
     STREAM = Stream
 
-    async def within(self, seconds: float | None, operation: Operation[T], what: str) -> T:
+    async def within(self, seconds: float, operation: Operation[T], what: str) -> T:
         """Run an operation and give up after ``seconds``; see the base class."""
-        if seconds is None:
-            return await self.complete(operation)
         with _limit(seconds, what):
             return await self.complete(operation)
 

@@ -1,23 +1,25 @@
-"""A connection under Trio: what runs operations.
+"""What runs operations under Trio.
 
 They run in the tasks of their callers, or as jobs in the turns of the connection; those in the background have a task
 in its nursery once they need one.
+
+Whoever was woken (``_awake``) flushes when it goes on, whatever becomes of it: little that is to be sent waits for it.
 """
 
 from __future__ import annotations
 
 import inspect
+import operator
 import types
 from collections.abc import Awaitable, Callable, Generator
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import trio
 
 from sshproto.operations.steps import Call, Ready, Sleep, Spawn, Together, Wait
-from sshproto_io import LINGER
-from sshproto_io._async_link import Errand, given
+from sshproto_io._async_link import Errand, Link, given
 from sshproto_io._trio_nursery import PlainNursery, without_cancelled
-from sshproto_io._trio_pump import C, Pump
 
 if TYPE_CHECKING:
     from sshproto.operations.channel import Channel
@@ -30,15 +32,15 @@ class Waiter:
     """Wakes a task when something fires. Less than an event.
 
     Args:
-        peer: The connection that it waits on.
+        link: What it waits on.
         step: What it waits for.
     """
 
-    __slots__ = ("_peer", "_step", "_task", "fired")
+    __slots__ = ("_link", "_step", "_task", "fired")
 
-    def __init__(self, peer: Peer[Any], step: Wait | Errand) -> None:
+    def __init__(self, link: TrioLink, step: Wait | Errand) -> None:
         self.fired = False
-        self._peer = peer
+        self._link = link
         self._step = step
         self._task: trio.lowlevel.Task | None = None
 
@@ -46,7 +48,7 @@ class Waiter:
         if self.fired:
             return
         self.fired = True
-        self._peer._awake += 1
+        self._link._awake += 1
         task, self._task = self._task, None
         if task is not None:
             trio.lowlevel.reschedule(task)
@@ -54,8 +56,8 @@ class Waiter:
     def rest(self) -> Awaitable[object]:
         """Sleep until it fires. To be awaited at once, and ended in any case; there is no frame of this meanwhile."""
         self._step.subscribe(self)
-        self._peer.flush()  # after subscribing: it may be what this waits for that makes it happen
-        self._peer._waits += 1
+        self._link.settle()  # after subscribing: it may be what this waits for that makes it happen
+        self._link._waits += 1
         if self.fired:
             return trio.lowlevel.checkpoint()  # noqa: ASYNC105  it is awaited at once
         self._task = trio.lowlevel.current_task()
@@ -69,13 +71,89 @@ class Waiter:
         """The task goes on."""
         self._step.unsubscribe(self)
         if self.fired:
-            self._peer._awake -= 1
+            self._link._awake -= 1
 
 
-class Peer(Pump[C]):
-    """One connection, of either side: what runs operations."""
+class Orphan:
+    """An operation of the background that needs a task.
 
-    __slots__ = ()
+    Args:
+        operation: It.
+        step: What it has come to.
+
+    Attributes:
+        scope: What it runs in, while it does.
+        cancelled: It is to end.
+    """
+
+    __slots__ = ("cancelled", "operation", "scope", "step")
+
+    def __init__(self, operation: Operation[Any], step: Step) -> None:
+        self.operation = operation
+        self.step = step
+        self.scope: trio.CancelScope | None = None
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """End it."""
+        self.cancelled = True
+        if self.scope is not None:
+            self.scope.cancel()
+
+
+class TrioLink(Link):
+    """What operations run on.
+
+    Args:
+        nursery: Where its tasks are; None if there is none yet.
+    """
+
+    __slots__ = ("_adopted", "_awake", "_broken", "_nursery", "_orphans", "_turning", "_waits")
+
+    def __init__(self, nursery: trio.Nursery | None) -> None:
+        super().__init__()
+        self.resolve = trio.socket.getaddrinfo
+        self._nursery = nursery
+        self._turning = False
+        # Tasks that something has woken and that have not had their turn: little that is to be sent waits for them, who
+        # will have more, and send it before they do anything else.
+        self._awake = 0
+        self._waits = 0
+        self._adopted: set[Orphan] | None = None
+        self._orphans: list[Orphan] | None = None  # those of them that a task will take up, which has not begun
+        self._broken = False  # something in the background has failed, and takes the others with it
+
+    def _start(self, function: Callable[..., Awaitable[object]], *args: Any, name: str | None = None) -> None:
+        """Have something done in a task of its own.
+
+        Raises:
+            RuntimeError: There is no nursery.
+        """
+        if self._nursery is None:
+            raise RuntimeError("nothing runs in the background here")
+        self._nursery.start_soon(function, *args, name=name)
+
+    def failed(self, error: BaseException) -> None:
+        """Something in the background has failed, and with it the nursery; see the base class."""
+
+        async def fail() -> None:
+            raise error
+
+        self._broken = True
+        self._start(fail)
+
+    def settle(self) -> None:
+        """Send what there is, unless others will go on at once: the last of them does it for all."""
+        self.flush()
+
+    def follow(self) -> None:
+        """Have what there is leave with what this task does next, or soon."""
+        self.flush()
+
+    def abandon(self) -> None:
+        """Cancel what was adopted."""
+        for orphan in tuple(self._adopted or ()):
+            orphan.cancel()
 
     async def perform(self, operation: Operation[T]) -> T:
         """Run an operation on this connection, in this task. It is a checkpoint in any case.
@@ -114,7 +192,11 @@ class Peer(Pump[C]):
             await trio.lowlevel.checkpoint_if_cancelled()
             errand.go_on()
             if not errand.over:
-                await self._until_over(errand)
+                waiter = Waiter(self, errand)
+                try:
+                    await waiter.rest()
+                finally:
+                    waiter.end()
             result: T = errand.result() if errand.step is None else await self._run(operation, errand.step)
         except BaseException:
             errand.give_up()
@@ -123,8 +205,8 @@ class Peer(Pump[C]):
         if self._waits == waits:  # nobody has waited, so nobody else has run
             self.flush()
             await trio.lowlevel.cancel_shielded_checkpoint()
-        elif self.conn.output_size:
-            self._stir()  # the operation's last words can leave with what this task does next
+        else:
+            self.follow()
         return result
 
     async def _wait(self, step: Wait | Errand) -> None:
@@ -165,19 +247,29 @@ class Peer(Pump[C]):
         raise problem
 
     @types.coroutine
-    def _late(self, awaitable: Awaitable[T]) -> Generator[Any, Any, T]:
-        """Await a function of the application, and flush when it first waits: one that does not has more to send."""
+    def _late(
+        self, awaitable: Awaitable[T], others: list[Orphan] | None = None, run: Callable[..., Any] = operator.call
+    ) -> Generator[Any, Any, T]:
+        """Await a function of the application, and flush when it first waits: one that does not has more to send.
+
+        Args:
+            awaitable: What it has returned.
+            others: Those that this task would take up next. If it waits, they do not.
+            run: Runs each step.
+        """
         steps = awaitable.__await__()
         try:
-            trap = next(steps)
+            trap = run(next, steps)
+            if others:
+                self._part_from(others)
             self.flush()
             while True:
                 try:
                     answer = yield trap
                 except BaseException as error:  # noqa: BLE001  it is the function's
-                    trap = steps.throw(error)
+                    trap = run(steps.throw, error)
                 else:
-                    trap = steps.send(answer)
+                    trap = run(steps.send, answer)
         except StopIteration as end:
             result: T = end.value
             return result
@@ -207,39 +299,77 @@ class Peer(Pump[C]):
     async def _spawn(self, step: Spawn) -> Callable[[], object]:
         return self.spawn(step.operation)
 
-    def adopt(self, operation: Operation[Any], step: Step) -> trio.CancelScope:
+    def adopt(self, operation: Operation[Any], step: Step) -> Orphan:
         """Go on with an operation in a task, in the connection's nursery; see the base class."""
-        scope = trio.CancelScope()
-        self._start(self._foster, scope, operation, step, name=getattr(operation, "__qualname__", None))
+        orphan = Orphan(operation, step)
+        if not self._orphans:
+            orphans = [orphan]
+            self._foster(orphans)
+            self._orphans = orphans
+        else:
+            self._orphans.append(orphan)
         if self._adopted is None:
             self._adopted = set()
-        self._adopted.add(scope)
+        self._adopted.add(orphan)
         self._awake += 1
-        return scope
+        return orphan
 
-    async def _foster(self, scope: trio.CancelScope, operation: Operation[Any], step: Step) -> None:
-        self._awake -= 1
+    def _foster(self, orphans: list[Orphan]) -> None:
+        """Have a task take them up."""
+        self._start(self._bring_up, orphans, name=getattr(orphans[0].operation, "__qualname__", None))
+
+    def _part_from(self, orphans: list[Orphan]) -> None:
+        """Have a task for each of them, since the one that they were to share has to wait."""
+        for orphan in orphans:
+            self._foster([orphan])
+        orphans.clear()
+
+    async def _bring_up(self, orphans: list[Orphan]) -> None:
+        """Go on with each in turn, for as long as none has to wait: a task and a scope are dear."""
+        if self._orphans is orphans:
+            self._orphans = None
         try:
-            with scope:
-                # A session is in this step for as long as it lasts, and has no frame of _run beside this one.
-                argument: Any = None
-                try:
-                    argument, advance = await self._STEPS[type(step)](self, step), operation.send
-                except Exception as error:  # noqa: BLE001  it is the operation's
-                    argument, advance = self.told(error), operation.throw
-                try:
-                    step = advance(argument)
-                except StopIteration:
-                    return
-                await self._run(operation, step)
+            with trio.CancelScope() as scope:
+                while orphans:
+                    orphan = orphans.pop(0)
+                    self._awake -= 1
+                    orphan.scope = scope
+                    if orphan.cancelled:
+                        scope.cancel()
+                    try:
+                        # A session is in this step for as long as it lasts, and has no frame of _run beside this one.
+                        argument: Any = None
+                        try:
+                            argument, advance = await self._first(orphan.step, orphans), orphan.operation.send
+                        except Exception as error:  # noqa: BLE001  it is the operation's
+                            argument, advance = self.told(error), orphan.operation.throw
+                        try:
+                            step = advance(argument)
+                        except StopIteration:
+                            pass
+                        else:
+                            self._part_from(orphans)
+                            await self._run(orphan.operation, step)
+                    finally:
+                        orphan.operation.close()
+                        orphan.scope = None
+                        if self._adopted is not None:
+                            self._adopted.discard(orphan)
+                        self.settle()
+                    if orphan.cancelled:
+                        break
         except Exception:
             self._broken = True
             raise
         finally:
-            operation.close()
-            self.flush()
-            if self._adopted is not None:
-                self._adopted.discard(scope)
+            self._part_from(orphans)
+
+    def _first(self, step: Step, others: list[Orphan]) -> Awaitable[Any]:
+        """Do the step that an operation has come to, and part from the others before waiting for anything."""
+        if type(step) is Call and step.function is given:
+            return self._late(step.args[0], others, copy_context().run)
+        self._part_from(others)
+        return self._STEPS[type(step)](self, step)
 
     _WRAPPERS = (trio.BrokenResourceError,)
     _STEPS: ClassVar[dict[type, Callable[[Any, Any], Awaitable[Any]]]] = {
@@ -255,29 +385,3 @@ class Peer(Pump[C]):
         """Close a channel at once, both directions."""
         await super().shut(channel)
         await trio.lowlevel.checkpoint()
-
-    # ---------------------------------------------------------------------------------------------------------- closing
-
-    async def aclose(self, description: str = "") -> None:
-        """Disconnect, and wait until the peer has taken leave as well. Repeated calls do nothing.
-
-        If this is cancelled, the last message still leaves, but the peer gets little time for its own.
-
-        Args:
-            description: Words for the peer.
-        """
-        self.conn.disconnect(description)
-        self.flush()
-        try:
-            if self._gone is None:
-                self._gone = trio.Event()
-                if self._over:
-                    self._gone.set()
-            await self._gone.wait()
-        except trio.Cancelled:
-            self._limit(min(self._end_at, trio.current_time() + LINGER))
-            raise
-
-    def abort(self) -> None:
-        """Close the connection at once, without a word."""
-        self._cut_off()

@@ -4,8 +4,6 @@ One task does: it reads, and keeps the time.  What it and others have to send le
 socket takes it; all else is left to the one task that writes, which there is once it is needed: whoever is cancelled,
 no packet is torn.
 
-Whoever was woken (``_awake``) flushes when it goes on, whatever becomes of it: little that is to be sent waits for it.
-
 How a connection ends: nothing more comes from the peer (``_deaf``, for which the writer may wait: ``_finished``),
 nothing more goes to it (``_parted``), or it is to be over at once (``_cut``); what carries it is closed (``_carrying``
 no more); the jobs are cancelled (``_over``), and who waits for that goes on (``_gone``); no nursery will be opened any
@@ -25,7 +23,7 @@ import trio
 from sshproto.connection import Connection
 from sshproto.operations.hub import Hub
 from sshproto_io import LINGER
-from sshproto_io._async_link import Link
+from sshproto_io._trio_link import TrioLink
 from sshproto_io._trio_nursery import PlainNursery
 from sshproto_io._trio_socket import Carrier, close, drop, send_all, socket_of
 
@@ -43,8 +41,8 @@ _PATIENCE = 2  # turns without another piece, until those that were gathered lea
 _BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
-class Pump(Link, Generic[C]):
-    """One connection, of either side: what moves its bytes.
+class Peer(TrioLink, Generic[C]):
+    """One connection, of either side.
 
     Args:
         conn: The connection.
@@ -56,10 +54,7 @@ class Pump(Link, Generic[C]):
     """
 
     __slots__ = (
-        "_adopted",
         "_alarm",
-        "_awake",
-        "_broken",
         "_busy",
         "_carrier",
         "_carrying",
@@ -75,17 +70,15 @@ class Pump(Link, Generic[C]):
         "_life",
         "_linger",
         "_needed",
-        "_nursery",
         "_parted",
         "_pen",
         "_rings",
         "_room",
         "_shielded",
         "_sock",
+        "_stirred",
         "_swift",
-        "_turning",
         "_unsent",
-        "_waits",
         "_writer",
         "conn",
     )
@@ -98,10 +91,9 @@ class Pump(Link, Generic[C]):
         linger: float | None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(nursery)
         self.conn = conn
         self.hub = Hub(conn, on_event)
-        self.resolve = trio.socket.getaddrinfo
         self._carrier = carrier
         self._sock: socket.socket | None = None  # what carries, if it is a socket
         self._linger = linger
@@ -116,27 +108,20 @@ class Pump(Link, Generic[C]):
         self._parted = False  # nothing more goes to it
         self._finished: trio.Event | None = None  # nothing more comes, for the writer
         self._gone: trio.Event | None = None  # fires when it is over, for who waits for that
-        # Tasks that something has woken and that have not had their turn: little that is to be sent waits for them, who
-        # will have more, and send it before they do anything else.
-        self._awake = 0
-        self._waits = 0
-        self._turning = False
         # The writer has a scope once there is need for it. It is a task of the same nursery, and so is what watches the
         # time, where the reader can't.
         self._carrying = False  # there may be one
         self._pen: trio.CancelScope | None = None
         self._clock: trio.CancelScope | None = None
+        self._stirred = False  # its turn comes, and then it flushes
         self._busy = True  # it writes what did not fit; or nobody can yet
         self._swift = _SWIFT
         self._unsent: Buffer = b""
         self._gathering = False  # pieces wait for others; the writer looks in each turn whether there are any
         self._grown = False  # one has come since it looked
-        self._adopted: set[trio.CancelScope] | None = None
         # What waits for a nursery to be opened.
         self._needed: list[tuple[Callable[..., Awaitable[object]], tuple[Any, ...], str | None]] | None = None
-        self._nursery = nursery
         self._done = False  # there is none, nor will there be
-        self._broken = False  # something in the background has failed, and takes the others with it
         # Who opened a nursery takes leave when it is cancelled, and what reads is shielded against that until then.
         self._shielded = nursery is not None
         if nursery is not None:
@@ -147,28 +132,32 @@ class Pump(Link, Generic[C]):
     def flush(self) -> None:
         self._flush()
 
+    def settle(self) -> None:
+        """Send what there is, unless others go on at once, the last of whom does it for all; see the base class."""
+        if not (self._awake or self._stirred):
+            self._flush()
+
+    def follow(self) -> None:
+        """Have what there is leave with what this task does next; see the base class."""
+        if self.hub.behind:
+            self._flush()
+        elif self.conn.output_size:
+            self._stir()
+
     def _flush(self, *, at_once: bool = False) -> None:
         if self._turning:
             return
         self._turning = True
-        conn = self.conn
         try:
             self.turn()
-            ended = conn.should_close
-            if self._sock is not None and not self._busy:
-                self._send(self._sock, at_once=ended or at_once)
+            ended = self.conn.should_close
+            if not self._busy:
+                self._send(at_once=ended or at_once)
         finally:
             self._turning = False
         if ended:
             self._end()
-        elif self._unsent or (conn.output_size and not self._awake):
-            self._stir()
-        if self._room is not None and (ended or self.hub.wire.want_read):
-            self._room.set()
-        # An alarm that comes too early does no harm, and most deadlines are moved back before they come.
-        deadline = self.hub.wire.next_deadline()
-        if deadline is not None and deadline < self._rings:
-            self._ring_at(deadline)
+        self._see_what_follows()
 
     def soon(self) -> None:
         # Not now: what has woken a job may not be done yet.
@@ -177,23 +166,28 @@ class Pump(Link, Generic[C]):
 
     def _moved(self) -> None:
         """Data was read or written: what :meth:`flush` does, but nothing has happened that brings an event."""
-        if self._turning or self._busy or self._sock is None:
+        if self._turning or self._busy:
             self.flush()
             return
         self._turning = True
         try:
-            self._send(self._sock)
+            self._send()
         finally:
             self._turning = False
-        if self._unsent or (self.conn.output_size and not self._awake):
+        self._see_what_follows()  # such as a key that is worn out, and is exchanged
+
+    def _see_what_follows(self) -> None:
+        """The writer may have to have its turn, there may be room, and time may be short."""
+        if self.conn.output_size and not self._awake:  # what did not fit is the writer's already
             self._stir()
-        if self._room is not None and self.hub.wire.want_read:
+        if self._room is not None and (self.hub.wire.want_read or self.conn.should_close):
             self._room.set()
+        # An alarm that comes too early does no harm, and most deadlines are moved back before they come.
         deadline = self.hub.wire.next_deadline()
-        if deadline is not None and deadline < self._rings:  # the key is worn out, and is exchanged
+        if deadline is not None and deadline < self._rings:
             self._ring_at(deadline)
 
-    def _send(self, sock: socket.socket, *, at_once: bool = False) -> None:
+    def _send(self, *, at_once: bool = False) -> None:
         """Send what there is, as far as the socket takes it."""
         size = self.conn.output_size
         if size < _MUCH and not at_once:
@@ -215,12 +209,13 @@ class Pump(Link, Generic[C]):
         if not data:
             return
         try:
-            sent = sock.send(data)
+            sent = self._sock.send(data)  # type: ignore[union-attr]  # there is one, if nobody else writes
         except OSError:  # it is full; or broken, which the writer will see
             sent = 0
         if sent < size:
             self._unsent = memoryview(data)[sent:]
             self._busy = True
+            self._stir()
         if size >= self.hub.limits.output_high:  # taking it has made room
             self.turn()
 
@@ -242,6 +237,7 @@ class Pump(Link, Generic[C]):
         """Let the writer have its turn."""
         writer, self._writer = self._writer, None
         if writer is not None:
+            self._stirred = True
             trio.lowlevel.reschedule(writer)
         elif self._carrying and self._pen is None:
             self._pen = trio.CancelScope(shield=True, deadline=self._end_at)
@@ -275,7 +271,7 @@ class Pump(Link, Generic[C]):
     def _start(self, function: Callable[..., Awaitable[object]], *args: Any, name: str | None = None) -> None:
         """Have something done in a task of its own, in the nursery; who carries opens one if there is none."""
         if self._nursery is not None:
-            self._nursery.start_soon(function, *args, name=name)
+            super()._start(function, *args, name=name)
             return
         if self._done:
             raise RuntimeError("this connection has ended")
@@ -284,15 +280,6 @@ class Pump(Link, Generic[C]):
         self._needed.append((function, args, name))
         if self._alarm is not None:
             self._alarm.cancel()
-
-    def failed(self, error: BaseException) -> None:
-        """Something in the background has failed, and with it the connection's nursery; see the base class."""
-
-        async def fail() -> None:
-            raise error
-
-        self._broken = True
-        self._start(fail)
 
     async def _carry_alone(self) -> None:
         """Move bytes until the connection has ended; then have the last ones leave, and give the peer a moment.
@@ -346,6 +333,7 @@ class Pump(Link, Generic[C]):
             if scope is not None:
                 scope.cancel()
         sock, self._sock = self._sock, None
+        self._busy = True  # nobody can write any more
         try:
             if sock is not None:
                 close(sock, self._carrier)
@@ -362,8 +350,7 @@ class Pump(Link, Generic[C]):
                 if self._gone is not None:
                     self._gone.set()
                 self.end_jobs()
-                for scope in self._adopted or ():
-                    scope.cancel()
+                self.abandon()
 
     def _leave(self) -> None:
         """Who carries is cancelled: say good bye, and do not stay for long."""
@@ -480,7 +467,8 @@ class Pump(Link, Generic[C]):
         quiet = 0
         while self._carrying:  # it may be over though nothing here has met that it is cancelled
             self._swift = _SWIFT
-            if self._due:
+            if self._stirred or self._due:
+                self._stirred = False
                 self.flush()
             if self._unsent:
                 data, self._unsent = self._unsent, b""
@@ -536,3 +524,29 @@ class Pump(Link, Generic[C]):
                 break
             except trio.Cancelled:
                 self._leave()
+
+    # ---------------------------------------------------------------------------------------------------------- closing
+
+    async def aclose(self, description: str = "") -> None:
+        """Disconnect, and wait until the peer has taken leave as well. Repeated calls do nothing.
+
+        If this is cancelled, the last message still leaves, but the peer gets little time for its own.
+
+        Args:
+            description: Words for the peer.
+        """
+        self.conn.disconnect(description)
+        self.flush()
+        try:
+            if self._gone is None:
+                self._gone = trio.Event()
+                if self._over:
+                    self._gone.set()
+            await self._gone.wait()
+        except trio.Cancelled:
+            self._limit(min(self._end_at, trio.current_time() + LINGER))
+            raise
+
+    def abort(self) -> None:
+        """Close the connection at once, without a word."""
+        self._cut_off()

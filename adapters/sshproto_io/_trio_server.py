@@ -14,8 +14,8 @@ from sshproto.operations.serving import Handler, serve
 from sshproto.server import ServerConnection
 from sshproto_io import _async
 from sshproto_io._async import BaseServer, at_one_port
-from sshproto_io._trio_link import Peer
 from sshproto_io._trio_nursery import PlainNursery
+from sshproto_io._trio_pump import Peer
 from sshproto_io._trio_socket import Carrier, drop, taken
 from sshproto_io._trio_streams import Reader, Stream, Writer
 from sshproto_io.sockets import world

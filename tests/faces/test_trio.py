@@ -6,6 +6,7 @@ Where it does not matter what is underneath, connections go over memory streams,
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import itertools
 import logging
 import math
@@ -20,6 +21,8 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from trio.lowlevel import checkpoint
 from trio.testing import MockClock, check_half_closeable_stream, memory_stream_pair, wait_all_tasks_blocked
 
@@ -620,6 +623,149 @@ def test_a_spawned_operation_begins_at_once_and_ends_with_its_connection() -> No
         *("c begins", "spawned", "c goes on", "c ends"),
         *("d begins", "d ends", "spawned"),
     ]
+
+
+# What an operation of the background may do: its function, and then itself.
+KINDS = [
+    (),
+    ("wait",),
+    ("fail",),
+    ("wait", "fail"),
+    ("cancelled",),  # before it begins
+    ("cancelled", "wait"),
+    ("cancel",),
+    ("cancel", "wait"),
+    ("wait", "cancel", "wait"),
+    ("later",),
+    ("fail", "later"),
+    ("cancel", "later"),
+]
+NAMES: contextvars.ContextVar[str] = contextvars.ContextVar("NAMES", default="nobody")
+
+
+async def together(kinds: list[tuple[str, ...]]) -> list[list[str]]:
+    """Begin as many operations of the background in one turn, and tell what each has met."""
+    told: list[list[str]] = [[] for _ in kinds]
+    cancels: dict[int, Callable[[], object]] = {}
+
+    async def function(number: int, does: tuple[str, ...]) -> None:
+        say = told[number].append
+        try:
+            say(f"after {NAMES.get()}")
+            NAMES.set(str(number))
+            for word in does:
+                match word:
+                    case "cancel":
+                        cancels[number]()
+                    case "cancel the first":
+                        cancels[0]()
+                    case "wait":
+                        await checkpoint()
+                    case "fail":
+                        raise ZeroDivisionError
+            say("me" if NAMES.get() == str(number) else NAMES.get())
+        except trio.Cancelled:
+            say("cancelled")
+            raise
+
+    def operation(number: int, does: tuple[str, ...]) -> Operation[None]:
+        say = told[number].append
+        try:
+            try:
+                yield Call(function, number, does)
+            except ZeroDivisionError:
+                say("failed")
+            if "later" in does:
+                yield Sleep(0.001)
+            say("done")
+        finally:
+            say("over")
+
+    def all_of_them() -> Operation[None]:
+        for number, does in enumerate(kinds):
+            cancels[number] = yield Spawn(operation(number, does))
+            if "cancelled" in does:
+                cancels[number]()
+
+    async with connected() as pair:
+        await pair.client.perform(all_of_them())
+        await wait_all_tasks_blocked(0.01)
+        assert not pair.client._adopted
+        assert not pair.client._awake
+        for cancel in cancels.values():  # they are over, and so it does nothing
+            cancel()
+        assert (await pair.client.run("ok")).stdout == b"done\n"
+    return told
+
+
+@given(st.lists(st.sampled_from(KINDS), min_size=2, max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_operations_of_the_background_share_a_task_and_nothing_else(kinds: list[tuple[str, ...]]) -> None:
+    """What each of several meets that begin at once is what it meets alone."""
+
+    async def main() -> None:
+        assert await together(kinds) == [
+            [word.replace("0", str(number)) for word in (await together([kind]))[0]]
+            for number, kind in enumerate(kinds)
+        ]
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ((), ["after nobody", "me", "done", "over"]),
+        (("wait", "fail"), ["after nobody", "failed", "done", "over"]),
+        (("cancel",), ["after nobody", "me", "done", "over"]),
+        (("cancel", "wait"), ["after nobody", "cancelled", "over"]),
+        (("cancel", "later"), ["after nobody", "me", "over"]),
+        (("cancelled", "wait"), ["after nobody", "cancelled", "over"]),
+    ],
+)
+def test_what_an_operation_of_the_background_meets(kind: tuple[str, ...], expected: list[str]) -> None:
+    async def main() -> None:
+        assert await together([kind]) == [expected]
+
+    run(main)
+
+
+def test_who_is_over_is_not_cancelled_with_who_shares_its_task() -> None:
+    async def main() -> None:
+        told = await together([(), ("cancel the first", "wait")])
+        assert told[1] == ["after nobody", "me", "done", "over"]
+
+    run(main)
+
+
+def test_sessions_that_do_not_wait_share_a_task() -> None:
+    tasks: list[trio.lowlevel.Task] = []
+
+    class Silent(Words):
+        async def session(self, session: ServerSession) -> int:
+            if session.command != b"true":
+                return await super().session(session)
+            tasks.append(trio.lowlevel.current_task())
+            return 0
+
+    async def some(client: Client, *others: str) -> None:
+        tasks.clear()
+        async with trio.open_nursery() as nursery:
+            for other in others:
+                nursery.start_soon(client.run, other)
+            async with trio.open_nursery() as inner:
+                for _ in range(40):
+                    inner.start_soon(client.run, "true")
+            nursery.cancel_scope.cancel()
+        assert len(tasks) == 40
+
+    async def main() -> None:
+        async with listening(handler=Silent) as server, connect(HOST, server.port, **LOGIN) as client:
+            await some(client)
+            assert len(set(tasks)) < 20  # they come in a few pieces
+            await some(client, "stay", "word", "stay")  # and whoever comes after those does not wait for them
+
+    run(main)
 
 
 # ------------------------------------------------------------------------------------------------------------ nurseries
