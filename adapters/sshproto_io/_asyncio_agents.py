@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from sshproto_io._async_agents import Agent, Alone, ServedAgent, opened, prepared
-from sshproto_io._async_link import Link
-from sshproto_io._asyncio_link import Peer
+from sshproto_io._asyncio_link import AsyncioLink
 
 if TYPE_CHECKING:
     import os
@@ -16,30 +15,12 @@ if TYPE_CHECKING:
     from sshproto.agent import AgentEvent, ConfirmNeeded, Keyring
 
 
-class World(Peer[Any]):
+class World(AsyncioLink):
     """Runs operations that belong to no connection."""
 
     def __init__(self) -> None:
-        Link.__init__(self)
-        self._loop = asyncio.get_running_loop()
+        super().__init__()
         self.hub = cast(Any, Alone())
-        self.resolve = self._loop.getaddrinfo
-        self._flushing = False
-        self.woken = False
-        self.tasks = {}
-        self._at_end = None
-        self._transport = None
-
-    def flush(self) -> None:
-        """Let go on who was woken."""
-        self.soon()
-
-    def _pump(self) -> None:
-        self._flushing = True
-        try:
-            self.turn()
-        finally:
-            self._flushing = False
 
     async def aclose(self, description: str = "") -> None:
         """End what runs in the background, and wait until that is done."""

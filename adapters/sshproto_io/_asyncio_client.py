@@ -14,7 +14,8 @@ from sshproto_io import ConnectFailed, Setup, TimeoutExpired, _async_streams
 from sshproto_io._async import ClientLink
 from sshproto_io._async_link import Opening
 from sshproto_io._async_streams import Reader, Stream, Writer
-from sshproto_io._asyncio_link import Late, Peer, by
+from sshproto_io._asyncio_link import Late, by
+from sshproto_io._asyncio_pump import Peer
 from sshproto_io._asyncio_socket import SocketTransport
 from sshproto_io.sockets import connect
 

@@ -14,7 +14,7 @@ from sshproto.server import ServerConnection
 from sshproto_io import _async
 from sshproto_io._async import BaseServer, at_one_port
 from sshproto_io._async_streams import Reader, Stream, Writer
-from sshproto_io._asyncio_link import Peer
+from sshproto_io._asyncio_pump import Peer
 from sshproto_io._asyncio_socket import Listener, SocketTransport
 from sshproto_io.sockets import world
 

@@ -27,7 +27,7 @@ _NOTHING_YET = (BlockingIOError, InterruptedError)
 
 
 class SocketTransport(asyncio.Transport):
-    """A connected socket: of what asyncio's transports do, what a :class:`~sshproto_io._asyncio_link.Peer` asks for.
+    """A connected socket: of what asyncio's transports do, what a :class:`~sshproto_io._asyncio_pump.Peer` asks for.
 
     Args:
         loop: What watches it.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sshproto.config import ClientConfig, ServerConfig
-from sshproto_io import _asyncio_link
+from sshproto_io import _asyncio_pump
 from sshproto_io.asyncio import Handler, connect, listen
 from tests.support.pair import HOST_KEY, USER_KEY
 from tests.support.seeds import QUICK, USER
@@ -86,13 +86,13 @@ def test_no_turn_of_the_loop_sends_more_than_its_share():
 
 def test_without_the_bound_a_turn_sends_a_megabyte_of_each(monkeypatch):
     """Which is what the one above is about."""
-    monkeypatch.setattr(_asyncio_link, "_TURN", 1 << 40)
+    monkeypatch.setattr(_asyncio_pump, "_TURN", 1 << 40)
     assert max(asyncio.run(_together(24, 3)).values()) > 10 * MIB
 
 
 def test_all_have_their_turn():
     """In a line; who comes meanwhile is behind the others."""
-    share = _asyncio_link.Share()
+    share = _asyncio_pump.Share()
     told: list[str] = []
 
     class Loop:
