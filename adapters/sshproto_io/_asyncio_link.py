@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from sshproto.operations.steps import Call, Ready, Sleep, Spawn, Together, Wait
@@ -128,7 +129,7 @@ class AsyncioLink(Link):
         self._flushing = False  # a turn has begun, or will soon
         self.woken = False
         self.tasks: dict[asyncio.Task[Any], Cancels] = {}
-        self._at_end: Callable[[asyncio.Task[Any]], None] | None = None
+        self._at_end: tuple[Callable[[asyncio.Task[Any]], None], Context] | None = None
 
     # ------------------------------------------------------------------------------------------------------------ turns
 
@@ -268,9 +269,10 @@ class AsyncioLink(Link):
         begun = _begun(job)
         self.woken |= not begun
         self.tasks[task] = what = task if begun else _Unbegun(task, job, operation, step)
-        if self._at_end is None:
-            self._at_end = self._task_ended  # one for all of them
-        task.add_done_callback(self._at_end)
+        if self._at_end is None:  # one for all of them, with one context: each that is idle should take little memory
+            self._at_end = self._task_ended, copy_context()
+        callback, context = self._at_end
+        task.add_done_callback(callback, context=context)
         return what
 
     def _task_ended(self, task: asyncio.Task[Any]) -> None:
