@@ -204,11 +204,10 @@ class Link(ABC):
         """Have a turn soon, unless there is one now."""
 
     @abstractmethod
-    def adopt(self, operation: Operation[Any], step: Step) -> Cancels | None:
-        """Go on with an operation in a task, from a step that it has come to, until the connection ends.
+    def adopt(self, job: Background, step: Step) -> None:
+        """Go on with a job's operation in a task, from a step that it has come to, until the connection ends.
 
-        Returns:
-            What cancels it, unless it has ended.
+        What cancels it is to be the job's :attr:`~Background.task`, as long as there is something to be cancelled.
         """
 
     @abstractmethod
@@ -233,14 +232,15 @@ class Job:
         operation: A new one.
 
     Attributes:
+        operation: What runs.
         over: It has ended, or goes on elsewhere.
     """
 
-    __slots__ = ("_link", "_operation", "_wait", "over")
+    __slots__ = ("_link", "_wait", "operation", "over")
 
     def __init__(self, link: Link, operation: Operation[Any]) -> None:
         self._link = link
-        self._operation = operation
+        self.operation = operation
         self._wait: Wait | None = None
         self.over = False
 
@@ -249,7 +249,7 @@ class Job:
         if self.over:
             return
         self._wait = None
-        operation = self._operation
+        operation = self.operation
         advance: Callable[[Any], Any] = operation.send
         argument: Any = None
         try:
@@ -291,7 +291,7 @@ class Job:
             self._wait.unsubscribe(self._woken)
             self._wait = None
         self.over = True
-        self._operation.close()
+        self.operation.close()
 
     def _end(self, result: Any, error: Exception | None) -> None:
         """The operation has ended."""
@@ -363,18 +363,23 @@ class Errand(Job):
 
 
 class Background(Job):
-    """A job that nobody waits for. It is called to cancel it."""
+    """A job that nobody waits for. It is called to cancel it.
 
-    __slots__ = ("_cancelled", "_task")
+    Attributes:
+        cancelled: It was.
+        task: What cancels what goes on with it.
+    """
+
+    __slots__ = ("cancelled", "task")
 
     def __init__(self, link: Link, operation: Operation[Any]) -> None:
         super().__init__(link, operation)
-        self._cancelled = False
-        self._task: Cancels | None = None
+        self.cancelled = False
+        self.task: Cancels | None = None
 
     def go_on(self) -> None:
         """Take as many steps as can be taken now, or end, if it was cancelled."""
-        if not self._cancelled or self.over:
+        if not self.cancelled or self.over:
             self._advance()
             return
         self._link.forget(self)
@@ -385,9 +390,9 @@ class Background(Job):
 
     def __call__(self) -> None:
         """End it: soon, for this may be called from within the operation itself."""
-        self._cancelled = True
-        if self._task is not None:
-            self._task.cancel()
+        self.cancelled = True
+        if self.task is not None:
+            self.task.cancel()
         elif not self.over:
             self._link.due(self)
 
@@ -400,9 +405,9 @@ class Background(Job):
     def _leave(self, step: Step) -> None:
         self.over = True
         self._link.forget(self)
-        self._task = self._link.adopt(self._operation, step)
-        if self._cancelled and self._task is not None:
-            self._task.cancel()
+        self._link.adopt(self, step)
+        if self.cancelled and self.task is not None:
+            self.task.cancel()
 
 
 def given(value: Any) -> Any:

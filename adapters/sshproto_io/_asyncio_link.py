@@ -13,7 +13,7 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from sshproto.operations.steps import Call, Ready, Sleep, Spawn, Together, Wait
-from sshproto_io._async_link import Cancels, Errand, Job, Link, not_done
+from sshproto_io._async_link import Background, Cancels, Errand, Job, Link, not_done
 from sshproto_io._asyncio_tasks import begin
 
 if TYPE_CHECKING:
@@ -254,26 +254,26 @@ class AsyncioLink(Link):
     async def _spawn(self, step: Spawn) -> Callable[[], object]:
         return self.spawn(step.operation)
 
-    def adopt(self, operation: Operation[Any], step: Step) -> Cancels | None:
-        """Go on with an operation in a task; see the base class."""
-        job = self._run(operation, step)
+    def adopt(self, job: Background, step: Step) -> None:
+        """Go on with a job's operation in a task; see the base class."""
+        operation = job.operation
+        run = self._run(operation, step)
         if self._over:
-            job.close()
+            run.close()
             operation.close()
             not_done(step)
-            return None
-        task = begin(self._loop, job, getattr(operation, "__qualname__", None))
+            return
+        task = begin(self._loop, run, getattr(operation, "__qualname__", None))
         if task.done():
             self._task_ended(task)
-            return None
-        begun = _begun(job)
+            return
+        begun = _begun(run)
         self.woken |= not begun
-        self.tasks[task] = what = task if begun else _Unbegun(task, job, operation, step)
+        self.tasks[task] = job.task = task if begun else _Unbegun(task, run, operation, step)
         if self._at_end is None:  # one for all of them, with one context: each that is idle should take little memory
             self._at_end = self._task_ended, copy_context()
         callback, context = self._at_end
         task.add_done_callback(callback, context=context)
-        return what
 
     def _task_ended(self, task: asyncio.Task[Any]) -> None:
         """One of the background has."""

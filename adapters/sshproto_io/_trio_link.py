@@ -12,7 +12,7 @@ import inspect
 import operator
 import types
 from collections.abc import Awaitable, Callable, Generator
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import trio
@@ -24,8 +24,15 @@ from sshproto_io._trio_nursery import PlainNursery, without_cancelled
 if TYPE_CHECKING:
     from sshproto.operations.channel import Channel
     from sshproto.operations.steps import Operation, Step
+    from sshproto_io._async_link import Background
 
 T = TypeVar("T")
+
+Others = list[tuple[Context, "Background", "Step"]]
+"""Jobs whose operations have come to a step, and in what contexts."""
+
+Run = Callable[..., Any]
+"""Calls a function with arguments."""
 
 
 class Waiter:
@@ -74,33 +81,6 @@ class Waiter:
             self._link._awake -= 1
 
 
-class Orphan:
-    """An operation of the background that needs a task.
-
-    Args:
-        operation: It.
-        step: What it has come to.
-
-    Attributes:
-        scope: What it runs in, while it does.
-        cancelled: It is to end.
-    """
-
-    __slots__ = ("cancelled", "operation", "scope", "step")
-
-    def __init__(self, operation: Operation[Any], step: Step) -> None:
-        self.operation = operation
-        self.step = step
-        self.scope: trio.CancelScope | None = None
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        """End it."""
-        self.cancelled = True
-        if self.scope is not None:
-            self.scope.cancel()
-
-
 class TrioLink(Link):
     """What operations run on.
 
@@ -108,7 +88,7 @@ class TrioLink(Link):
         nursery: Where its tasks are; None if there is none yet.
     """
 
-    __slots__ = ("_adopted", "_awake", "_broken", "_nursery", "_orphans", "_turning", "_waits")
+    __slots__ = ("_adopted", "_awake", "_broken", "_next", "_nursery", "_others", "_turning", "_waits")
 
     def __init__(self, nursery: trio.Nursery | None) -> None:
         super().__init__()
@@ -119,8 +99,9 @@ class TrioLink(Link):
         # will have more, and send it before they do anything else.
         self._awake = 0
         self._waits = 0
-        self._adopted: set[Orphan] | None = None
-        self._orphans: list[Orphan] | None = None  # those of them that a task will take up, which has not begun
+        self._adopted: set[Background] | None = None  # what has a task, or will soon
+        self._next: Background | None = None  # what a task will take up that has not begun
+        self._others: Others | None = None  # what it will take up after that
         self._broken = False  # something in the background has failed, and takes the others with it
 
     def _start(self, function: Callable[..., Awaitable[object]], *args: Any, name: str | None = None) -> None:
@@ -152,8 +133,8 @@ class TrioLink(Link):
 
     def abandon(self) -> None:
         """Cancel what was adopted."""
-        for orphan in tuple(self._adopted or ()):
-            orphan.cancel()
+        for job in tuple(self._adopted or ()):
+            job()
 
     async def perform(self, operation: Operation[T]) -> T:
         """Run an operation on this connection, in this task. It is a checkpoint in any case.
@@ -248,7 +229,7 @@ class TrioLink(Link):
 
     @types.coroutine
     def _late(
-        self, awaitable: Awaitable[T], others: list[Orphan] | None = None, run: Callable[..., Any] = operator.call
+        self, awaitable: Awaitable[T], others: Others | None = None, run: Run = operator.call
     ) -> Generator[Any, Any, T]:
         """Await a function of the application, and flush when it first waits: one that does not has more to send.
 
@@ -299,76 +280,81 @@ class TrioLink(Link):
     async def _spawn(self, step: Spawn) -> Callable[[], object]:
         return self.spawn(step.operation)
 
-    def adopt(self, operation: Operation[Any], step: Step) -> Orphan:
-        """Go on with an operation in a task, in the connection's nursery; see the base class."""
-        orphan = Orphan(operation, step)
-        if not self._orphans:
-            orphans = [orphan]
-            self._foster(orphans)
-            self._orphans = orphans
+    def adopt(self, job: Background, step: Step) -> None:
+        """Go on with a job's operation in a task, in the connection's nursery; see the base class."""
+        if self._next is None:
+            self._foster(job, step)
+            self._next = job
+        elif self._others is None:
+            self._others = [(copy_context(), job, step)]
         else:
-            self._orphans.append(orphan)
+            self._others.append((copy_context(), job, step))
         if self._adopted is None:
             self._adopted = set()
-        self._adopted.add(orphan)
+        self._adopted.add(job)
         self._awake += 1
-        return orphan
 
-    def _foster(self, orphans: list[Orphan]) -> None:
-        """Have a task take them up."""
-        self._start(self._bring_up, orphans, name=getattr(orphans[0].operation, "__qualname__", None))
+    def _foster(self, job: Background, step: Step) -> None:
+        """Have a task for it."""
+        self._start(self._bring_up, job, step, name=getattr(job.operation, "__qualname__", None))
 
-    def _part_from(self, orphans: list[Orphan]) -> None:
+    def _part_from(self, others: Others) -> None:
         """Have a task for each of them, since the one that they were to share has to wait."""
-        for orphan in orphans:
-            self._foster([orphan])
-        orphans.clear()
+        for context, job, step in others:
+            context.run(self._foster, job, step)
+        others.clear()
 
-    async def _bring_up(self, orphans: list[Orphan]) -> None:
-        """Go on with each in turn, for as long as none has to wait: a task and a scope are dear."""
-        if self._orphans is orphans:
-            self._orphans = None
+    async def _bring_up(self, job: Background, step: Step) -> None:
+        """Go on with an operation, and then with others, until one has to wait: tasks and scopes are dear."""
+        others: Others | None = None
+        run: Run = operator.call
+        if self._next is job:
+            others, self._others, self._next = self._others, None, None
         try:
             with trio.CancelScope() as scope:
-                while orphans:
-                    orphan = orphans.pop(0)
+                while True:
                     self._awake -= 1
-                    orphan.scope = scope
-                    if orphan.cancelled:
+                    job.task = scope
+                    if job.cancelled:
                         scope.cancel()
                     try:
                         # A session is in this step for as long as it lasts, and has no frame of _run beside this one.
                         argument: Any = None
                         try:
-                            argument, advance = await self._first(orphan.step, orphans), orphan.operation.send
+                            argument, advance = await self._first(step, others, run), job.operation.send
                         except Exception as error:  # noqa: BLE001  it is the operation's
-                            argument, advance = self.told(error), orphan.operation.throw
+                            argument, advance = self.told(error), job.operation.throw
                         try:
                             step = advance(argument)
                         except StopIteration:
                             pass
                         else:
-                            self._part_from(orphans)
-                            await self._run(orphan.operation, step)
+                            if others:
+                                self._part_from(others)
+                            await self._run(job.operation, step)
                     finally:
-                        orphan.operation.close()
-                        orphan.scope = None
+                        job.operation.close()
+                        job.task = None
                         if self._adopted is not None:
-                            self._adopted.discard(orphan)
+                            self._adopted.discard(job)
                         self.settle()
-                    if orphan.cancelled:
+                    if not others or job.cancelled:
                         break
+                    context, job, step = others.pop(0)
+                    run = context.run
         except Exception:
             self._broken = True
             raise
         finally:
-            self._part_from(orphans)
+            if others:
+                self._part_from(others)
 
-    def _first(self, step: Step, others: list[Orphan]) -> Awaitable[Any]:
+    def _first(self, step: Step, others: Others | None, run: Run) -> Awaitable[Any]:
         """Do the step that an operation has come to, and part from the others before waiting for anything."""
         if type(step) is Call and step.function is given:
-            return self._late(step.args[0], others, copy_context().run)
-        self._part_from(others)
+            return self._late(step.args[0], others, run)
+        if others:
+            self._part_from(others)
         return self._STEPS[type(step)](self, step)
 
     _WRAPPERS = (trio.BrokenResourceError,)

@@ -730,6 +730,30 @@ def test_what_an_operation_of_the_background_meets(kind: tuple[str, ...], expect
     run(main)
 
 
+@pytest.mark.parametrize("steps", [[Call(trio.sleep_forever)], [Call(checkpoint), Wait()], [Sleep(math.inf)]])
+def test_nobody_waits_for_who_would_share_its_task(steps: list[Any]) -> None:
+    def first() -> Operation[None]:
+        yield from steps
+
+    def second() -> Operation[None]:
+        yield Call(trio.lowlevel.checkpoint_if_cancelled)
+        begun.set()
+
+    def both() -> Operation[None]:
+        yield Spawn(first())
+        yield Spawn(second())
+
+    async def main() -> None:
+        nonlocal begun
+        begun = trio.Event()
+        async with connected() as pair:
+            await pair.client.perform(both())
+            await begun.wait()
+
+    begun: Any = None
+    run(main)
+
+
 def test_who_is_over_is_not_cancelled_with_who_shares_its_task() -> None:
     async def main() -> None:
         told = await together([(), ("cancel the first", "wait")])
