@@ -23,7 +23,7 @@ import trio
 import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trio.lowlevel import checkpoint
+from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 from trio.testing import MockClock, check_half_closeable_stream, memory_stream_pair, wait_all_tasks_blocked
 
 from sshproto.config import ClientConfig, Limits, Preferences, ServerConfig, Timeouts
@@ -730,13 +730,15 @@ def test_what_an_operation_of_the_background_meets(kind: tuple[str, ...], expect
     run(main)
 
 
-@pytest.mark.parametrize("steps", [[Call(trio.sleep_forever)], [Call(checkpoint), Wait()], [Sleep(math.inf)]])
+@pytest.mark.parametrize(
+    "steps", [[Call(trio.sleep_forever)], [Call(checkpoint_if_cancelled), Wait()], [Sleep(math.inf)]]
+)
 def test_nobody_waits_for_who_would_share_its_task(steps: list[Any]) -> None:
     def first() -> Operation[None]:
         yield from steps
 
     def second() -> Operation[None]:
-        yield Call(trio.lowlevel.checkpoint_if_cancelled)
+        yield Call(checkpoint_if_cancelled)
         begun.set()
 
     def both() -> Operation[None]:
