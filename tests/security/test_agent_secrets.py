@@ -121,8 +121,10 @@ def test_a_conversation_tells_no_secret() -> None:
             CANARIES.hunt(f"{event} {event!r}", "an event")
             CANARIES.hunt_bytes(pickle.dumps(event), "the pickle of an event")
 
-    for request in (*SECRETS, m.RequestIdentities(), m.Unlock(OTHER), m.RemoveAllIdentities()):
+    ends = m.Unlock(OTHER), m.RemoveAllIdentities(), m.Lock(PHRASE), m.Unlock(OTHER)
+    for request in (*SECRETS, m.RequestIdentities(), *ends):
         ask(request)
+    assert talk.keyring.locked
     talk.give(frame(m.Lock(PHRASE).encode()[:-1]))
     ask(m.RequestIdentities())
 
