@@ -171,14 +171,7 @@ def test_an_interrupt_says_good_bye(server, key, home, number, io):
         _, stderr = process.communicate(timeout=10)
     assert process.returncode == 128 + number
     assert stderr == b""
-    wait_until_gone(remote)
-
-
-def wait_until_gone(pid: int) -> None:
-    end = time.monotonic() + 10
-    while processes.state(pid):
-        assert time.monotonic() < end, f"process {pid} runs on"
-        time.sleep(0.02)
+    processes.until_gone(remote)
 
 
 def test_sshd_is_served_as_well(key, io):
@@ -769,7 +762,7 @@ def test_killed_clients_leave_nothing_behind(server, key, home, options):
         assert process.stdout is not None
         remote = int(process.stdout.readline())
         process.kill()
-    wait_until_gone(remote)
+    processes.until_gone(remote)
 
 
 def test_twenty_clients_at_once(server, key):

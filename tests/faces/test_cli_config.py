@@ -198,18 +198,12 @@ for data in iter(lambda: sock.recv(65536), b""):
 
 def test_a_command_leads_to_the_host(server: Server, home: Path, key: Key, io: list[str]) -> None:
     script = home / "connect.py"
-    script.write_text(f"import os\nopen({str(home / 'pid')!r}, 'w').write(str(os.getpid()))\n{CONNECT}\n")
+    told = f"import os, time\nos.close(2)\nopen({str(home / 'pid')!r}, 'w').write(str(os.getpid()))\n"
+    script.write_text(f"{told}{CONNECT}time.sleep(100)\n")  # it does not end of itself
     configure(home, server, key, f"Host box\nProxyCommand python3 {script} %h %p # for %r")
     ran = run(home, "exec", *io, "box", "cat", stdin=bytes(300_000))
     assert (ran.returncode, ran.stdout) == (0, bytes(300_000)), said(ran)
-    pid = int((home / "pid").read_text())
-    for _ in range(50):
-        if not processes.state(pid):
-            break
-        time.sleep(0.1)
-    else:
-        os.kill(pid, signal.SIGKILL)
-        pytest.fail("the command was left running")
+    processes.until_gone(int((home / "pid").read_text()))
 
 
 def test_a_command_that_leads_nowhere(server: Server, home: Path, key: Key, some: list[str]) -> None:

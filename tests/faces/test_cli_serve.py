@@ -343,7 +343,7 @@ def test_a_program_that_minds_no_hangup(server, key):
 
     remote = talk(server, key, conversation)
     assert processes.state(remote) in {"S", "R"}
-    until(lambda: not processes.state(remote), "nobody has waited for it")
+    processes.until_gone(remote)
 
 
 @pytest.mark.parametrize("options", [[], ["-tt"]])
@@ -359,7 +359,7 @@ def test_killed_clients(server, key, home, options):
         assert process.stdout is not None
         remote = int(process.stdout.readline())
         process.kill()
-    until(lambda: not processes.state(remote), "it runs on")
+    processes.until_gone(remote)
 
 
 @pytest.mark.parametrize("problem", [OSError("not here"), AttributeError("not Linux")])
@@ -582,7 +582,7 @@ def test_it_stops_cleanly(key, home, io, number):
         stdout, stderr = process.communicate(timeout=20)
     assert (process.returncode, stdout, stderr) == (0, b"", b"")
     assert "the server is stopping" in str(end)
-    until(lambda: not processes.state(remote), "the program runs on")
+    processes.until_gone(remote)
 
 
 @ALL

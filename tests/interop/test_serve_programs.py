@@ -68,11 +68,6 @@ def until(condition: Callable[[], object], what: Callable[[], object], seconds: 
         time.sleep(0.02)
 
 
-def gone(pid: int) -> None:
-    """Wait until there is no such process, not even one that nobody has waited for."""
-    until(lambda: not processes.state(pid), lambda: f"process {pid} is still there")
-
-
 # ------------------------------------------------------------------------------------------------------------------ git
 
 
@@ -449,7 +444,7 @@ def test_a_terminal_that_goes_away(screen: Screen) -> None:
     found = re.search(r"^pid (\d+)$", screen.until(r"^pid \d+$"), re.MULTILINE)
     assert found
     screen.kill()
-    gone(int(found[1]))
+    processes.until_gone(int(found[1]))
 
 
 def test_the_server_ends_in_order_with_a_terminal_open(key: Key, home: Path) -> None:
@@ -470,5 +465,5 @@ def test_the_server_ends_in_order_with_a_terminal_open(key: Key, home: Path) -> 
                 _, said = process.communicate(timeout=20)
             assert process.returncode == 255, said
             assert b"the server is stopping" in said or b"closed by remote host" in said
-            gone(remote)
+            processes.until_gone(remote)
             assert len(server.log.splitlines()) == 1, server.log

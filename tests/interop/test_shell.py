@@ -248,7 +248,7 @@ def test_the_end_that_the_user_asks_for(shell: Open, io: tuple[str, str]) -> Non
         assert terminal.wait() == 255
         assert terminal.text.endswith(f"~.\r\nConnection to {HOST} closed.\r\n")
         as_before(terminal)
-    until(lambda: not processes.state(remote), "what ran at the server runs on")
+    processes.until_gone(remote)
 
 
 def test_the_end_of_a_connection_that_hangs(shell: Open, io: tuple[str, str]) -> None:
@@ -341,7 +341,7 @@ def test_a_signal(shell: Open, io: tuple[str, str], number: signal.Signals) -> N
         os.kill(terminal.process.pid, number)
         assert terminal.wait() == 128 + number
         as_before(terminal)
-    until(lambda: not processes.state(remote), "what ran at the server runs on")
+    processes.until_gone(remote)
 
 
 def test_a_lost_connection(shell: Open, io: tuple[str, str]) -> None:

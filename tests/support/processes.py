@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -15,6 +16,14 @@ TOLD = (_PROC / "self/status").exists()
 def state(pid: int) -> str:
     """``"S"``, ``"Z"`` ...; ``""`` if there is no such process."""
     return _stat(pid)[0]
+
+
+def until_gone(pid: int, seconds: float = 10.0) -> None:
+    """Wait until there is no such process, not even one that nobody has waited for."""
+    deadline = time.monotonic() + seconds
+    while state(pid):
+        assert time.monotonic() < deadline, f"process {pid} runs on"
+        time.sleep(0.02)
 
 
 def children(pid: int) -> list[int]:
