@@ -764,7 +764,8 @@ def test_an_interrupt_ends_it():
         with subprocess.Popen(argv, stderr=subprocess.PIPE, env={"PYTHONPATH": CODE}) as process:
             try:
                 deadline = time.monotonic() + 20
-                while not server.count and time.monotonic() < deadline:
+                while not server.count:
+                    assert time.monotonic() < deadline, "it does not scan"
                     time.sleep(0.01)
                 time.sleep(0.1)
                 process.terminate()
