@@ -20,7 +20,7 @@ from sshproto.operations.session import Completed, octets
 from sshproto.operations.socks import forward_dynamic
 from sshproto.operations.steps import Operation, Wait
 from sshproto_io import LINGER
-from sshproto_io._async_link import Link, Opening
+from sshproto_io._async_link import Closing, Link, Opening
 from sshproto_io._async_streams import Process, Reader, Stream, Writer
 from sshproto_io.sockets import PORT_CHOICES, SocketStream, dial, listen_at
 
@@ -43,7 +43,7 @@ R = TypeVar("R", bound=Reader)
 W = TypeVar("W", bound=Writer)
 
 
-class Forward:
+class Forward(Closing):
     """Something that listens, here or at the server, and what comes is taken to the other side.
 
     Attributes:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sshproto.operations import agents
 from sshproto.operations.agents import AgentService
+from sshproto_io._async_link import Closing
 from sshproto_io.agents import agent_socket, reach, steady_clock
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class World(Protocol):
     async def aclose(self) -> None: ...
 
 
-class Agent:
+class Agent(Closing):
     """A connection to an agent. Made by ``open_agent``; may be used by many tasks at once, which take turns.
 
     Methods raise, besides what they say, :class:`~sshproto.agent.AgentRefused`,
@@ -117,21 +117,13 @@ class Agent:
         self._agent.close()
         await self._world.aclose()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
 
 async def opened(world: World, path: str | os.PathLike[str] | None) -> Agent:
     """Connect to an agent; see ``open_agent`` of the faces."""
     return Agent(world, await world.perform(reach(path)))
 
 
-class ServedAgent:
+class ServedAgent(Closing):
     """An agent that is served. Made by ``serve_agent``; closed, or left by ``async with``, it is gone.
 
     Attributes:
@@ -150,14 +142,6 @@ class ServedAgent:
     async def aclose(self) -> None:
         """Serve no more: connections end, and the socket is removed. Repeated calls do nothing."""
         await self._close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
 
 def prepared(

@@ -10,7 +10,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
 
 from sshproto.errors import ChannelEnded, ConnectionLoss
 from sshproto.operations.channel import Channel
@@ -36,10 +36,22 @@ def parts(error: BaseException | None) -> tuple[Exception, ...]:
     return found
 
 
-class Closing(Protocol):
-    """What has an end."""
+class Closing(ABC):
+    """What has an end, that of ``async with`` at the latest."""
 
-    async def aclose(self) -> None: ...
+    __slots__ = ()
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Bring it about, and wait until it has come."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
 
 
 class Cancels(Protocol):

@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Coroutine
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sshproto.channels.requests import ExitSignal
 from sshproto.errors import LimitReached
 from sshproto.operations import forwarding, session
 from sshproto.operations.channel import LINE_LIMIT, Channel
 from sshproto.operations.forwarding import Address
-from sshproto_io._async_link import ENDED, Link
+from sshproto_io._async_link import ENDED, Closing, Link
 
 if TYPE_CHECKING:
     from sshproto.wire.codec import Buffer
@@ -122,7 +121,7 @@ class Writer:
             await self.send_eof()
 
 
-class Stream(Reader, Writer):
+class Stream(Reader, Writer, Closing):
     """Both directions of a channel, such as a TCP connection."""
 
     channel: Channel
@@ -140,20 +139,12 @@ class Stream(Reader, Writer):
         """Close it at once, both directions."""
         await self._link.shut(self._channel)
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
 
 R = TypeVar("R", bound=Reader)
 W = TypeVar("W", bound=Writer)
 
 
-class Process(Generic[R, W]):
+class Process(Closing, Generic[R, W]):
     """A program that runs at the server.
 
     Attributes:

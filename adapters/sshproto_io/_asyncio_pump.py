@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from sshproto.connection import Connection
 from sshproto.operations.hub import Hub
 from sshproto.operations.steps import Wait
 from sshproto_io import LINGER
+from sshproto_io._async_link import Closing
 from sshproto_io._asyncio_link import AsyncioLink
 from sshproto_io._asyncio_socket import SocketTransport
 
@@ -78,7 +78,7 @@ class Share:
             loop.call_soon(self._over, loop)
 
 
-class Peer(asyncio.Protocol, AsyncioLink, Generic[C]):
+class Peer(asyncio.Protocol, AsyncioLink, Closing, Generic[C]):
     """One connection, of either side."""
 
     def __init__(self, conn: C, linger: float | None, on_event: Callable[[Event], None] | None = None) -> None:
@@ -264,11 +264,3 @@ class Peer(asyncio.Protocol, AsyncioLink, Generic[C]):
         """Close the connection at once, without a word."""
         if self._transport is not None:
             self._transport.abort()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()

@@ -6,13 +6,13 @@ import asyncio
 import functools
 import socket
 from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sshproto.operations.serving import Handler, serve
 from sshproto.server import ServerConnection
 from sshproto_io import _async
 from sshproto_io._async import BaseServer, at_one_port
+from sshproto_io._async_link import Closing
 from sshproto_io._async_streams import Reader, Stream, Writer
 from sshproto_io._asyncio_pump import Peer
 from sshproto_io._asyncio_socket import Listener, SocketTransport
@@ -86,7 +86,7 @@ class Incoming(Peer[ServerConnection]):
             self.flush()
 
 
-class Server(BaseServer[Incoming]):
+class Server(BaseServer[Incoming], Closing):
     """Listens, and serves who comes. Made by :func:`listen`.
 
     Attributes:
@@ -138,14 +138,6 @@ class Server(BaseServer[Incoming]):
         await asyncio.gather(*(connection.aclose(description) for connection in tuple(self.connections)))
         if isinstance(self._listener, asyncio.Server):
             await self._listener.wait_closed()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
 
 def _ports(listener: asyncio.Server) -> list[int]:
