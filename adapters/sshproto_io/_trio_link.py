@@ -3,7 +3,8 @@
 They run in the tasks of their callers, or as jobs in the turns of the connection; those in the background have a task
 in its nursery once they need one.
 
-Whoever was woken (``_awake``) flushes when it goes on, whatever becomes of it: little that is to be sent waits for it.
+Whoever was woken (``_awake``) flushes when it goes on, whatever becomes of it: what little there is to be sent waits
+for it, and so do events that a command has brought.
 """
 
 from __future__ import annotations
@@ -131,6 +132,12 @@ class TrioLink(Link):
         """Have what there is leave with what this task does next, or soon."""
         self.flush()
 
+    def later(self) -> None:
+        """Send what there is, by a task that is about to wait. Nothing happens here that could wake it: it would go on
+        before Trio knows that it waits."""
+        if self._due:
+            self.soon()
+
     def abandon(self) -> None:
         """Cancel what was adopted."""
         for job in tuple(self._adopted or ()):
@@ -243,7 +250,7 @@ class TrioLink(Link):
             trap = run(next, steps)
             if others:
                 self._part_from(others)
-            self.flush()
+            self.later()
             while True:
                 try:
                     answer = yield trap
@@ -325,13 +332,17 @@ class TrioLink(Link):
                         except Exception as error:  # noqa: BLE001  it is the operation's
                             argument, advance = self.told(error), job.operation.throw
                         try:
-                            step = advance(argument)
+                            step = run(advance, argument)
                         except StopIteration:
                             pass
                         else:
                             if others:
                                 self._part_from(others)
-                            await self._run(job.operation, step)
+                            rest = self._run(job.operation, step)
+                            await (rest if run is operator.call else self._late(rest, None, run))
+                    except Exception:
+                        self._broken = True
+                        raise
                     finally:
                         job.operation.close()
                         job.task = None
@@ -342,9 +353,6 @@ class TrioLink(Link):
                         break
                     context, job, step = others.pop(0)
                     run = context.run
-        except Exception:
-            self._broken = True
-            raise
         finally:
             if others:
                 self._part_from(others)

@@ -137,6 +137,18 @@ class Peer(TrioLink, Generic[C]):
         if not (self._awake or self._stirred):
             self._flush()
 
+    def later(self) -> None:
+        """Send what there is, by a task that is about to wait; see the base class."""
+        if self._turning or self._awake or self._stirred:
+            return
+        size = self.conn.output_size
+        if self._due or self.hub.behind or size >= min(_MUCH, self.hub.limits.output_high):
+            self.soon()
+        elif size and not self._busy:
+            self._moved()
+        else:
+            self._see_what_follows()
+
     def follow(self) -> None:
         """Have what there is leave with what this task does next; see the base class."""
         if self.hub.behind:
@@ -161,12 +173,19 @@ class Peer(TrioLink, Generic[C]):
 
     def soon(self) -> None:
         # Not now: what has woken a job may not be done yet.
-        if not self._turning:
+        if self._turning:
+            return
+        if self._busy and self._carrying and self._pen is not None and self._writer is None and not self._stirred:
+            self._start(self._flush_now)  # the writer writes, and may have to wait for the peer
+        else:
             self._stir()
+
+    async def _flush_now(self) -> None:
+        self._flush()
 
     def _moved(self) -> None:
         """Data was read or written: what :meth:`flush` does, but nothing has happened that brings an event."""
-        if self._turning or self._busy:
+        if self._turning or self._busy or self.hub.behind:  # somebody who was woken beside this may have brought it
             self.flush()
             return
         self._turning = True
@@ -332,6 +351,7 @@ class Peer(TrioLink, Generic[C]):
         for scope in (self._pen, self._clock):
             if scope is not None:
                 scope.cancel()
+        self._stirred = False  # it has no turn any more
         sock, self._sock = self._sock, None
         self._busy = True  # nobody can write any more
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import itertools
 import logging
 import math
@@ -639,6 +640,9 @@ KINDS = [
     ("later",),
     ("fail", "later"),
     ("cancel", "later"),
+    ("again",),
+    ("wait", "again"),
+    ("later", "again"),
 ]
 NAMES: contextvars.ContextVar[str] = contextvars.ContextVar("NAMES", default="nobody")
 
@@ -647,6 +651,10 @@ async def together(kinds: list[tuple[str, ...]]) -> list[list[str]]:
     """Begin as many operations of the background in one turn, and tell what each has met."""
     told: list[list[str]] = [[] for _ in kinds]
     cancels: dict[int, Callable[[], object]] = {}
+
+    async def again(say: Callable[[str], None]) -> None:
+        say(f"again after {NAMES.get()}")
+        await checkpoint()
 
     async def function(number: int, does: tuple[str, ...]) -> None:
         say = told[number].append
@@ -677,6 +685,8 @@ async def together(kinds: list[tuple[str, ...]]) -> list[list[str]]:
                 say("failed")
             if "later" in does:
                 yield Sleep(0.001)
+            if "again" in does:
+                yield Call(again, say)
             say("done")
         finally:
             say("over")
@@ -728,6 +738,127 @@ def test_what_an_operation_of_the_background_meets(kind: tuple[str, ...], expect
         assert await together([kind]) == [expected]
 
     run(main)
+
+
+def test_each_operation_of_the_background_has_the_context_of_who_began_it() -> None:
+    seen: list[tuple[str, str]] = []
+
+    async def note(name: str, *, waits: bool) -> None:
+        if waits:
+            await checkpoint()
+        seen.append((name, NAMES.get()))
+
+    def operation(name: str, *, waits: bool) -> Operation[None]:
+        yield Call(functools.partial(note, name, waits=waits))
+
+    async def begin(client: Client, name: str, *, waits: bool) -> None:
+        NAMES.set(name)
+        client.spawn(operation(name, waits=waits))
+
+    async def main() -> None:
+        async with connected() as pair:
+            async with trio.open_nursery() as nursery:
+                for number in range(9):
+                    nursery.start_soon(functools.partial(begin, pair.client, str(number), waits=number in {2, 5}))
+            await wait_all_tasks_blocked()
+        assert sorted(seen) == [(str(number), str(number)) for number in range(9)]
+
+    run(main)
+
+
+def test_who_is_about_to_wait_is_not_woken_before_trio_knows() -> None:
+    """Sending makes room, and so would wake a writer that has just begun to wait for some."""
+    limits = Limits(window=8 << 20)
+    amount = limits.output_high + (limits.output_high >> 1)
+
+    class Large(Words):
+        async def session(self, session: ServerSession) -> int:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                if session.command == b"large":
+                    await session.stdout.write(bytes(amount))
+                nursery.cancel_scope.cancel()
+            return 0
+
+    async def one(client: Client, command: str) -> None:
+        assert len((await client.run(command)).stdout) == (amount if command == "large" else 0)
+
+    async def main() -> None:
+        config = ServerConfig(host_keys=[HOST_KEY], limits=limits)
+        login = {**LOGIN, "config": ClientConfig(user="me", limits=limits)}
+        async with listening(handler=Large, config=config) as server, connect(HOST, server.port, **login) as client:
+            for _ in range(3):
+                async with trio.open_nursery() as nursery:
+                    for command in ("small", "large", "large", "small"):
+                        nursery.start_soon(one, client, command)
+
+    run(main)
+
+
+def test_the_end_is_told_whoever_else_is_woken_with_who_brings_it() -> None:
+    """A stream's reader and an operation that disconnects, woken by the same data, in either order."""
+
+    async def main() -> None:
+        def leaves() -> Operation[None]:
+            yield ours.channel.inbox(0).arrived
+            pair.client.conn.disconnect("enough")
+            yield pair.client.hub.ended
+            told.append("told")
+
+        made, wrap = hindered()
+        told: list[str] = []
+        async with over_sockets(Pair(), wrap) as pair:
+            ours, theirs = await pair.streams()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(pair.client.perform, leaves())
+                await wait_all_tasks_blocked()
+                nursery.start_soon(ours.receive_some, 10)
+                await wait_all_tasks_blocked()
+                made[0].deaf = True
+                await theirs.send_all(b"data")
+                await wait_all_tasks_blocked(0.01)
+                assert told == ["told"]
+
+    for _ in range(6):  # Trio has them go on in any order
+        run(main)
+
+
+def test_what_is_cancelled_at_the_end_wakes_who_waits_for_it() -> None:
+    async def main() -> None:
+        def lasting() -> Operation[None]:
+            try:
+                yield Call(trio.sleep_forever)
+            finally:
+                ended.append(True)
+                wait.fire()
+
+        def until_ended() -> Operation[str]:
+            while not ended:
+                yield wait
+            return "told"
+
+        def idle() -> Operation[None]:
+            yield Wait()
+
+        async def ask() -> None:
+            assert await client.complete(until_ended()) == "told"
+
+        wait = Wait()
+        ended: list[bool] = []
+        async with listening() as server, connect(HOST, server.port, **LOGIN) as client:
+            async with trio.open_nursery() as nursery:
+                for _ in range(8):
+                    nursery.start_soon(client.run, "ok")  # so many that the writer is needed
+            client.spawn(lasting())
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask)
+                await wait_all_tasks_blocked(0.01)
+                assert client._writer is not None
+                client.spawn(idle())()  # which is due now
+                client.abort()
+
+    for _ in range(6):
+        run(main)
 
 
 @pytest.mark.parametrize(
