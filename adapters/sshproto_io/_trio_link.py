@@ -14,7 +14,7 @@ import operator
 import types
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import trio
 
@@ -289,7 +289,9 @@ class TrioLink(Link):
 
     def adopt(self, job: Background, step: Step) -> None:
         """Go on with a job's operation in a task, in the connection's nursery; see the base class."""
-        if self._next is None:
+        if not (type(step) is Call and step.function is given):  # which waits in any case
+            self._foster(job, step)
+        elif self._next is None:
             self._foster(job, step)
             self._next = job
         elif self._others is None:
@@ -328,7 +330,11 @@ class TrioLink(Link):
                         # A session is in this step for as long as it lasts, and has no frame of _run beside this one.
                         argument: Any = None
                         try:
-                            argument, advance = await self._first(step, others, run), job.operation.send
+                            if others is None:
+                                argument = await self._STEPS[type(step)](self, step)
+                            else:
+                                argument = await self._late(cast("Call", step).args[0], others, run)
+                            advance: Callable[[Any], Any] = job.operation.send
                         except Exception as error:  # noqa: BLE001  it is the operation's
                             argument, advance = self.told(error), job.operation.throw
                         try:
@@ -336,10 +342,11 @@ class TrioLink(Link):
                         except StopIteration:
                             pass
                         else:
-                            if others:
+                            if others is None:
+                                await self._run(job.operation, step)
+                            else:
                                 self._part_from(others)
-                            rest = self._run(job.operation, step)
-                            await (rest if run is operator.call else self._late(rest, None, run))
+                                await self._late(self._run(job.operation, step), None, run)
                     except Exception:
                         self._broken = True
                         raise
@@ -356,14 +363,6 @@ class TrioLink(Link):
         finally:
             if others:
                 self._part_from(others)
-
-    def _first(self, step: Step, others: Others | None, run: Run) -> Awaitable[Any]:
-        """Do the step that an operation has come to, and part from the others before waiting for anything."""
-        if type(step) is Call and step.function is given:
-            return self._late(step.args[0], others, run)
-        if others:
-            self._part_from(others)
-        return self._STEPS[type(step)](self, step)
 
     _WRAPPERS = (trio.BrokenResourceError,)
     _STEPS: ClassVar[dict[type, Callable[[Any, Any], Awaitable[Any]]]] = {
