@@ -41,15 +41,12 @@ class World(TrioLink):
     def soon(self) -> None:
         """Have a turn soon; see the base class."""
         if not self._turning:
-            self._start(self._later)
-
-    async def _later(self) -> None:
-        self.flush()
+            self._start(self._flush_now)
 
     async def aclose(self, description: str = "") -> None:
         """End what runs in the background."""
         self.end_jobs()
-        self.abandon()
+        self._abandon()
         await trio.lowlevel.checkpoint()
 
 

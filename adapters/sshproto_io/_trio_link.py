@@ -64,7 +64,7 @@ class Waiter:
     def rest(self) -> Awaitable[object]:
         """Sleep until it fires. To be awaited at once, and ended in any case; there is no frame of this meanwhile."""
         self._step.subscribe(self)
-        self._link.settle()  # after subscribing: it may be what this waits for that makes it happen
+        self._link._settle()  # after subscribing: it may be what this waits for that makes it happen
         self._link._waits += 1
         if self.fired:
             return trio.lowlevel.checkpoint()  # noqa: ASYNC105  it is awaited at once
@@ -124,21 +124,25 @@ class TrioLink(Link):
         self._broken = True
         self._start(fail)
 
-    def settle(self) -> None:
+    def _settle(self) -> None:
         """Send what there is, unless others will go on at once: the last of them does it for all."""
         self.flush()
 
-    def follow(self) -> None:
+    def _follow(self) -> None:
         """Have what there is leave with what this task does next, or soon."""
         self.flush()
 
-    def later(self) -> None:
+    def _later(self) -> None:
         """Send what there is, by a task that is about to wait. Nothing happens here that could wake it: it would go on
         before Trio knows that it waits."""
         if self._due:
             self.soon()
 
-    def abandon(self) -> None:
+    async def _flush_now(self) -> None:
+        """In a task of its own."""
+        self.flush()
+
+    def _abandon(self) -> None:
         """Cancel what was adopted."""
         for job in tuple(self._adopted or ()):
             job()
@@ -194,7 +198,7 @@ class TrioLink(Link):
             self.flush()
             await trio.lowlevel.cancel_shielded_checkpoint()
         else:
-            self.follow()
+            self._follow()
         return result
 
     async def _wait(self, step: Wait | Errand) -> None:
@@ -250,7 +254,7 @@ class TrioLink(Link):
             trap = run(next, steps)
             if others:
                 self._part_from(others)
-            self.later()
+            self._later()
             while True:
                 try:
                     answer = yield trap
@@ -355,7 +359,7 @@ class TrioLink(Link):
                         job.task = None
                         if self._adopted is not None:
                             self._adopted.discard(job)
-                        self.settle()
+                        self._settle()
                     if not others or job.cancelled:
                         break
                     context, job, step = others.pop(0)

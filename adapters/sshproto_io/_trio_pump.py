@@ -132,12 +132,12 @@ class Peer(TrioLink, Generic[C]):
     def flush(self) -> None:
         self._flush()
 
-    def settle(self) -> None:
+    def _settle(self) -> None:
         """Send what there is, unless others go on at once, the last of whom does it for all; see the base class."""
         if not (self._awake or self._stirred):
             self._flush()
 
-    def later(self) -> None:
+    def _later(self) -> None:
         """Send what there is, by a task that is about to wait; see the base class."""
         if self._turning or self._awake or self._stirred:
             return
@@ -149,7 +149,7 @@ class Peer(TrioLink, Generic[C]):
         else:
             self._see_what_follows()
 
-    def follow(self) -> None:
+    def _follow(self) -> None:
         """Have what there is leave with what this task does next; see the base class."""
         if self.hub.behind:
             self._flush()
@@ -179,9 +179,6 @@ class Peer(TrioLink, Generic[C]):
             self._start(self._flush_now)  # the writer writes, and may have to wait for the peer
         else:
             self._stir()
-
-    async def _flush_now(self) -> None:
-        self._flush()
 
     def _moved(self) -> None:
         """Data was read or written: what :meth:`flush` does, but nothing has happened that brings an event."""
@@ -370,7 +367,7 @@ class Peer(TrioLink, Generic[C]):
                 if self._gone is not None:
                     self._gone.set()
                 self.end_jobs()
-                self.abandon()
+                self._abandon()
 
     def _leave(self) -> None:
         """Who carries is cancelled: say good bye, and do not stay for long."""

@@ -43,7 +43,7 @@ def run(*words: object, stdin: str = "", check: bool = True) -> str:
     if program is None:
         message = f"{words[0]} is not installed (Debian: apt install {PACKAGES[str(words[0])]})"
         pytest.fail(message) if os.environ.get("SSHPROTO_REQUIRE_PEERS") == "1" else pytest.skip(message)
-    env = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "HOME": "/nonexistent", "TZ": "UTC"}
+    env = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "HOME": "/dev/null", "TZ": "UTC"}
     argv = [program, *map(str, words[1:])]
     done = subprocess.run(argv, input=stdin.encode(), env=env, capture_output=True, check=False, timeout=60)
     if check and done.returncode:

@@ -24,7 +24,7 @@ def _run(*arguments: object, stdin: bytes = b"", check: bool = True, program: st
         capture_output=True,
         check=False,
         timeout=60,
-        env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "HOME": "/nonexistent"},
+        env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "HOME": "/dev/null"},
     )
     if check and done.returncode:
         raise AssertionError(f"{program} {arguments}: {done.returncode}: {done.stderr.decode(errors='replace')}")

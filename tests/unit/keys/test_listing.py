@@ -52,7 +52,7 @@ def listed(ssh_keygen, tmp_path):
     def run(certificate):
         path = tmp_path / "cert.pub"
         path.write_text(certificate.openssh())
-        env = {"PATH": os.environ["PATH"], "TZ": "UTC", "LC_ALL": "C", "HOME": "/nonexistent"}
+        env = {"PATH": os.environ["PATH"], "TZ": "UTC", "LC_ALL": "C", "HOME": "/dev/null"}
         done = subprocess.run([SSH_KEYGEN, "-L", "-f", path], env=env, capture_output=True, check=True, timeout=60)
         return [line.rstrip() for line in done.stdout.decode().splitlines()[1:]]
 
