@@ -118,6 +118,7 @@ class Link(ABC):
         """
         return self._run(operation)
 
+    @abstractmethod
     async def complete(self, operation: Operation[T]) -> T:
         """Run an operation whose result is nothing to be lost: this task is not woken before its end.
 
@@ -126,19 +127,6 @@ class Link(ABC):
         Raises:
             Exception: What the operation raises.
         """
-        errand = Errand(self, operation)
-        try:
-            errand.go_on()
-            if not errand.over:
-                await self._until_over(errand)
-            return errand.result() if errand.step is None else await self._run(operation, errand.step)
-        finally:
-            errand.give_up()
-            self.flush()
-
-    async def _until_over(self, errand: Errand) -> None:
-        """Wait until it is over."""
-        await self._STEPS[Wait](self, errand)
 
     async def _run(self, operation: Operation[T], step: Any = None) -> T:
         """Run an operation, from a step that it has come to, or from its beginning."""

@@ -159,6 +159,22 @@ class AsyncioLink(Link):
 
     # ------------------------------------------------------------------------------------------------------- operations
 
+    async def complete(self, operation: Operation[T]) -> T:
+        """Run an operation whose result is nothing to be lost; see the base class.
+
+        Raises:
+            Exception: What the operation raises.
+        """
+        errand = Errand(self, operation)
+        try:
+            errand.go_on()
+            if not errand.over:
+                await self._until_over(errand)
+            return errand.result() if errand.step is None else await self._run(operation, errand.step)
+        finally:
+            errand.give_up()
+            self.flush()
+
     async def _until_over(self, errand: Errand, until: float | None = None) -> None:
         errand.on_end = wake = _Wake(self, self._loop.create_future())
         self.flush()

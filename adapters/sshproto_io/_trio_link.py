@@ -201,7 +201,7 @@ class TrioLink(Link):
             self._follow()
         return result
 
-    async def _wait(self, step: Wait | Errand) -> None:
+    async def _wait(self, step: Wait) -> None:
         waiter = Waiter(self, step)
         try:
             await waiter.rest()
@@ -242,7 +242,7 @@ class TrioLink(Link):
     def _late(
         self, awaitable: Awaitable[T], others: Others | None = None, run: Run = operator.call
     ) -> Generator[Any, Any, T]:
-        """Await a function of the application, and flush when it first waits: one that does not has more to send.
+        """Await a function of the application, and send what there is when it first waits: else it has more to send.
 
         Args:
             awaitable: What it has returned.
